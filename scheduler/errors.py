@@ -1,0 +1,36 @@
+"""The scheduler's errors, drawn in one place: the caller's fault, the peer's fault, our bug.
+
+A machine that raises one of these has changed nothing.
+"""
+
+from __future__ import annotations
+
+
+class SchedulerError(Exception):
+    """The root of the scheduler's errors; its text is fit for a user's eyes."""
+
+
+class InvalidSpec(SchedulerError):
+    """The caller's fault: names the field, the value and what would be right."""
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field}: {value!r} is not valid; {expected}")
+        self.field = field
+        self.value = value
+        self.expected = expected
+
+
+class UnknownJob(SchedulerError):
+    """The caller's fault: no such job at this home."""
+
+
+class ForeignJob(SchedulerError):
+    """The caller's fault: the job's home is another node."""
+
+
+class IllegalTransition(SchedulerError):
+    """Our bug or a stale actor: the lifecycle table has no such step."""
+
+
+class BadMessage(SchedulerError):
+    """The peer's fault: bytes that are no message of this protocol."""

@@ -1,0 +1,216 @@
+"""What goes into one node's scheduling machine, and what comes out.
+
+The whole of a node's deciding (home, queue leader, executing node) is one machine with one mutating entry,
+`Scheduler.handle(now, event) -> Outcome`. `now` is the node's own monotonic clock in seconds. The caller first makes
+`changes` durable, all at once, and only then carries out `actions`: so nothing is promised or asked for that a crash
+could forget. Every send may be lost, doubled or late; the machine repeats what matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from scheduler.model import Allocation, AllocationId, JobSpec, Report, Resources, Result
+
+# --- events
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A client's job; `Outcome.answer` is its id. Raises InvalidSpec and changes nothing when it can't be taken."""
+
+    owner: str
+    spec: JobSpec
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End all tasks of a job of this home that have not ended."""
+
+    job_id: int
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemberUp:
+    """Gossip: this node is alive (again)."""
+
+    node: str
+    number: int
+    boot_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDown:
+    """Gossip: the node's agent is gone, its host answers; containers may run, nothing is rescheduled."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFailed:
+    """Gossip: the node's host is unreachable; after a grace period its tasks start elsewhere."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLeft:
+    """Gossip: the node said goodbye; its containers may run on."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Gossip: something another node published (`Publish` of the same key)."""
+
+    node: str
+    key: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of another node's (or our own) scheduling machine."""
+
+    sender: str
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """This node's own capacity and use, sampled by the shell."""
+
+    capacity: Resources
+    allocatable: Resources
+    used: Resources
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStarted:
+    """The runtime: the container's process runs."""
+
+    id: AllocationId
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerEnded:
+    """The runtime: the container ended, or never started (`result.error`). Also what recovery found."""
+
+    id: AllocationId
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class Accepting:
+    """An operator: whether this node takes new allocations (cordon)."""
+
+    accepting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """The time `Scheduler.next_timer()` named has come (or any later time)."""
+
+
+Event = (
+    Submit
+    | Cancel
+    | MemberUp
+    | MemberDown
+    | MemberFailed
+    | MemberLeft
+    | Heard
+    | Received
+    | Measured
+    | ContainerStarted
+    | ContainerEnded
+    | Accepting
+    | Timer
+)
+
+# --- changes of the ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Store a row. Keys are text; the machine owns the encoding of the value."""
+
+    table: str
+    key: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove a row, if it is there."""
+
+    table: str
+    key: str
+
+
+Change = Put | Delete
+
+# --- actions
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Give a message to a node's scheduling machine (`Received` there); `to` may be this node itself."""
+
+    to: str
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartContainer:
+    """Set up and start; answer with ContainerStarted, then ContainerEnded. Idempotent by id."""
+
+    allocation: Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class StopContainer:
+    """End the container (signal, grace, kill); answer with ContainerEnded, also when there is none."""
+
+    id: AllocationId
+    grace_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveContainer:
+    """Remove what is left of an ended container; its kept output stays for as long as the shell's bound allows."""
+
+    id: AllocationId
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Gossip this under the node's name (`Heard` elsewhere)."""
+
+    key: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JobChanged:
+    """A job of this home changed: wake those who wait for it."""
+
+    job_id: int
+
+
+Action = Send | StartContainer | StopContainer | RemoveContainer | Publish | JobChanged
+
+
+@dataclass(slots=True)
+class Outcome:
+    """First make `changes` durable, then carry out `actions`, in order. `answer`: what the event's sender is told."""
+
+    changes: list[Change] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
+    answer: object = None
