@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from scheduler.model import Allocation, AllocationId, JobSpec, Report, Resources, Result
+from scheduler.model import Allocation, AllocationId, JobSpec, Resources, Result
 
 # --- events
 
