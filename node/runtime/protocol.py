@@ -1,0 +1,311 @@
+"""What every container runtime promises, and the values that cross its boundary.
+
+Owns: the words between the executing node and a runtime (spec, exit, usage, recovered) and the tree of errors.
+May not know: jobs, tasks, homes, gossip, or any backend. A container's name is given by the caller and is all
+that a runtime knows of whom it serves.
+
+A runtime keeps one directory per container. Whatever kills the agent, at whatever moment, `recover` brings each
+name found there to a definite state (running, or ended with an exit), and `remove` leaves nothing of it behind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+from typing import Literal, Protocol
+
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+HOSTNAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+ENV_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MAC_PATTERN = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+USER_RANGE = 65536
+"""Width of a container's user namespace: host ids user_base .. user_base + 65535."""
+ARGV_BYTES_MAX = 120_000
+"""argv and env together; the kernel allows one string 128 KiB, and the supervisor adds a little of its own."""
+LOG_BYTES_MIN = 16 * 1024
+
+Stream = Literal["stdout", "stderr"]
+Feature = Literal["rootfs", "user_base", "hostname", "memory", "cpu", "pids", "tmpfs", "network"]
+"""What a runtime may or may not be able to do; `unmet` lists what a spec asks beyond a runtime's features."""
+
+
+class ContainerError(Exception):
+    """Root of what a runtime raises on purpose."""
+
+
+class SpecError(ContainerError, ValueError):
+    """The caller's spec is wrong: names the field, the value and what would be right. Nothing was changed."""
+
+
+class UnsupportedError(ContainerError):
+    """The spec asks for something this runtime cannot do. Nothing was changed."""
+
+    def __init__(self, runtime: str, features: Sequence[Feature]) -> None:
+        super().__init__(f"the {runtime} runtime cannot provide: {', '.join(features)}")
+        self.runtime = runtime
+        self.features = tuple(features)
+
+
+class UnknownContainerError(ContainerError):
+    """No container of that name in the runtime's directory."""
+
+
+class StartError(ContainerError):
+    """The container's command never ran. `reason` is in the words of an operator; `remove` is still due."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"container {name} did not start: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """One interface `eth0`, a veth pair on a bridge of the host."""
+
+    bridge: str
+    address: str
+    """IPv4 address with prefix length: "10.77.1.5/24"."""
+    gateway: str | None = None
+    mac: str | None = None
+    mtu: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """One container, fully specific: a runtime decides nothing. Zero or None means "not limited" where noted."""
+
+    name: str
+    """Unique on the node, never reused: [a-z0-9.-], at most 63 characters, for example "12001.3.1"."""
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    rootfs: Path | None = None
+    """Directory of the shared read-only image; None: the host's file system."""
+    hostname: str | None = None
+    user_base: int = 0
+    """First host id of the user namespace's 65536-wide range; 0: no user namespace."""
+    memory_bytes: int = 0
+    """Hard limit, swap included; 0: none."""
+    cpu_milli: int = 0
+    """The request, as a weight against neighbours; 0: the kernel's default weight."""
+    cpu_limit_milli: int | None = None
+    """Ceiling, as a quota over 100 ms periods."""
+    pids_max: int = 0
+    """Processes and threads; 0: not limited."""
+    time_limit_s: float | None = None
+    stop_grace_s: float = 10.0
+    """Between SIGTERM and SIGKILL, when the time limit or the lease ends it."""
+    log_bytes_max: int = 16 * 1024 * 1024
+    """Per stream on disk; of a longer stream its head and its tail are kept."""
+    tmpfs_bytes: int = 0
+    """Size of /tmp in memory, charged to the container; 0: /tmp is in the root file system."""
+    network: NetworkSpec | None = None
+    """None: a network namespace with nothing but loopback (runtimes with the feature "network")."""
+    workdir: str = "/"
+    labels: tuple[tuple[str, str], ...] = ()
+    """Kept with the container and given back by `recover`; the runtime does not read them."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The command is being executed."""
+
+    pid: int
+    """Of the container's supervisor on the host."""
+    started_monotonic_s: float
+    """By trio.current_time() of the agent that called `start`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a container ended."""
+
+    exit_code: int | None = None
+    """As a shell tells it: 128 + n after signal n. None: the command never ran, or nobody saw it end."""
+    signal: int | None = None
+    oom_killed: bool = False
+    timed_out: bool = False
+    """The supervisor stopped it at the end of its time limit."""
+    lease_expired: bool = False
+    memory_peak_bytes: int = 0
+    cpu_ns: int = 0
+    started_unix_s: float | None = None
+    ended_unix_s: float = 0.0
+    error: str | None = None
+    """Why it never started, or why its exit is not known, in the words of an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    memory_bytes: int
+    cpu_ns: int
+    pids: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What `recover` found under a name. Exactly one of running and exit holds."""
+
+    name: str
+    running: bool
+    exit: Exit | None = None
+    spec: ContainerSpec | None = None
+    """None where the agent died before it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Bytes of a stream. Offsets count from the stream's first byte, whether or not it is still kept."""
+
+    offset: int
+    """Of the first byte of data: beyond the offset asked for when what lay between was dropped."""
+    data: bytes
+    size: int
+    """Bytes the stream has had so far; offset + len(data) == size means the reader has caught up."""
+
+
+class Runtime(Protocol):
+    """Runs containers. All methods take names of any age; those of one name are not called concurrently,
+    except `wait`, `usage` and the logs."""
+
+    @property
+    def name(self) -> str:
+        """Of the runtime: "lxc", "process" or "fake"."""
+
+    @property
+    def features(self) -> frozenset[Feature]: ...
+
+    async def prepare(self, spec: ContainerSpec) -> None:
+        """Makes everything but the processes. Raises UnsupportedError, StartError; SpecError for a name in use."""
+
+    async def start(self, spec: ContainerSpec) -> Started:
+        """Runs a prepared container; returns when its command is being executed. Raises StartError."""
+
+    async def stop(self, name: str, grace_s: float) -> None:
+        """SIGTERM to all its processes, after the grace SIGKILL. Returns at once; `wait` tells the end.
+        Frozen containers are thawed first. Nothing happens to one that has ended."""
+
+    async def kill(self, name: str) -> None:
+        """As `stop` without a grace."""
+
+    async def wait(self, name: str) -> Exit:
+        """The exit, as soon as it is known; at once for a container that has ended. Any number may wait."""
+
+    async def set_lease(self, name: str, lease_s: float) -> None:
+        """From now on the supervisor stops the container unless this is called again within lease_s seconds,
+        whatever happens to the agent. Time while the host sleeps counts."""
+
+    async def recover(self) -> list[Recovered]:
+        """Everything in the runtime's directory, after an agent's restart: call it once, before anything else."""
+
+    async def remove(self, name: str) -> None:
+        """Kills what runs and removes every trace. Idempotent; an unknown name is no error."""
+
+    def usage(self) -> Mapping[str, Usage]:
+        """Of all running containers, by name, now."""
+
+    def log_path(self, name: str, stream: Stream) -> Path:
+        """The file that holds the stream's head."""
+
+    def read_log(self, name: str, stream: Stream, offset: int, bytes_max: int) -> LogChunk:
+        """Raises UnknownContainerError."""
+
+    async def purge(self) -> None:
+        """Removes all containers and what the runtime shares among them (mounts, the cgroup root)."""
+
+
+def unmet(spec: ContainerSpec, features: frozenset[Feature]) -> tuple[Feature, ...]:
+    """What the spec asks for beyond the features, in the order of Feature."""
+    asked: dict[Feature, bool] = {
+        "rootfs": spec.rootfs is not None,
+        "user_base": spec.user_base != 0,
+        "hostname": spec.hostname is not None,
+        "memory": spec.memory_bytes != 0,
+        "cpu": spec.cpu_milli != 0 or spec.cpu_limit_milli is not None,
+        "pids": spec.pids_max != 0,
+        "tmpfs": spec.tmpfs_bytes != 0,
+        "network": spec.network is not None,
+    }
+    return tuple(feature for feature, wanted in asked.items() if wanted and feature not in features)
+
+
+def reduced(spec: ContainerSpec, features: frozenset[Feature]) -> ContainerSpec:
+    """The spec without what `unmet` lists: for callers who choose to run it all the same, and say so."""
+    missing = unmet(spec, features)
+    changes: dict[str, object] = {}
+    for feature in missing:
+        match feature:
+            case "memory":
+                changes |= {"memory_bytes": 0}
+            case "cpu":
+                changes |= {"cpu_milli": 0, "cpu_limit_milli": None}
+            case "pids":
+                changes |= {"pids_max": 0}
+            case "tmpfs":
+                changes |= {"tmpfs_bytes": 0}
+            case "user_base":
+                changes |= {"user_base": 0}
+            case "rootfs" | "hostname" | "network":
+                changes |= {feature: None}
+    return replace(spec, **changes)  # type: ignore[arg-type]
+
+
+def check(spec: ContainerSpec) -> None:
+    """Raises SpecError at the first field that no runtime could take."""
+    _require(NAME_PATTERN.fullmatch(spec.name), "name", spec.name, "1 to 63 of a-z 0-9 . -, a letter or digit first")
+    _require(spec.argv and spec.argv[0], "argv", spec.argv, "at least a command")
+    for key, value in spec.env:
+        _require(ENV_NAME_PATTERN.fullmatch(key), "env", key, "a name of A-Z a-z 0-9 _")
+        _require("\0" not in value, "env", f"{key}={value}", "text without NUL")
+    _require(not any("\0" in word for word in spec.argv), "argv", spec.argv, "text without NUL")
+    size = sum(len(word.encode()) + 1 for word in spec.argv)
+    size += sum(len(key) + len(value.encode()) + 2 for key, value in spec.env)
+    _require(size <= ARGV_BYTES_MAX, "argv and env", f"{size} bytes", f"at most {ARGV_BYTES_MAX} bytes")
+    if spec.hostname is not None:
+        _require(HOSTNAME_PATTERN.fullmatch(spec.hostname), "hostname", spec.hostname, "one label of a host name")
+    _require(spec.workdir.startswith("/"), "workdir", spec.workdir, "an absolute path")
+    _require(not {"\0", "\n"} & set(spec.workdir), "workdir", spec.workdir, "a path without newline or NUL")
+    _require(spec.rootfs is None or spec.rootfs.is_absolute(), "rootfs", spec.rootfs, "an absolute path")
+    _check_amounts(spec)
+    if spec.network is not None:
+        _check_network(spec.network)
+
+
+def _check_amounts(spec: ContainerSpec) -> None:
+    _require(spec.user_base >= 0, "user_base", spec.user_base, "0 or the first id of a range")
+    _require(spec.memory_bytes >= 0, "memory_bytes", spec.memory_bytes, "0 (no limit) or more")
+    _require(spec.cpu_milli >= 0, "cpu_milli", spec.cpu_milli, "0 (default weight) or more")
+    limit = spec.cpu_limit_milli
+    _require(limit is None or limit >= 10, "cpu_limit_milli", limit, "None or at least 10 (a hundredth of a core)")
+    _require(spec.pids_max >= 0, "pids_max", spec.pids_max, "0 (no limit) or more")
+    _require(spec.time_limit_s is None or spec.time_limit_s > 0, "time_limit_s", spec.time_limit_s, "more than 0")
+    _require(spec.stop_grace_s >= 0, "stop_grace_s", spec.stop_grace_s, "0 or more")
+    _require(spec.log_bytes_max >= LOG_BYTES_MIN, "log_bytes_max", spec.log_bytes_max, f"{LOG_BYTES_MIN} or more")
+    _require(spec.tmpfs_bytes >= 0, "tmpfs_bytes", spec.tmpfs_bytes, "0 (none) or more")
+
+
+def _check_network(network: NetworkSpec) -> None:
+    _require(re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", network.bridge), "bridge", network.bridge, "an interface name")
+    try:
+        ip_interface(network.address)
+        if network.gateway is not None:
+            ip_address(network.gateway)
+    except ValueError as error:
+        raise SpecError(f"network: {error}") from None
+    _require("/" in network.address, "network address", network.address, "an address with its prefix length")
+    _require(
+        network.mac is None or MAC_PATTERN.fullmatch(network.mac), "mac", network.mac, "xx:xx:xx:xx:xx:xx in lower case"
+    )
+    _require(network.mtu is None or 576 <= network.mtu <= 65535, "mtu", network.mtu, "576 to 65535")
+
+
+def _require(holds: object, field: str, value: object, right: str) -> None:
+    if not holds:
+        raise SpecError(f"{field} is {value!r}; it should be {right}")
