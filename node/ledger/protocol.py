@@ -24,8 +24,9 @@ CHANGES_PER_COMMIT_MAX = 100_000
 class LedgerError(Exception):
     """The root of the ledger's errors; its text is fit for an operator's eyes.
 
-    When `commit` raises it, none of that commit's changes is durable. The machines' memory is then ahead of the
-    disk, so every later commit is refused too: stop the agent, repair what the text says, start it again.
+    When `commit` raises it, that commit is not known to be durable (after a failed sync nobody can know). The machines'
+    memory is then ahead of the disk, so every later commit is refused too: stop the agent, repair what the text says,
+    start it again.
     """
 
 
