@@ -1,0 +1,133 @@
+"""The node's errors, drawn in one place. Every text is one line fit for a user's eyes: what, why, what to do next.
+
+    NodeError
+    ├── CallerError              the caller's fault; nothing was changed
+    │   ├── InvalidValue         names the field, the value and what would be right
+    │   │   ├── InvalidConfig    the same, of a configuration file
+    │   │   └── UnknownImage     the field is always `image`
+    │   ├── NotFound             no such thing, or not one this caller may know of
+    │   ├── NotPermitted         known caller, but not theirs to do
+    │   ├── BadToken             MalformedToken, ForgedToken, ExpiredToken
+    │   └── TooLarge             over a documented bound
+    ├── PeerError                another node's fault, or the network's
+    │   ├── PeerUnreachable      no answer: the call may or may not have been carried out
+    │   └── PeerRefused          answered, and said no
+    ├── Busy                     a bound of this node is reached for now; trying later is right
+    └── ClientError              seen from a client of a node: AgentUnreachable, ApiProblem
+
+The scheduler has a tree of its own (`scheduler.errors`); node/api/problems.py maps both to HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class NodeError(Exception):
+    """The root of the node's errors."""
+
+
+class CallerError(NodeError):
+    """The caller's fault; nothing was changed."""
+
+
+class InvalidValue(CallerError):
+    """A value that can't be taken: names the field, the value and what would be right."""
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field}: {shorten(value)} is not valid; {expected}")
+        self.field = field
+        self.value = value
+        self.expected = expected
+
+
+class InvalidConfig(InvalidValue):
+    """A configuration that can't be taken."""
+
+
+class UnknownImage(InvalidValue):
+    """A job or a request names an image that no node of the cluster has."""
+
+    def __init__(self, image: str, expected: str = "expected an image that `fofoca image list` shows") -> None:
+        super().__init__("image", image, expected)
+
+
+class NotFound(CallerError):
+    """No such thing, or not one this caller may know of."""
+
+
+class NotPermitted(CallerError):
+    """The caller is known, but this is not theirs to do."""
+
+
+class BadToken(CallerError):
+    """A token that opens nothing."""
+
+
+class MalformedToken(BadToken):
+    """Not a token at all."""
+
+
+class ForgedToken(BadToken):
+    """Not signed under this cluster's key."""
+
+
+class ExpiredToken(BadToken):
+    """Was good once."""
+
+
+class TooLarge(CallerError):
+    """Over a documented bound."""
+
+
+class PeerError(NodeError):
+    """Another node's fault, or the network's."""
+
+    def __init__(self, node: str, why: str) -> None:
+        super().__init__(f"node {node}: {why}")
+        self.node = node
+        self.why = why
+
+
+class PeerUnreachable(PeerError):
+    """No answer: the call may or may not have been carried out."""
+
+
+class PeerRefused(PeerError):
+    """The node answered, and said no."""
+
+
+class Busy(NodeError):
+    """A bound of this node is reached for now; trying again later is right."""
+
+
+class ClientError(NodeError):
+    """What a client of a node sees."""
+
+
+class AgentUnreachable(ClientError):
+    """No agent answers at this address."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"no agent answers at {url}: {why}")
+        self.url = url
+
+
+class ApiProblem(ClientError):
+    """A node answered with a problem document (RFC 9457)."""
+
+    def __init__(self, status: int, document: dict[str, Any]) -> None:
+        super().__init__(str(document.get("detail") or document.get("title") or f"HTTP status {status}"))
+        self.status = status
+        self.document = document
+
+    @property
+    def type(self) -> str:
+        """The problem's type, such as `urn:fofoca:problem:invalid-value`."""
+        return str(self.document.get("type", "about:blank"))
+
+
+def shorten(value: object, length_max: int = 80) -> str:
+    """Return the value as in Python's repr, cut to a length that fits a line."""
+    text = repr(value)
+    return text if len(text) <= length_max else text[: length_max - 3] + "..."
