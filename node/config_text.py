@@ -30,8 +30,8 @@ def document() -> str:
         "# The agent's configuration",
         "",
         "`fofoca agent --config FILE` reads TOML. Every setting has a default; an empty file makes a node of its own",
-        "on loopback. Unknown settings and wrong values are refused at start. Sizes take `64M` or `1.5G` (powers of 1024)",
-        "beside plain bytes, durations `500ms`, `30s`, `5m` or `1h` beside plain seconds, cores `1.5` or",
+        "on loopback. Unknown settings and wrong values are refused at start. Sizes take `64M` or `1.5G` (powers of",
+        "1024) beside plain bytes, durations `500ms`, `30s`, `5m` or `1h` beside plain seconds, cores `1.5` or",
         "`250m` (as texts) beside plain millicores.",
     ]
     for section in all_sections():

@@ -39,13 +39,17 @@ class Log:
         """Something went wrong and was coped with."""
         self._write(logging.WARNING, message, fields)
 
-    def error(self, message: str, *, error: BaseException | None = None, **fields: Any) -> None:
-        """Our bug, or something an operator must act on; `error` adds its traceback."""
-        self._write(logging.ERROR, message, fields, error)
+    def error(self, message: str, **fields: Any) -> None:
+        """Something an operator must act on."""
+        self._write(logging.ERROR, message, fields)
 
-    def _write(self, level: int, message: str, fields: dict[str, Any], error: BaseException | None = None) -> None:
+    def exception(self, message: str, **fields: Any) -> None:
+        """Our bug: inside an `except`, with its traceback."""
+        self._write(logging.ERROR, message, fields, traceback=True)
+
+    def _write(self, level: int, message: str, fields: dict[str, Any], traceback: bool = False) -> None:
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, "%s", message, extra={_FIELDS: fields}, exc_info=error)
+            self._logger.log(level, "%s", message, extra={_FIELDS: fields}, exc_info=traceback)
 
 
 def get(name: str) -> Log:
