@@ -1,0 +1,80 @@
+"""From an allocation to the container that its node makes of it, and from an exit to a result.
+
+Pure translation: the words of the scheduler on one side, those of the runtime on the other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from node.config import Runtime as RuntimeSettings
+from node.runtime.protocol import ContainerSpec, Exit, NetworkSpec
+from scheduler.model import Allocation, Result
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TMPFS_SHARE_MAX = 2
+"""/tmp is charged to the container's memory; it may hold at most one part in this many of it."""
+
+
+def container_spec(
+    allocation: Allocation,
+    settings: RuntimeSettings,
+    *,
+    node: str,
+    cpu_milli_max: int,
+    rootfs: Path | None,
+    user_base: int,
+    network: NetworkSpec | None,
+) -> ContainerSpec:
+    """Return the container for an allocation.
+
+    A limit that the job leaves open is set all the same: memory to what was requested, CPU to what the node offers to
+    tasks, so that idle cores may be used and the host's own share may not.
+    """
+    spec = allocation.spec
+    memory_bytes = spec.limit.memory_bytes or spec.request.memory_bytes
+    return ContainerSpec(
+        name=str(allocation.id),
+        argv=spec.argv,
+        env=_environment(allocation, node),
+        rootfs=rootfs,
+        hostname=f"job{allocation.id.job}-{allocation.id.index}",
+        user_base=user_base,
+        memory_bytes=memory_bytes,
+        cpu_milli=spec.request.cpu_milli,
+        cpu_limit_milli=spec.limit.cpu_milli or max(cpu_milli_max, spec.request.cpu_milli),
+        pids_max=spec.pids_max or settings.pids_max,
+        time_limit_s=spec.time_limit_s,
+        stop_grace_s=spec.stop_grace_s,
+        log_bytes_max=settings.log_bytes_max,
+        tmpfs_bytes=min(settings.tmpfs_bytes, memory_bytes // TMPFS_SHARE_MAX or settings.tmpfs_bytes),
+        network=network,
+    )
+
+
+def _environment(allocation: Allocation, node: str) -> tuple[tuple[str, str], ...]:
+    """Return the task's clean environment: ours first, so that the user's word is the last."""
+    known = {
+        "PATH": PATH,
+        "HOME": "/root",
+        "FOFOCA_JOB_ID": str(allocation.id.job),
+        "FOFOCA_TASK_INDEX": str(allocation.id.index),
+        "FOFOCA_ATTEMPT": str(allocation.id.attempt),
+        "FOFOCA_NODE": node,
+    }
+    return tuple({**known, **dict(allocation.spec.env)}.items())
+
+
+def result(exit_: Exit) -> Result:
+    """Return the result of an attempt whose container ended like this."""
+    return Result(
+        exit_code=exit_.exit_code,
+        signal=exit_.signal,
+        oom_killed=exit_.oom_killed,
+        timed_out=exit_.timed_out,
+        error=exit_.error,
+        memory_peak_bytes=exit_.memory_peak_bytes,
+        cpu_ns=exit_.cpu_ns,
+        started_unix_s=exit_.started_unix_s or 0.0,
+        ended_unix_s=exit_.ended_unix_s,
+    )

@@ -1,0 +1,105 @@
+"""Carries out what the node's scheduling machine decided: first the ledger, then the world.
+
+Owns the order of things: outcomes are queued as the machine gives them, a batch of them is committed to the ledger in
+one go (group commit), and only then are their actions carried out, in order, and their askers answered. It decides
+nothing. Events may be posted at any time, also by actions.
+
+A ledger that can't be written ends the agent: the machine would otherwise run ahead of what a restart remembers.
+Containers run on, and the restarted agent takes them over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from node.ledger.protocol import Change, Ledger
+from scheduler import Scheduler
+from scheduler.events import Action, Event, Outcome, Timer
+
+OUTCOMES_PER_COMMIT_MAX = 256
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An outcome on its way through the ledger; `done` is set once it is durable."""
+
+    outcome: Outcome
+    done: trio.Event | None = field(default=None)
+
+
+class Effects:
+    """One node's machine, its ledger and its hands."""
+
+    def __init__(self, machine: Scheduler, ledger: Ledger, perform: Callable[[Action], None]) -> None:
+        self.machine = machine
+        self._ledger = ledger
+        self._perform = perform
+        self._queue: list[_Waiting] = []
+        self._wake = trio.Event()
+        self._rearm = trio.Event()
+
+    def post(self, event: Event) -> None:
+        """Tell the machine; what follows is carried out soon. For events that come from no user."""
+        self.enqueue(self.machine.handle(trio.current_time(), event))
+
+    async def ask(self, event: Event) -> object:
+        """Tell the machine and wait until what it decided is durable; return its answer.
+
+        Raises SchedulerError, with nothing changed, when the machine refuses the event.
+        """
+        waiting = self.enqueue(self.machine.handle(trio.current_time(), event), done=trio.Event())
+        assert waiting.done is not None
+        await waiting.done.wait()
+        return waiting.outcome.answer
+
+    def enqueue(self, outcome: Outcome, done: trio.Event | None = None) -> _Waiting:
+        """Queue an outcome of the machine (also that of its restoring) for the ledger and the world."""
+        waiting = _Waiting(outcome, done)
+        self._queue.append(waiting)
+        self._wake.set()
+        self._rearm.set()
+        return waiting
+
+    async def run(self) -> None:
+        """Carry out outcomes and wake the machine at its times, until cancelled; LedgerError ends it."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._apply_forever)
+            nursery.start_soon(self._keep_time)
+
+    async def flush(self) -> None:
+        """Wait until everything queued so far is durable and carried out."""
+        done = trio.Event()
+        self.enqueue(Outcome(), done)
+        await done.wait()
+
+    async def _apply_forever(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch, self._queue = self._queue[:OUTCOMES_PER_COMMIT_MAX], self._queue[OUTCOMES_PER_COMMIT_MAX:]
+            if not self._queue:
+                self._wake = trio.Event()
+            await self._apply(batch)
+
+    async def _apply(self, batch: Sequence[_Waiting]) -> None:
+        changes: list[Change] = [change for waiting in batch for change in waiting.outcome.changes]
+        if changes:
+            await self._ledger.commit(changes)
+        else:
+            await trio.lowlevel.checkpoint()
+        for waiting in batch:
+            if waiting.done is not None:
+                waiting.done.set()
+            for action in waiting.outcome.actions:
+                self._perform(action)
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._rearm = trio.Event()
+            due = self.machine.next_timer()
+            with trio.move_on_at(trio.current_time() + 3600 if due is None else due):
+                await self._rearm.wait()
+                continue
+            self.post(Timer())
