@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from node.errors import NodeError
+
 Key: TypeAlias = int | str
 Content: TypeAlias = Mapping[str, Mapping[Key, bytes]]
 
@@ -21,7 +23,7 @@ VALUE_BYTES_MAX = 16 * 2**20
 CHANGES_PER_COMMIT_MAX = 100_000
 
 
-class LedgerError(Exception):
+class LedgerError(NodeError):
     """The root of the ledger's errors; its text is fit for an operator's eyes.
 
     When `commit` raises it, that commit is not known to be durable (after a failed sync nobody can know). The machines'

@@ -1,0 +1,164 @@
+"""One stored image on disk: how it is made, checked, listed and thrown away. Blocking; the store calls it from threads.
+
+    images/
+        names.json                  {"busybox:latest": "sha256:..."}
+        <64 hex digits>/            one image; complete from the moment it bears this name
+            image.json              size, time
+            entries.msgpack         what the root file system holds, sorted: owners and modes as the archive had them
+            rootfs/                 the files
+        incoming/                   everything unfinished; emptied when the store opens
+
+A crash leaves either no image or a whole one: the folder is built under incoming/, synced, renamed, and the rename
+synced. The rootfs must not be changed by anyone; every container of this node shares it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from node.host import canonical_tar
+from node.host.errors import ImageError, ImageInUse
+from node.host.image_name import DIGEST_PREFIX
+from node.host.rootfs_builder import RootfsBuilder
+from node.host.rootfs_entry import Bounds, Entry, Member
+
+FORMAT = 1
+
+
+class ImageFacts(msgspec.Struct, frozen=True):
+    """What is known of a stored image, whatever its names."""
+
+    digest: str
+    size_bytes: int
+    """The sum of its files."""
+    imported_unix_s: int
+    format: int = FORMAT
+
+
+def build(folder: Path, members: Iterable[Member], bounds: Bounds, pulse: Callable[[], None]) -> ImageFacts:
+    """Build an image in a new folder, durable but not yet under its own name; raises ArchiveError."""
+    folder.mkdir(mode=0o700)
+    builder = RootfsBuilder(folder / "rootfs", bounds)
+    for member in members:
+        builder.add(member)
+    entries = builder.finish()
+    facts = ImageFacts(
+        digest=_digest(entries, folder / "rootfs", pulse),
+        size_bytes=sum(entry.size_bytes for entry in entries),
+        imported_unix_s=int(time.time()),
+    )
+    (folder / "entries.msgpack").write_bytes(msgspec.msgpack.encode(entries))
+    (folder / "image.json").write_bytes(msgspec.json.encode(facts))
+    _sync_file_system(folder)
+    return facts
+
+
+def publish(folder: Path, images: Path, facts: ImageFacts) -> None:
+    """Give a built image its own name; if the same content is there already, throw the new copy away."""
+    final = images / hex_of(facts.digest)
+    if final.exists():
+        shutil.rmtree(folder)
+        return
+    folder.rename(final)
+    sync_folder(images)
+
+
+def read_facts(folder: Path) -> ImageFacts | None:
+    """Return what image.json says, None if the folder is no image that this version can use."""
+    try:
+        facts = msgspec.json.decode((folder / "image.json").read_bytes(), type=ImageFacts)
+    except (OSError, msgspec.DecodeError):
+        return None
+    usable = facts.format == FORMAT and hex_of(facts.digest) == folder.name and (folder / "rootfs").is_dir()
+    return facts if usable else None
+
+
+def read_entries(folder: Path) -> list[Entry]:
+    """Return the stored entries, sorted by path."""
+    try:
+        return msgspec.msgpack.decode((folder / "entries.msgpack").read_bytes(), type=list[Entry])
+    except (OSError, msgspec.DecodeError) as error:
+        raise ImageError(f"the stored image is damaged: {folder.name}/entries.msgpack: {error}") from error
+
+
+def discard(folder: Path, incoming: Path) -> None:
+    """Remove a stored image; refuses while anything is mounted in it, whose content would go too."""
+    mounted = _mount_below(folder)
+    if mounted is not None:
+        raise ImageInUse(f"{mounted} is a mount inside the image; unmount it first")
+    doomed = incoming / f"{folder.name}.removed"
+    folder.rename(doomed)
+    sync_folder(folder.parent)
+    shutil.rmtree(doomed)
+
+
+def write_names(images: Path, names: dict[str, str]) -> None:
+    """Replace names.json, durably and in one step."""
+    temporary = images / "incoming" / "names.json"
+    with temporary.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(names, order="sorted")))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(images / "names.json")
+    sync_folder(images)
+
+
+def read_names(images: Path) -> dict[str, str]:
+    """Return names.json; empty if there is none yet."""
+    try:
+        return msgspec.json.decode((images / "names.json").read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise ImageError(f"{images}/names.json is damaged ({error}); move it away and name the images anew") from error
+
+
+def hex_of(digest: str) -> str:
+    """Return a digest without its prefix: the name of the image's folder."""
+    return digest.removeprefix(DIGEST_PREFIX)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder_fd)
+    finally:
+        os.close(folder_fd)
+
+
+def _digest(entries: list[Entry], rootfs: Path, pulse: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
+    for piece in canonical_tar.stream(entries, rootfs):
+        pulse()
+        digest.update(piece)
+    return DIGEST_PREFIX + digest.hexdigest()
+
+
+def _sync_file_system(folder: Path) -> None:
+    # One syncfs instead of an fsync for each of ten thousand files.
+    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(folder_fd) != 0:
+            code = ctypes.get_errno()
+            raise ImageError(f"{folder}: the image cannot be made durable: {os.strerror(code)}")
+    finally:
+        os.close(folder_fd)
+
+
+def _mount_below(folder: Path) -> str | None:
+    prefix = str(folder.resolve()) + "/"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount_point = line.split()[4].encode().decode("unicode_escape")
+        if mount_point.startswith(prefix):
+            return mount_point
+    return None

@@ -1,0 +1,257 @@
+"""The node's images: read-only root file systems, stored once by content, named, fetched from peers, counted in use.
+
+Owns the images folder of the data directory (layout: `image_folder`). Knows nothing of containers or HTTP: who fetches
+hands over a way to open the peer's stream, who runs a container says so by `acquire`. Everything slow happens in
+threads; the loop only ever moves references.
+
+An image's digest is the SHA-256 of its canonical tar (`canonical_tar`), which is also what `export` gives:
+`fofoca image export X | sha256sum` prints it.
+
+Never open a path under `rootfs()` from the host by following links: a link's text is the image author's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from node.host import canonical_tar, image_folder
+from node.host.directory_reader import DirectoryReader
+from node.host.errors import ArchiveError, ImageError, ImageInUse
+from node.host.image_fetch import OpenStream, SharedFetches, download
+from node.host.image_folder import ImageFacts
+from node.host.image_name import ImageName, is_digest, parse_digest, parse_image_name
+from node.host.rootfs_entry import Bounds, Member
+from node.host.tar_reader import TarReader
+from node.host.unpacking import unpacked
+
+IMPORTS_AT_ONCE_MAX = 2
+EXPORT_CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One name of a stored image; name and tag are "" if it has none."""
+
+    name: str
+    tag: str
+    digest: str
+    size_bytes: int
+    imported_unix_s: int
+
+
+class ImageStore:
+    """All images of one node; made by `open`."""
+
+    def __init__(self, folder: Path, bounds: Bounds | None = None) -> None:
+        self._folder = folder
+        self._incoming = folder / "incoming"
+        self._bounds = bounds or Bounds()
+        self._stored: dict[str, ImageFacts] = {}
+        self._names: dict[ImageName, str] = {}
+        self._uses: Counter[str] = Counter()
+        self._fetches = SharedFetches(self._incoming, self._bounds.total_bytes_max)
+        self._changing_names = trio.Lock()
+        self._imports = trio.CapacityLimiter(IMPORTS_AT_ONCE_MAX)
+        self._serial = itertools.count()
+
+    @classmethod
+    async def open(cls, folder: Path, bounds: Bounds | None = None) -> ImageStore:
+        """Open the store at `folder`, created if absent; clears away what a crash left unfinished."""
+        store = cls(folder, bounds)
+        await trio.to_thread.run_sync(store._read)
+        return store
+
+    def images(self) -> list[Image]:
+        """Return every name, then every image without one; sorted."""
+        named = [self._image(self._stored[digest], name) for name, digest in sorted(self._names.items())]
+        bare = set(self._stored) - set(self._names.values())
+        return named + [self._image(self._stored[digest]) for digest in sorted(bare)]
+
+    def resolve(self, reference: str) -> Image | None:
+        """Return the image called NAME, NAME:TAG or sha256:DIGEST, None if absent; ImageError if it is no name."""
+        if is_digest(reference):
+            facts = self._stored.get(reference)
+            return self._image(facts) if facts else None
+        name = parse_image_name(reference)
+        digest = self._names.get(name)
+        return self._image(self._stored[digest], name) if digest else None
+
+    def rootfs(self, digest: str) -> Path:
+        """Return the folder to mount read-only; `acquire` the image first."""
+        self._require(digest)
+        return self._folder / image_folder.hex_of(digest) / "rootfs"
+
+    def acquire(self, digest: str) -> None:
+        """Keep the image from being removed; one `release` for each."""
+        self._require(digest)
+        self._uses[digest] += 1
+
+    def release(self, digest: str) -> None:
+        """Give one use back."""
+        assert self._uses[digest] > 0, f"{digest} is released more often than acquired"
+        self._uses[digest] -= 1
+
+    async def import_tar(self, name: str, stream: AsyncIterator[bytes]) -> Image:
+        """Store the root file system in a tar (plain, gzip, bzip2, xz or zstd) under NAME[:TAG].
+
+        A name that exists moves to the new content. Raises ArchiveError, and then nothing was stored.
+        """
+        image_name = parse_image_name(name)
+        archive = self._new_path("tar")
+        try:
+            await download(archive, stream, self._bounds.total_bytes_max)
+            facts = await self._import_archive(archive)
+        finally:
+            archive.unlink(missing_ok=True)
+        return await self._named(facts, image_name)
+
+    async def import_directory(self, name: str, path: Path) -> Image:
+        """Store a copy of a directory on this host under NAME[:TAG]; raises ArchiveError."""
+        image_name = parse_image_name(name)
+
+        def work() -> ImageFacts:
+            self._check_source(path)
+            return self._build(DirectoryReader(path, self._bounds, trio.from_thread.check_cancelled).members())
+
+        return await self._named(await self._import_in_thread(work), image_name)
+
+    async def remove(self, reference: str) -> None:
+        """Remove a name, and the content with its last name; a digest removes all names.
+
+        Raises ImageInUse while somebody uses the content, ImageError for what does not exist.
+        """
+        async with self._changing_names:
+            image = self.resolve(reference)
+            if image is None:
+                raise ImageError(f"image {reference!r}: this node has none of that name")
+            all_names = self._names_of(image.digest)
+            gone = all_names if is_digest(reference) else {ImageName(image.name, image.tag)}
+            if gone == all_names:
+                await self._remove_content(image.digest)
+            await self._set_names({name: digest for name, digest in self._names.items() if name not in gone})
+
+    async def _remove_content(self, digest: str) -> None:
+        if self._uses[digest]:
+            raise ImageInUse(f"image {digest} is in use {self._uses[digest]} times; stop its containers first")
+        # Out of the index first, so that nobody acquires it meanwhile.
+        facts = self._stored.pop(digest)
+        folder = self._folder / image_folder.hex_of(digest)
+        try:
+            await trio.to_thread.run_sync(image_folder.discard, folder, self._incoming)
+        except ImageInUse:
+            self._stored[digest] = facts
+            raise
+
+    async def export(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
+        """Yield the canonical tar from a byte offset on, in pieces of about 1 MiB; the image is in use meanwhile."""
+        rootfs = self.rootfs(digest)
+        self.acquire(digest)
+        try:
+            entries = await trio.to_thread.run_sync(image_folder.read_entries, rootfs.parent)
+            pieces = canonical_tar.stream(entries, rootfs, offset)
+            while chunk := await trio.to_thread.run_sync(_next_chunk, pieces):
+                yield chunk
+        finally:
+            self.release(digest)
+
+    async def fetch(self, digest: str, open_stream: OpenStream, name: str | None = None) -> Image:
+        """Get an image from a peer unless it is here; callers who want the same one share one download.
+
+        A broken transfer is resumed where it stopped (`image_fetch`). The content is checked against the digest.
+        Raises ImageError.
+        """
+        image_name = parse_image_name(name) if name else None
+
+        async def store(archive: Path) -> None:
+            await self._import_archive(archive, expected_digest=digest)
+
+        while parse_digest(digest) not in self._stored:
+            await self._fetches.fetch(image_folder.hex_of(digest), open_stream, store)
+        return await self._named(self._stored[digest], image_name)
+
+    async def _import_archive(self, archive: Path, expected_digest: str | None = None) -> ImageFacts:
+        def work() -> ImageFacts:
+            with unpacked(archive, self._bounds, trio.from_thread.check_cancelled) as content:
+                return self._build(TarReader(content).members(), expected_digest)
+
+        return await self._import_in_thread(work)
+
+    async def _import_in_thread(self, work: Callable[[], ImageFacts]) -> ImageFacts:
+        facts = await trio.to_thread.run_sync(work, limiter=self._imports)
+        # The earlier import of the same content keeps its time.
+        return self._stored.setdefault(facts.digest, facts)
+
+    def _check_source(self, path: Path) -> None:
+        if path.is_symlink() or not path.is_dir():
+            raise ArchiveError(f"{path}: is no directory (links are not followed)")
+        if self._folder.resolve().is_relative_to(path.resolve()):
+            raise ArchiveError(f"{path}: holds the image store itself; name the root file system's own directory")
+
+    def _build(self, members: Iterable[Member], expected_digest: str | None = None) -> ImageFacts:
+        """Build, check and publish one image. Runs in a thread, which a cancelled caller stops between two entries."""
+        folder = self._new_path("image")
+        try:
+            facts = image_folder.build(folder, members, self._bounds, trio.from_thread.check_cancelled)
+            if expected_digest not in (None, facts.digest):
+                raise ArchiveError(f"the content's digest is {facts.digest}, wanted was {expected_digest}")
+            image_folder.publish(folder, self._folder, facts)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # after publishing there is nothing left
+        return facts
+
+    async def _named(self, facts: ImageFacts, name: ImageName | None) -> Image:
+        async with self._changing_names:
+            if facts.digest not in self._stored:
+                raise ImageError(f"image {facts.digest} was removed while it was being named; import it again")
+            if name and self._names.get(name) != facts.digest:
+                await self._set_names(self._names | {name: facts.digest})
+        return self._image(facts, name)
+
+    async def _set_names(self, names: dict[ImageName, str]) -> None:
+        texts = {str(name): digest for name, digest in names.items()}
+        await trio.to_thread.run_sync(image_folder.write_names, self._folder, texts)
+        self._names = names
+
+    def _read(self) -> None:
+        """Fill the store from the disk, and clear away what a crash left."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.rmtree(self._incoming, ignore_errors=True)
+        self._incoming.mkdir(mode=0o700, exist_ok=True)
+        for path in self._folder.iterdir():
+            facts = image_folder.read_facts(path)
+            if facts is not None:
+                self._stored[facts.digest] = facts
+        for text, digest in image_folder.read_names(self._folder).items():
+            if digest in self._stored:
+                self._names[parse_image_name(text)] = digest
+
+    def _image(self, facts: ImageFacts, name: ImageName | None = None) -> Image:
+        label = (name.name, name.tag) if name else ("", "")
+        return Image(*label, facts.digest, facts.size_bytes, facts.imported_unix_s)
+
+    def _names_of(self, digest: str) -> set[ImageName]:
+        return {name for name, named in self._names.items() if named == digest}
+
+    def _require(self, digest: str) -> None:
+        if digest not in self._stored:
+            raise ImageError(f"image {digest}: not on this node")
+
+    def _new_path(self, suffix: str) -> Path:
+        return self._incoming / f"{next(self._serial)}.{suffix}"
+
+
+def _next_chunk(pieces: Iterator[bytes]) -> bytes:
+    """Join pieces to about one chunk, so that a thousand small files are not a thousand trips to a thread."""
+    chunk = bytearray()
+    for piece in pieces:
+        chunk += piece
+        if len(chunk) >= EXPORT_CHUNK_BYTES:
+            break
+    return bytes(chunk)
