@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from node.errors import CallerError, NodeError
 
 
