@@ -113,28 +113,40 @@ class Gossip(Section, name="gossip", about="How nodes hear of each other (UDP an
         high=60,
     )
     probe_timeout_s: float = setting(
-        0.5,
-        "How long a direct answer may take before others are asked to check as well.",
+        0.4,
+        "How long a direct answer may take before others are asked to check as well; at most half the interval.",
         trade_off="Below the network's round trip every probe turns into several.",
         low=0.01,
         high=30,
     )
-    suspicion_multiplier: float = setting(
-        4.0,
-        "How long a silent node stays suspect before it counts as failed, in probe intervals (grows with the "
-        "logarithm of the cluster's size).",
+    suspicion_min_s: float = setting(
+        3.0,
+        "The shortest time a silent node stays suspect before it counts as failed.",
         trade_off="Smaller moves lost work sooner; larger forgives busy hosts and bad networks.",
-        low=1,
-        high=50,
+        low=0.1,
+        high=600,
+    )
+    sync_interval_s: float = setting(
+        30.0,
+        "How often a node compares all it knows with one other, over TCP.",
+        trade_off="Shorter repairs what lost packets left behind sooner, and costs one exchange of everything known.",
+        low=0.1,
+        high=3_600,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.probe_timeout_s >= self.probe_interval_s:
+        if 2 * self.probe_timeout_s > self.probe_interval_s:
             raise InvalidConfig(
                 "gossip.probe_timeout_s",
                 self.probe_timeout_s,
-                f"expected less than gossip.probe_interval_s ({self.probe_interval_s})",
+                f"expected at most half of gossip.probe_interval_s ({self.probe_interval_s:g})",
+            )
+        if self.suspicion_min_s < self.probe_interval_s:
+            raise InvalidConfig(
+                "gossip.suspicion_min_s",
+                self.suspicion_min_s,
+                f"expected at least gossip.probe_interval_s ({self.probe_interval_s:g})",
             )
 
 

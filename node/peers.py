@@ -2,8 +2,7 @@
 
 Owns the address book of the other nodes (the agent feeds it from gossip) and the table of methods. Knows nothing of
 what the bytes mean. A call is one HTTP request whose body is sealed as gossip is; without a cluster's key bodies are
-plain, and the node listens on loopback only. The answer names the call's random id under the seal, so that an old
-answer can't be passed off as a new one.
+plain, and the node listens on loopback only. An answer is bound to its call by the seal.
 
 A call that raises PeerUnreachable may or may not have been carried out: methods are idempotent or say what they do.
 """
@@ -11,6 +10,7 @@ A call that raises PeerUnreachable may or may not have been carried out: methods
 from __future__ import annotations
 
 import secrets
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +20,8 @@ from typing import Protocol
 import msgspec
 import trio
 
+from cluster.errors import BadPacket
+from cluster.seal import SESSION_BYTES, BodySealer, KeyRing
 from node import logs
 from node.client import PeerClient
 from node.errors import AgentUnreachable, Busy, CallerError, PeerRefused, PeerUnreachable
@@ -28,7 +30,6 @@ BODY_BYTES_MAX = 16 << 20
 CALLS_PER_METHOD_MAX = 256  # unanswered calls of one method between two nodes; many of them are long polls
 MEMBERS_MAX = 10_000
 TIMEOUT_S_MAX = 120.0
-CALL_ID_BYTES = 16
 
 Handler = Callable[[str, bytes], Awaitable[bytes]]
 
@@ -36,30 +37,49 @@ log = logs.get("peers")
 
 
 class Sealer(Protocol):
-    """Seals bodies under the cluster's key and opens them once."""
+    """Seals bodies with their sender's name, and opens each once (`cluster.seal.BodySealer`)."""
 
-    def seal(self, body: bytes) -> bytes:
-        """Return the body, sealed and dated."""
+    def seal(self, body: bytes, reply_to: bytes = b"") -> bytes:
+        """Return the sealed body; a reply is bound to the nonce of its request."""
 
-    def open(self, sealed: bytes) -> bytes:
-        """Return the body; ValueError if it is foreign, too old or was opened before."""
+    def open(self, sealed: bytes, reply_to: bytes = b"") -> tuple[str, bytes]:
+        """Return (sender, body); BadPacket if it is foreign, too old, opened before or another request's reply."""
+
+    def nonce_of(self, sealed: bytes) -> bytes:
+        """Return what identifies a sealed request."""
 
 
 class PlainBodies:
     """No seal: for a node without a cluster's key, on loopback."""
 
-    def seal(self, body: bytes) -> bytes:
-        """Return the body."""
-        return body
+    def __init__(self, sender: str) -> None:
+        self._sender = sender
 
-    def open(self, sealed: bytes) -> bytes:
-        """Return the body."""
-        return sealed
+    def seal(self, body: bytes, reply_to: bytes = b"") -> bytes:
+        """Return the body with its sender's name."""
+        return _encode((self._sender, body))
+
+    def open(self, sealed: bytes, reply_to: bytes = b"") -> tuple[str, bytes]:
+        """Return (sender, body); BadPacket for anything else."""
+        try:
+            return _decode_plain(sealed)
+        except msgspec.DecodeError as error:
+            raise BadPacket("malformed", str(error)) from None
+
+    def nonce_of(self, sealed: bytes) -> bytes:
+        """Return nothing: replies are not bound."""
+        return b""
+
+
+def body_sealer(name: str, cluster: str, cluster_key: bytes | None) -> Sealer:
+    """Return what seals this node's bodies: with the cluster's key, or plainly where there is none."""
+    if cluster_key is None:
+        return PlainBodies(name)
+    session = secrets.token_bytes(SESSION_BYTES)
+    return BodySealer(KeyRing(cluster_key, label=cluster), name, session, clock=time.time)
 
 
 class _Call(msgspec.Struct, frozen=True, array_like=True):
-    id: bytes
-    sender: str
     to: str
     method: str
     timeout_s: float
@@ -67,7 +87,6 @@ class _Call(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Answer(msgspec.Struct, frozen=True, array_like=True):
-    id: bytes
     refusal: str  # empty: carried out
     payload: bytes
 
@@ -80,15 +99,16 @@ class _Member:
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_call = msgspec.msgpack.Decoder(_Call).decode
+_decode_plain = msgspec.msgpack.Decoder(tuple[str, bytes]).decode
 _decode_answer = msgspec.msgpack.Decoder(_Answer).decode
 
 
 class Peers:
     """The other nodes, as one node talks with them."""
 
-    def __init__(self, name: str, sealer: Sealer | None = None, client: PeerClient | None = None) -> None:
+    def __init__(self, name: str, sealer: Sealer, client: PeerClient | None = None) -> None:
         self.name = name
-        self._sealer: Sealer = sealer or PlainBodies()
+        self._sealer = sealer
         self._client = client or PeerClient()
         self._members: dict[str, _Member] = {}
         self._names: dict[int, str] = {}
@@ -129,10 +149,10 @@ class Peers:
     async def call(self, node: str, method: str, payload: bytes, timeout_s: float) -> bytes:
         """Have a node carry out a method. Raises PeerUnreachable, PeerRefused; Busy when too many calls wait for it."""
         timeout_s = min(timeout_s, TIMEOUT_S_MAX)
-        call = _Call(secrets.token_bytes(CALL_ID_BYTES), self.name, node, method, timeout_s, payload)
+        call = _Call(node, method, timeout_s, payload)
         with _counted(self._outbound, (node, method), f"node {node} has too many unanswered calls of this node"):
             with trio.move_on_after(timeout_s):
-                answer = await self._carry_out(call) if node == self.name else await self._send(call)
+                answer = await self._carry_out(self.name, call) if node == self.name else await self._send(call)
                 if answer.refusal:
                     raise PeerRefused(node, answer.refusal)
                 return answer.payload
@@ -142,20 +162,20 @@ class Peers:
         address = self.address_of(call.to)
         if address is None:
             raise PeerUnreachable(call.to, "its address is not known here")
+        sealed = self._sealer.seal(_encode(call))
         try:
-            status, body = await self._client.post(
-                address, self._sealer.seal(_encode(call)), call.timeout_s, BODY_BYTES_MAX
-            )
+            status, body = await self._client.post(address, sealed, call.timeout_s, BODY_BYTES_MAX)
         except AgentUnreachable as error:
             raise PeerUnreachable(call.to, str(error)) from None
         if status != 200:
             raise PeerRefused(call.to, f"it answered a call with HTTP status {status}")
         try:
-            answer = _decode_answer(self._sealer.open(body))
-        except (ValueError, msgspec.DecodeError):
-            raise PeerRefused(call.to, "its answer can't be opened; is it of this cluster?") from None
-        if answer.id != call.id:
-            raise PeerRefused(call.to, "its answer is to another call")
+            sender, reply = self._sealer.open(body, self._sealer.nonce_of(sealed))
+            answer = _decode_answer(reply)
+        except (BadPacket, msgspec.DecodeError) as error:
+            raise PeerRefused(call.to, f"its answer can't be opened ({error}); is it of this cluster?") from None
+        if sender != call.to:
+            raise PeerRefused(call.to, f"node {sender} answered in its place; is the address right?")
         return answer
 
     # --- being called
@@ -168,36 +188,39 @@ class Peers:
     async def handle(self, body: bytes) -> tuple[int, bytes]:
         """Carry out a received call; return the HTTP status and body of the answer. Never raises for bad bodies."""
         try:
-            call = _decode_call(self._sealer.open(body))
-        except (ValueError, msgspec.DecodeError) as error:
-            return self._refuse("unreadable", str(error))
+            sender, plain = self._sealer.open(body)
+            call = _decode_call(plain)
+        except BadPacket as error:
+            return self._refuse(error.reason, str(error))
+        except msgspec.DecodeError as error:
+            return self._refuse("malformed", str(error))
         if call.to != self.name:
-            return self._refuse("misdirected", f"meant for {call.to}")
-        answer = _Answer(call.id, f"no answer within {call.timeout_s:g} s", b"")
+            return self._refuse("misdirected", f"node {sender} meant node {call.to[:64]}")
+        answer = _Answer(f"no answer within {call.timeout_s:g} s", b"")
         try:
-            with _counted(self._inbound, (call.sender, call.method), "too many calls at once"):
+            with _counted(self._inbound, (sender, call.method), "too many calls at once"):
                 with trio.move_on_after(min(max(call.timeout_s, 0.0), TIMEOUT_S_MAX)):
-                    answer = await self._carry_out(call)
+                    answer = await self._carry_out(sender, call)
         except Busy as error:
-            answer = _Answer(call.id, str(error), b"")
-        return 200, self._sealer.seal(_encode(answer))
+            answer = _Answer(str(error), b"")
+        return 200, self._sealer.seal(_encode(answer), self._sealer.nonce_of(body))
 
     def _refuse(self, reason: str, why: str) -> tuple[int, bytes]:
         self.refused[reason] += 1
         log.warning("refused a node's call", reason=reason, why=why)
         return 401, b""
 
-    async def _carry_out(self, call: _Call) -> _Answer:
+    async def _carry_out(self, sender: str, call: _Call) -> _Answer:
         handler = self._methods.get(call.method)
         if handler is None:
-            return _Answer(call.id, f"there is no method {call.method[:80]!r}", b"")
+            return _Answer(f"there is no method {call.method[:80]!r}", b"")
         try:
-            return _Answer(call.id, "", await handler(call.sender, call.payload))
+            return _Answer("", await handler(sender, call.payload))
         except (CallerError, Busy, PeerRefused, PeerUnreachable) as error:
-            return _Answer(call.id, str(error), b"")
-        except Exception:  # noqa: BLE001 (a bug in one method must not end the agent; the log has it)
-            log.exception("a method failed", method=call.method, sender=call.sender)
-            return _Answer(call.id, f"an error in {call.method}; that node's log has more", b"")
+            return _Answer(str(error), b"")
+        except Exception:  # A bug in one method must not end the agent; its log has it.
+            log.exception("a method failed", method=call.method, sender=sender)
+            return _Answer(f"an error in {call.method}; that node's log has more", b"")
 
     async def close(self) -> None:
         """Give the connections back."""
