@@ -41,6 +41,10 @@ class LabFailure(Exception):
         self.details = tuple(details)
 
 
+class LabMisuse(LabFailure):
+    """The caller asked for what can't be: no lab, no such node."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What `lab up` is asked for."""
@@ -82,18 +86,24 @@ def _take_lock(path: Path) -> int:
 
 
 def running() -> Lab:
-    """The lab that is up. Raises LabFailure."""
+    """The lab that is up. Raises LabMisuse."""
     lab = record.load()
     if lab is None:
-        raise LabFailure("no lab is up; start one with `fofoca lab up`")
+        raise LabMisuse("no lab is up; start one with `fofoca lab up`")
     return lab
 
 
 def node_of(lab: Lab, name: str) -> LabNode:
     node = lab.node(name)
     if node is None:
-        raise LabFailure(f"the lab has no node {name!r}; it has {', '.join(each.name for each in lab.nodes)}")
+        raise LabMisuse(f"the lab has no node {name!r}; it has {', '.join(each.name for each in lab.nodes)}")
     return node
+
+
+def require_on(node: LabNode) -> None:
+    """Raises LabMisuse when the node is switched off."""
+    if not record.is_on(node):
+        raise LabMisuse(f"{node.name} is switched off; `fofoca lab start {node.name}` brings it back")
 
 
 def up(plan: Plan, progress: Progress) -> Lab:
@@ -128,7 +138,7 @@ def kill_agent(name: str) -> None:
     """SIGKILL the agent of a node; its containers run on."""
     with locked():
         node = node_of(running(), name)
-        _require_on(node)
+        require_on(node)
         os.kill(node.keeper_pid, signal.SIGUSR2)
 
 
@@ -137,7 +147,7 @@ def kill_host(name: str) -> None:
     with locked():
         lab = running()
         node = node_of(lab, name)
-        _require_on(node)
+        require_on(node)
         leftovers.stop_processes([node.keeper_pid])
         leftovers.kill_containers(f"{layout.CGROUP_ROOT}/{name}")
         leftovers.remove_cgroups(f"{layout.CGROUP_ROOT}/{name}")
@@ -168,7 +178,7 @@ def cut(name: str, others: Sequence[str]) -> list[str]:
         node = node_of(lab, name)
         far = [node_of(lab, other) for other in others] or [other for other in lab.nodes if other != node]
         if node in far:
-            raise LabFailure(f"{name} cannot be cut from itself")
+            raise LabMisuse(f"{name} cannot be cut from itself")
         network.cut([(node.number, other.number) for other in far])
         return [other.name for other in far]
 
@@ -236,7 +246,7 @@ def wait_until_met(lab: Lab, timeout_s: float, progress: Progress) -> None:
 def _refuse_second_lab() -> None:
     lab = record.load()
     if lab is not None and any(record.is_on(node) for node in lab.nodes):
-        raise LabFailure(f"a lab of {len(lab.nodes)} nodes is already up; `fofoca lab down` removes it")
+        raise LabMisuse(f"a lab of {len(lab.nodes)} nodes is already up; `fofoca lab down` removes it")
 
 
 def _clean() -> None:
@@ -321,13 +331,8 @@ def _stop_agents(lab: Lab) -> None:
 def _isolated_lab() -> Lab:
     lab = running()
     if not lab.isolated:
-        raise LabFailure("cutting links needs network namespaces: a lab started by root")
+        raise LabMisuse("cutting links needs network namespaces: a lab started by root")
     return lab
-
-
-def _require_on(node: LabNode) -> None:
-    if not record.is_on(node):
-        raise LabFailure(f"{node.name} is switched off")
 
 
 def _sees_all(lab: Lab, node: LabNode) -> bool:

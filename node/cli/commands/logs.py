@@ -1,0 +1,120 @@
+"""`fofoca logs`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from node.caller import Agents
+from node.cli import find
+
+CHUNK_BYTES = 1 << 20
+FOLLOW_WAIT_S = 10.0
+BETWEEN_ROUNDS_S = 0.2
+PREFIX_LINE_BYTES_MAX = 64 * 1024
+
+
+@click.command(short_help="Print what a job's tasks wrote.")
+@click.argument("job_id", type=click.IntRange(1), metavar="ID")
+@click.option("--task", type=click.IntRange(0), help="Only this task of an array.")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the tasks have ended.")
+@click.option("--stdout", "only_stdout", is_flag=True, help="Only standard output.")
+@click.option("--stderr", "only_stderr", is_flag=True, help="Only standard error.")
+@find.node_api_option
+def logs(
+    job_id: int, task: int | None, follow: bool, only_stdout: bool, only_stderr: bool, node_api: str | None
+) -> None:
+    """Print what a job's tasks wrote: output first, then errors; with several tasks every line names its task."""
+    agents = find.agents(node_api)
+    tasks = [task] if task is not None else task_indices(agents, job_id)
+    names = ["stdout"] if only_stdout and not only_stderr else ["stderr"] if only_stderr else ["stdout", "stderr"]
+    streams = [Stream(agents, job_id, index, name, prefixed=len(tasks) > 1) for index in tasks for name in names]
+    if follow:
+        _follow(streams)
+    else:
+        for stream in streams:
+            while stream.copy(wait_s=None):
+                pass
+            stream.finish()
+
+
+def task_indices(agents: Agents, job_id: int) -> list[int]:
+    """The indices of a job's tasks."""
+    job: dict[str, Any] = agents.get(f"/v1/jobs/{job_id}").json()
+    return [int(task["index"]) for task in job["tasks"]]
+
+
+def _follow(streams: list[Stream]) -> None:
+    going = list(streams)
+    while going:
+        # A single stream waits at the node; several take turns.
+        wait_s = FOLLOW_WAIT_S if len(going) == 1 else None
+        moved = [stream.copy(wait_s) for stream in going]
+        for stream in going:
+            if stream.ended:
+                stream.finish()
+        going = [stream for stream in going if not stream.ended]
+        if not any(moved) and wait_s is None:
+            time.sleep(BETWEEN_ROUNDS_S)
+
+
+@dataclass
+class Stream:
+    """One output of one task, and how much of it has been printed."""
+
+    agents: Agents
+    job_id: int
+    task: int
+    name: str
+    prefixed: bool
+    offset: int = 0
+    ended: bool = False
+    _rest: bytes = field(default=b"", repr=False)
+
+    def copy(self, wait_s: float | None) -> bool:
+        """Print the next piece; False when there is nothing more for now."""
+        answer = self.agents.get(
+            f"/v1/jobs/{self.job_id}/logs",
+            task=self.task,
+            stream=self.name,
+            offset=self.offset,
+            limit=CHUNK_BYTES,
+            wait_s=wait_s,
+        )
+        self.offset = int(answer.headers.get("x-next-offset", self.offset + len(answer.body)))
+        # What is already there is printed before an end is believed: a piece has a bound.
+        self.ended = answer.headers.get("x-ended") == "1" and not answer.body
+        self._print(answer.body)
+        return bool(answer.body)
+
+    def finish(self) -> None:
+        """Print an unfinished last line."""
+        if self._rest:
+            _write(self._label() + self._rest + b"\n")
+            self._rest = b""
+
+    def _print(self, data: bytes) -> None:
+        if self.prefixed:
+            data = b"".join(self._label() + line for line in self._lines(data))
+        _write(data)
+
+    def _label(self) -> bytes:
+        return f"[{self.task}] ".encode()
+
+    def _lines(self, data: bytes) -> Iterator[bytes]:
+        lines = (self._rest + data).splitlines(keepends=True)
+        self._rest = b""
+        if lines and not lines[-1].endswith((b"\n", b"\r")) and len(lines[-1]) < PREFIX_LINE_BYTES_MAX:
+            self._rest = lines.pop()
+        yield from lines
+
+
+def _write(data: bytes) -> None:
+    if data:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()

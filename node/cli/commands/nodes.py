@@ -1,0 +1,91 @@
+"""`fofoca nodes` and `members`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from node.caller import Agents
+from node.cli import find, show
+
+WATCH_INTERVAL_S = 1.0
+
+
+@click.command(short_help="Show the nodes and how full they are.")
+@click.option("--watch", is_flag=True, help="Show anew every second, until interrupted.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@find.node_api_option
+def nodes(watch: bool, as_json: bool, node_api: str | None) -> None:
+    """Show the nodes: what is committed to tasks, what is used, what is offered."""
+    agents = find.agents(node_api)
+    if as_json:
+        show.print_json(agents.get("/v1/nodes").json())
+        return
+    _once_or_again(watch, lambda: print_nodes(agents))
+
+
+@click.command(short_help="Show the members as one node's gossip sees them.")
+@click.option("--watch", is_flag=True, help="Show anew every second, until interrupted.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@find.node_api_option
+def members(watch: bool, as_json: bool, node_api: str | None) -> None:
+    """Show the members as the asked node's gossip sees them."""
+    agents = find.agents(node_api)
+    if as_json:
+        show.print_json(agents.get("/v1/members").json())
+        return
+    _once_or_again(watch, lambda: print_members(agents))
+
+
+def print_nodes(agents: Agents) -> None:
+    """The table of `fofoca nodes`."""
+    head = ["NODE", "STATE", "CPU", "", "MEMORY", "", "USED CPU", "USED MEM", "TASKS", "NOTE"]
+    show.print_table(head, [_node_row(node) for node in agents.get("/v1/nodes").json()])
+
+
+def print_members(agents: Agents) -> None:
+    """The table of `fofoca members`."""
+    answer = agents.get("/v1/members").json()
+    rows = answer["members"] if isinstance(answer, dict) else answer
+    keys = ("name", "address", "state", "incarnation", "boot_epoch")
+    show.print_table(
+        ["NODE", "ADDRESS", "STATE", "INCARNATION", "BOOT"], [[row.get(key) for key in keys] for row in rows]
+    )
+
+
+def _node_row(node: dict[str, Any]) -> list[Any]:
+    committed, allocatable, used = node.get("committed") or {}, node.get("allocatable") or {}, node.get("used") or {}
+    notes = []
+    if node.get("leader"):
+        notes.append("queue leader")
+    if not node.get("accepting", True):
+        notes.append("cordoned")
+    notes += [f"{name}={value}" if value else name for name, value in (node.get("labels") or {}).items()]
+    return [
+        node["name"],
+        node["state"],
+        f"{show.cores(committed.get('cpu_milli', 0))}/{show.cores(allocatable.get('cpu_milli', 0))}",
+        show.bar(show.fraction(committed, allocatable, "cpu_milli")),
+        f"{show.size(committed.get('memory_bytes', 0))}/{show.size(allocatable.get('memory_bytes', 0))}",
+        show.bar(show.fraction(committed, allocatable, "memory_bytes")),
+        show.cores(used.get("cpu_milli", 0)),
+        show.size(used.get("memory_bytes", 0)),
+        node.get("containers", 0),
+        ", ".join(notes),
+    ]
+
+
+def _once_or_again(watch: bool, print_table: Callable[[], None]) -> None:
+    if not watch:
+        print_table()
+        return
+    while True:
+        if sys.stdout.isatty():
+            sys.stdout.write("\x1b[H\x1b[2J")
+        print_table()
+        sys.stdout.flush()
+        time.sleep(WATCH_INTERVAL_S)

@@ -1,0 +1,97 @@
+"""`fofoca submit`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from node.cli import find, show
+from node.cli.failures import Failure
+from node.quantities import parse_cpu, parse_duration, parse_size
+
+NAME_LENGTH_MAX = 64
+
+
+@click.command(context_settings={"allow_interspersed_args": False}, short_help="Submit a job; print its id.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--name", help="The job's name. [default: the command's]")
+@click.option("--cpu", metavar="CORES", help="Cores each task needs: 250m, 1.5.  [default: the cluster's]")
+@click.option("--memory", metavar="SIZE", help="Memory each task needs: 64M, 2G.  [default: the cluster's]")
+@click.option("--image", metavar="NAME", help="The image the tasks run in; see `fofoca image ls`.")
+@click.option("--array", metavar="RANGE", help="One task for each index: 0-9, 1,3,5 or 0-99%10 (ten at a time).")
+@click.option("--time", "time_limit", metavar="TIME", help="Stop tasks that run longer: 60s, 5m, 1h30m.")
+@click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="Set a variable for the tasks.")
+@click.option("--priority", type=int, help="Higher goes first.")
+@click.option(
+    "--constraint", "constraints", multiple=True, help="Nodes to choose from: disk=ssd, '!gpu', 'rack in (a,b)'."
+)
+@click.option("--kind", type=click.Choice(["batch", "service"]), help="Run to an end, or keep running.")
+@click.option("--attempts", type=click.IntRange(1), help="How often a task that fails is tried.")
+@click.option("--on-lost", type=click.Choice(["requeue", "fail", "single"]), help="What a lost node means.")
+@click.option("--pids", type=click.IntRange(1), help="How many processes a task may have.")
+@click.option("--network", help="The network tasks are attached to.")
+@click.option("--limit-cpu", metavar="CORES", help="Enforce this much CPU instead of what --cpu reserves.")
+@click.option("--limit-memory", metavar="SIZE", help="Enforce this much memory instead of what --memory reserves.")
+@click.option("--json", "as_json", is_flag=True, help='Print {"id", "home"} instead of the id alone.')
+@find.node_api_option
+def submit(command: tuple[str, ...], node_api: str | None, as_json: bool, **options: Any) -> None:
+    """Submit a job to any node, and print its id alone: everything after `--` is the command.
+
+    \b
+    fofoca submit --cpu 250m --memory 64M --image busybox -- echo hello
+    """
+    if not command:
+        raise click.UsageError("no command to run; write it after --", click.get_current_context())
+    accepted = find.agents(node_api).post("/v1/jobs", body_of(command, options)).json()
+    if as_json:
+        show.print_json(accepted)
+    else:
+        print(accepted["id"])
+
+
+def body_of(command: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """The request's body; what was not asked for is left out, so that the node's defaults hold."""
+    name = options["name"] or os.path.basename(command[0])[:NAME_LENGTH_MAX]
+    limit = {
+        "cpu_milli": _cpu(options["limit_cpu"], "limit-cpu"),
+        "memory_bytes": _size(options["limit_memory"], "limit-memory"),
+    }
+    body: dict[str, Any] = {
+        "name": name,
+        "argv": list(command),
+        "cpu_milli": _cpu(options["cpu"], "cpu"),
+        "memory_bytes": _size(options["memory"], "memory"),
+        "image": options["image"],
+        "env": _environment(options["environment"]) or None,
+        "array": options["array"],
+        "time_limit_s": parse_duration(options["time_limit"], "time") if options["time_limit"] else None,
+        "priority": options["priority"],
+        "constraints": list(options["constraints"]) or None,
+        "kind": options["kind"],
+        "attempts_max": options["attempts"],
+        "on_lost": options["on_lost"],
+        "pids_max": options["pids"],
+        "network": options["network"],
+        "limit": {key: value for key, value in limit.items() if value is not None} or None,
+    }
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def _cpu(text: str | None, field: str) -> int | None:
+    return None if text is None else parse_cpu(text, field)
+
+
+def _size(text: str | None, field: str) -> int | None:
+    return None if text is None else parse_size(text, field)
+
+
+def _environment(pairs: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise Failure(f"env: {pair!r} is not valid; expected NAME=VALUE")
+        found[name] = value
+    return found
