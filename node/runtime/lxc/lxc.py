@@ -1,0 +1,253 @@
+"""Containers by LXC's own tools: one foreground `lxc-execute` under one supervisor each.
+
+Owns: what a container needs on the host around its configuration (idmapped image, delta, control groups, seccomp
+profile) and the reading of LXC's log. May not know: jobs, addresses' origin.
+
+No lxc-info, lxc-wait or binding: state comes from the supervisor's files, usage from control group files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from node.host.cgroups import DEVICES, PIVOT, CgroupError, Cgroups, Limits
+from node.host.idmap import IdmappedMounts, MountError
+from node.runtime.directory import ContainerDirectory
+from node.runtime.lxc import config, seccomp
+from node.runtime.protocol import (
+    USER_RANGE,
+    ContainerSpec,
+    Exit,
+    Feature,
+    Recovered,
+    SpecError,
+    StartError,
+    Usage,
+)
+from node.runtime.supervised import SupervisedRuntime
+
+LXC_LOCKS = Path("/run/lxc/lock")
+APPARMOR_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
+APPARMOR_PROFILE = "lxc-container-default-cgns"
+START_TIMEOUT_S = 30.0
+REASON_LINES = 2
+NOT_EXECUTED, NOT_FOUND = 255, 127
+"""What LXC's init returns when it can't execute the command (or the command by itself), and what a shell says."""
+FEATURES: frozenset[Feature] = frozenset(
+    ("rootfs", "user_base", "hostname", "memory", "cpu", "pids", "tmpfs", "network")
+)
+
+
+class LxcRuntime(SupervisedRuntime):
+    """`root`: of this agent alone. `cgroup_root`: below each hierarchy, such as "fofoca/n1"."""
+
+    def __init__(self, root: Path, program: Sequence[str], cgroup_root: str = "fofoca") -> None:
+        if not config.SAFE_PATH.fullmatch(str(root)):
+            raise SpecError(f"data directory is {str(root)!r}; LXC takes only A-Z a-z 0-9 _ . / + - in it")
+        super().__init__(root, program)
+        self._mounts = IdmappedMounts(root / "images", USER_RANGE)
+        self._mounting = threading.Lock()
+        self._cgroups = Cgroups(cgroup_root)
+        self._cgroups.ensure()
+        self._seccomp = root / "seccomp"
+        self._seccomp.write_text(seccomp.profile())
+        self._empty = root / "empty"
+        self._empty.mkdir(exist_ok=True)
+        self._host = _host(self._cgroups)
+        self._supervisors = self._cgroups.supervisors()
+        self._lxc_execute = shutil.which("lxc-execute") or "/usr/bin/lxc-execute"
+
+    @property
+    def name(self) -> str:
+        return "lxc"
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        return FEATURES
+
+    def _set_up(self, spec: ContainerSpec, directory: ContainerDirectory) -> None:
+        try:
+            lower = self._lower(spec)
+            self._cgroups.create(spec.name, _limits(spec, self._cgroups))
+        except (MountError, CgroupError) as error:
+            raise StartError(spec.name, str(error)) from error
+        places = self._places(spec.name, lower)
+        _make_delta(places.delta, spec)
+        os.mkfifo(places.ready, 0o600)
+        directory.write("config", config.text(spec, places, self._host).encode())
+        directory.write_orders(self._orders(spec))
+
+    def _lower(self, spec: ContainerSpec) -> Path:
+        if spec.rootfs is None or not spec.rootfs.is_dir():
+            raise StartError(spec.name, f"no image directory {spec.rootfs}")
+        if not spec.user_base:
+            return spec.rootfs
+        with self._mounting:
+            return self._mounts.ensure(spec.rootfs, spec.user_base)
+
+    def _places(self, name: str, lower: Path) -> config.Places:
+        directory = self._root / name
+        return config.Places(
+            lower=lower,
+            delta=directory / "fs" / "delta",
+            ready=directory / "ready",
+            seccomp=self._seccomp,
+            cgroup=f"{self._cgroups.root}/{name}",
+            cgroup_pivot=f"{self._cgroups.root}/{PIVOT}",
+        )
+
+    def _orders(self, spec: ContainerSpec) -> list[tuple[str, object]]:
+        orders: list[tuple[str, object]] = [
+            ("kind", "lxc"),
+            ("start_timeout_ms", int(START_TIMEOUT_S * 1000)),
+            ("grace_ms", int(spec.stop_grace_s * 1000)),
+            ("time_limit_ms", int((spec.time_limit_s or 0) * 1000)),
+            ("log_bytes", spec.log_bytes_max),
+            ("owner", spec.user_base),
+        ]
+        orders += [("cgroup", path) for path in self._cgroups.directories(spec.name)]
+        for key, controllers in (("memory", ("memory",)), ("cpu", ("cpuacct", "cpu"))):
+            found = [self._cgroups.directory(controller, spec.name) for controller in controllers]
+            orders += [(key, path) for path in found if path is not None][:1]
+        if self._supervisors is not None:
+            orders.append(("join", self._supervisors))
+        return orders
+
+    def _command(self, spec: ContainerSpec, directory: ContainerDirectory) -> tuple[list[str], dict[str, str]]:
+        """An empty PATH hides newuidmap: where it is installed LXC uses it even for root, and then insists on
+        /etc/subuid. Writing the maps as root needs neither."""
+        command = [self._lxc_execute, "-q", "-P", str(self._root), "-n", spec.name]
+        command += ["-f", str(directory.path / "config"), "-o", str(directory.path / "lxc.log"), "-l", "ERROR"]
+        return command + config.arguments(spec), {"PATH": str(self._empty)}
+
+    def _verify(self, spec: ContainerSpec) -> str | None:
+        """LXC has put it below each of the directories that carry limits."""
+        limits = _limits(spec, self._cgroups)
+        for controller, wanted in (
+            ("memory", limits.memory_bytes),
+            ("cpu", limits.cpu_milli or limits.cpu_limit_milli),
+            ("pids", limits.pids_max),
+            ("devices", limits.devices),
+        ):
+            payload = self._cgroups.directory(controller, spec.name) if wanted else None
+            if payload is not None and not (payload / "lxc").exists():
+                return f"LXC left it out of the {controller} control group, so its limit would not hold"
+        return None
+
+    def _explain(self, directory: ContainerDirectory, ending: Exit) -> Exit:
+        if ending.exit_code == NOT_EXECUTED:
+            return _explain_not_executed(directory.spec(), ending)
+        if ending.started_unix_s is not None or ending.error is None:
+            return ending
+        reason = _reason(directory.path / "lxc.log")
+        return replace(ending, error=f"{ending.error}: {reason}") if reason else ending
+
+    def _sample(self, name: str) -> Usage:
+        return Usage(*self._cgroups.usage(name))
+
+    def _clean(self, name: str) -> None:
+        self._cgroups.remove(name)
+        host_end = config.interface_name(f"{self._cgroups.root}/{name}")
+        if Path(f"/sys/class/net/{host_end}").exists():
+            subprocess.run(["ip", "link", "delete", host_end], capture_output=True, check=False)
+        (LXC_LOCKS / str(self._root).lstrip("/") / f".{name}").unlink(missing_ok=True)
+
+    def _recover(self) -> list[Recovered]:
+        found = super()._recover()
+        for name in self._cgroups.names() - {entry.name for entry in self._root.iterdir()}:
+            self._clean(name)
+        return found
+
+    async def purge(self) -> None:
+        await super().purge()
+        self._mounts.release_all()
+        for name in self._cgroups.names():
+            self._clean(name)
+        self._cgroups.remove_root()
+        with suppress(OSError):
+            os.removedirs(LXC_LOCKS / str(self._root).lstrip("/"))
+        self._seccomp.unlink(missing_ok=True)
+        self._empty.rmdir()
+
+
+def _host(cgroups: Cgroups) -> config.Host:
+    devices_v1 = cgroups.layout.having("devices") is not None
+    return config.Host(
+        devices_v2=() if devices_v1 else DEVICES,
+        apparmor_profile=_apparmor_profile(),
+        open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+    )
+
+
+def _apparmor_profile() -> str | None:
+    """LXC's own profile where it is loaded; `unconfined` where AppArmor is there without it."""
+    try:
+        loaded = APPARMOR_PROFILES.read_text()
+    except OSError:
+        return None
+    return APPARMOR_PROFILE if f"{APPARMOR_PROFILE} " in loaded else "unconfined"
+
+
+def _limits(spec: ContainerSpec, cgroups: Cgroups) -> Limits:
+    return Limits(
+        memory_bytes=spec.memory_bytes,
+        cpu_milli=spec.cpu_milli,
+        cpu_limit_milli=spec.cpu_limit_milli,
+        pids_max=spec.pids_max,
+        devices=cgroups.layout.having("devices") is not None,
+    )
+
+
+def _make_delta(delta: Path, spec: ContainerSpec) -> None:
+    """The container's own layer. Its files in /etc lie over the image's, which needs no mount."""
+    etc = delta / "etc"
+    etc.mkdir(parents=True)
+    hostname = spec.hostname or spec.name.replace(".", "-")
+    address = spec.network.address.partition("/")[0] if spec.network else "127.0.1.1"
+    (etc / "hostname").write_text(f"{hostname}\n")
+    (etc / "hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{address} {hostname}\n")
+    for path in (delta.parent, delta, etc, etc / "hostname", etc / "hosts"):
+        os.chown(path, spec.user_base, spec.user_base)
+
+
+def _explain_not_executed(spec: ContainerSpec | None, ending: Exit) -> Exit:
+    """LXC's init says nothing when a command does not exist; the image tells."""
+    if spec is None or spec.rootfs is None:
+        return ending
+    command = spec.argv[0]
+    path = dict(spec.env).get("PATH", config.DEFAULT_PATH)
+    places = [command] if "/" in command else [f"{place}/{command}" for place in path.split(":")]
+    if any(os.path.lexists(f"{spec.rootfs}/{place}") for place in places):
+        return ending
+    return replace(ending, exit_code=NOT_FOUND, error=f"the image has no command {command}")
+
+
+ERROR_LINE = re.compile(r"^\S+ \S+ [\d.]+ ERROR +\S+ - \S+ - (.*)$")
+NOISE = (
+    "Failed run an application",
+    "Failed to create the network",
+    "Received container state",
+    "Failed to spawn container",
+    "Failed to setup the container",
+    "Child process failed",
+)
+
+
+def _reason(log: Path) -> str:
+    """The first errors in LXC's log: the later ones only follow from them."""
+    try:
+        with log.open(errors="replace") as file:
+            errors = [match.group(1) for line in file.read(65536).splitlines() if (match := ERROR_LINE.match(line))]
+    except OSError:
+        return ""
+    told = [error for error in errors if not error.startswith(NOISE)] or errors
+    return "; ".join(told[:REASON_LINES])
