@@ -100,8 +100,6 @@ class RootfsBuilder:
         usual_device = member.kind is Kind.CHARACTER_DEVICE and USUAL_DEVICES.get(path) == member.device
         if not path or usual_device:
             return
-        if len(self._nodes) >= self._bounds.entries_max:
-            raise ArchiveError(f"{shown(member.name)}: more than {self._bounds.entries_max} entries")
         with _naming(member.name):
             self._create_parents(path)
             self._create(path, member)
@@ -121,18 +119,20 @@ class RootfsBuilder:
         return self._entries()
 
     def _create_parents(self, path: bytes) -> None:
-        parent = path.rpartition(b"/")[0]
-        if not parent:
-            return
-        node = self._nodes.get(parent)
-        if node is None:
-            self._create_parents(parent)
-            self._create(parent, Member(parent, Kind.DIRECTORY))
-        elif node.kind is not Kind.DIRECTORY:
-            raise ArchiveError(f"{shown(path)}: lies below {shown(parent)}, which is a {node.kind.label}")
+        end = path.find(b"/")
+        while end >= 0:
+            parent = path[:end]
+            node = self._nodes.get(parent)
+            if node is None:
+                self._create(parent, Member(parent, Kind.DIRECTORY))
+            elif node.kind is not Kind.DIRECTORY:
+                raise ArchiveError(f"{shown(path)}: lies below {shown(parent)}, which is a {node.kind.label}")
+            end = path.find(b"/", end + 1)
 
     def _create(self, path: bytes, member: Member) -> None:
         known = self._nodes.get(path)
+        if known is None and len(self._nodes) >= self._bounds.entries_max:
+            raise ArchiveError(f"{shown(path)}: more than {self._bounds.entries_max} entries")
         if known is not None:
             if known.kind is not Kind.DIRECTORY or member.kind is not Kind.DIRECTORY:
                 raise ArchiveError(f"{shown(path)}: appears twice; an archive with overwritten entries is not taken")

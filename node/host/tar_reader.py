@@ -63,6 +63,7 @@ class TarReader:
             else:
                 raise ArchiveError(f"more than {EXTENDED_HEADERS_IN_A_ROW_MAX} extended headers in a row in the tar")
             yield self._member(block, self._global | attributes)
+        self._read_to_end()
 
     def _next_header(self) -> bytes | None:
         self._skip(self._unread_bytes)
@@ -133,6 +134,11 @@ class TarReader:
     def _skip(self, size_bytes: int) -> None:
         while size_bytes > 0:
             size_bytes -= len(self._read_exactly(min(size_bytes, CHUNK_BYTES)))
+
+    def _read_to_end(self) -> None:
+        # A compressed archive carries its checksum behind what the tar needs.
+        while self._source.read(CHUNK_BYTES):
+            pass
 
     def _read_exactly(self, size_bytes: int) -> bytes:
         content = self._source.read(size_bytes)
