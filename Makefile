@@ -1,0 +1,35 @@
+# make demo   a guided tour: three nodes on this machine share work, lose an agent, lose a host, and leave no trace
+# make test   all tests
+# Both set up what they need first: a virtual environment in .venv and, as root on Debian or Ubuntu, LXC and friends from apt.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+PYTEST_ARGUMENTS ?=
+
+.PHONY: setup demo test check requirements clean
+
+setup: $(STAMP)
+	@tools/prepare-host
+
+$(STAMP): requirements/development.txt pyproject.toml tools/make-venv
+	@tools/make-venv $(VENV)
+	@touch $@
+
+demo: setup
+	@$(BIN)/fofoca lab demo
+
+test: setup
+	@$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+# Pins every dependency with the hashes of its files; the output must not name a registry, and a test sees to it.
+requirements: setup
+	@tools/pin-requirements
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
