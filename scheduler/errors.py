@@ -20,6 +20,10 @@ class InvalidSpec(SchedulerError):
         self.expected = expected
 
 
+class Overloaded(SchedulerError):
+    """The caller's fault, for now: a bound is reached; names it and what would help."""
+
+
 class UnknownJob(SchedulerError):
     """The caller's fault: no such job at this home."""
 

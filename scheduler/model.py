@@ -39,6 +39,11 @@ class Resources(msgspec.Struct, frozen=True, array_like=True):
     def __sub__(self, other: Resources) -> Resources:
         return self._combine(other, -1)
 
+    def __mul__(self, count: int) -> Resources:
+        return Resources(
+            self.cpu_milli * count, self.memory_bytes * count, tuple((name, n * count) for name, n in self.extra)
+        )
+
     def _combine(self, other: Resources, sign: int) -> Resources:
         extra = self.extra
         if other.extra:
@@ -194,7 +199,11 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class TaskRecord(msgspec.Struct, frozen=True):
-    """What the home knows of one task. A task without a record is pending and was never attempted."""
+    """What the home knows of one task. A task without a record is pending and was never attempted.
+
+    `attempt` is the newest one; `node` is set while it is asked for or held there, and kept when it ended there.
+    `tries` counts the attempts that a node took and that ended or got lost; a refused attempt is no try.
+    """
 
     state: State = State.PENDING
     attempt: int = 0
@@ -202,6 +211,7 @@ class TaskRecord(msgspec.Struct, frozen=True):
     admitted: bool = False
     reason: str = ""
     result: Result | None = None
+    tries: int = 0
 
 
 class JobRecord(msgspec.Struct, frozen=True):

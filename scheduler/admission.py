@@ -1,0 +1,416 @@
+"""The executing node: admits or refuses, starts and stops, reports, and keeps ends until their homes took them.
+
+Authority over this node's resources: whatever others believe, committed never passes permitted in any dimension at an
+admission. Fences by attempt: an attempt older than one seen, or one that was refused or ended here, never starts; an
+older attempt that still runs when a newer one arrives is stopped. Everything is durable before it is answered.
+Knows nothing of jobs as a whole, queues or other nodes' loads.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from scheduler.alarms import Alarms
+from scheduler.config import SchedulerConfig
+from scheduler.effects import Effects
+from scheduler.errors import InvalidSpec
+from scheduler.events import (
+    ContainerEnded,
+    ContainerStarted,
+    Measured,
+    Publish,
+    RemoveContainer,
+    StartContainer,
+    StopContainer,
+)
+from scheduler.fit import shortage, unmet
+from scheduler.index import ClusterView
+from scheduler.messages import (
+    BATCH_MAX,
+    REPORT_BYTES_MAX,
+    Admit,
+    Admitted,
+    Census,
+    Ended,
+    EndedTaken,
+    Fresh,
+    Gone,
+    Holding,
+    Refused,
+    Settled,
+    Started,
+    Stop,
+    encode_gossip,
+)
+from scheduler.model import Allocation, AllocationId, Report, Resources, Result
+from scheduler.records import ALLOCATIONS, HeldRecord, Rows, delete_held, put_held, read_table
+from scheduler.repeat import Repeat
+
+
+@dataclass(slots=True)
+class Held:
+    """An allocation of this node: admitted, running, being stopped, or ended and kept for its home."""
+
+    allocation: Allocation
+    running: bool = False
+    stopping: bool = False
+    result: Result | None = None
+
+
+@dataclass(slots=True)
+class _Home:
+    """What this node holds of one home."""
+
+    live: dict[AllocationId, None] = field(default_factory=dict)
+    told_from: int = 0
+
+
+class Admission:
+    """One node's own allocations and resources."""
+
+    def __init__(
+        self, config: SchedulerConfig, view: ClusterView, alarms: Alarms, number: int, boot_epoch: int
+    ) -> None:
+        self._config = config
+        self._view = view
+        self._alarms = alarms
+        self._held: dict[AllocationId, Held] = {}
+        self._current: dict[tuple[int, int], AllocationId] = {}
+        self._fence: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._homes: dict[str, _Home] = {}
+        self._committed = Resources()
+        self._live = 0
+        self._measured: Measured | None = None
+        self._accepting = True
+        self._number = number
+        self._boot_epoch = boot_epoch
+        self._sequence = 0
+        self._published: Report | None = None
+        self._report_dirty = False
+        self.epoch = 0
+        self._push: dict[str, None] = {}
+        self._ends: Repeat[AllocationId] = Repeat("ends", config, alarms, view.alive, self._say_ends)
+
+    # --- what the rest of this node asks
+
+    @property
+    def committed(self) -> Resources:
+        """The sum of the requests of this node's live allocations."""
+        return self._committed
+
+    def held(self) -> dict[AllocationId, Held]:
+        """Return this node's allocations, ended ones that were not taken yet included. Read only."""
+        return self._held
+
+    def restore(self, fx: Effects, rows: Rows, unix_s: float) -> None:
+        """Take over what the ledger remembers; what became of the containers, the shell tells next."""
+        for record in read_table(rows, ALLOCATIONS, HeldRecord).values():
+            held = Held(record.allocation, result=record.result)
+            if record.result is None:
+                self._count(held, 1)
+            else:
+                since_s = max(0.0, unix_s - record.result.ended_unix_s)
+                self._keep_end(fx, record.allocation, fx.now - since_s)
+            self._held[record.allocation.id] = held
+        for home in self._homes:
+            self._alarms.set_if_unset(("holding", home), fx.now)
+
+    # --- what homes say
+
+    def on_admit(self, fx: Effects, home: str, order: Admit) -> None:
+        """Admit or refuse each task of the order; the answer travels with a fresh report."""
+        admitted: list[tuple[int, int]] = []
+        refused: dict[tuple[str, int, int], list[tuple[int, int]]] = {}
+        for index, attempt in order.tasks:
+            id_ = AllocationId(order.job, index, attempt)
+            refusal = self._decide(fx, home, order, id_)
+            if refusal is None:
+                admitted.append((index, attempt))
+            else:
+                refused.setdefault(refusal, []).append((index, attempt))
+        self._fresh(fx, home)
+        if admitted:
+            fx.say(home, Admitted(order.job, tuple(admitted)))
+        for (cause, need, free), tasks in refused.items():
+            fx.say(home, Refused(order.job, tuple(tasks), cause, need, free))
+        self._settle(fx, order)
+
+    def on_stop(self, fx: Effects, home: str, order: Stop) -> None:
+        """Stop an attempt of this home; one that is not here will never start either."""
+        held = self._held.get(order.id)
+        if held is None:
+            self._raise_fence(order.id)
+            fx.say(home, Gone((order.id,)))
+        elif held.allocation.home != home:
+            return
+        elif held.result is not None:
+            self._ends.say(home, order.id)
+        else:
+            self._stop(fx, held, order.why)
+
+    def on_census(self, fx: Effects, home: str, census: Census) -> None:
+        """Say which of these are not here."""
+        gone = []
+        for id_ in census.ids:
+            held = self._held.get(id_)
+            if held is None:
+                self._raise_fence(id_)
+                gone.append(id_)
+            elif held.result is not None and held.allocation.home == home:
+                self._ends.say(home, id_)
+        if gone:
+            fx.say(home, Gone(tuple(gone)))
+
+    def on_taken(self, fx: Effects, home: str, taken: EndedTaken) -> None:
+        """Forget what the home has in its ledger."""
+        for id_ in taken.ids:
+            held = self._held.get(id_)
+            if held is not None and held.result is not None and held.allocation.home == home:
+                self._forget(fx, held)
+
+    # --- what the runtime says
+
+    def on_started(self, fx: Effects, event: ContainerStarted) -> None:
+        """The container runs: tell its home. A container nobody ordered is stopped."""
+        held = self._held.get(event.id)
+        if held is None or held.result is not None:
+            fx.act(StopContainer(event.id, 0.0, "no such allocation on this node"))
+            return
+        if not held.running:
+            held.running = True
+            self._changed()
+        fx.say(held.allocation.home, Started(event.id))
+
+    def on_ended(self, fx: Effects, event: ContainerEnded) -> None:
+        """The container ended: free its space, keep the result until its home took it."""
+        held = self._held.get(event.id)
+        if held is None:
+            fx.act(RemoveContainer(event.id))
+            return
+        if held.result is None:
+            self._count(held, -1)
+            held.result = event.result
+            held.running = False
+            put_held(fx, HeldRecord(held.allocation, event.result))
+            self._keep_end(fx, held.allocation, fx.now)
+            self._fresh(fx, held.allocation.home)
+
+    def on_measured(self, fx: Effects, event: Measured) -> None:
+        """Take the shell's newest figures; raises InvalidSpec when they would make a report too large to gossip."""
+        old, self._measured = self._measured, event
+        report = self._report()
+        if len(encode_gossip(report)) > REPORT_BYTES_MAX:
+            self._measured = old
+            raise InvalidSpec("labels", len(event.labels), f"a report must stay within {REPORT_BYTES_MAX} bytes")
+        if old is None or (old.allocatable, old.labels) != (event.allocatable, event.labels):
+            self._push[self._view.leader] = None
+        self._changed()
+
+    def on_accepting(self, fx: Effects, accepting: bool) -> None:
+        """Cordon or uncordon this node."""
+        self._accepting = accepting
+        self._changed()
+        self._push[self._view.leader] = None
+
+    # --- members and alarms
+
+    def on_up(self, fx: Effects, name: str) -> None:
+        """A node is back: tell it its ends and what of it is held here."""
+        self._ends.back(name)
+        if name in self._homes:
+            self._alarms.set(("holding", name), fx.now)
+
+    def ring_ends(self, fx: Effects, home: str) -> None:
+        """Repeat ends."""
+        self._ends.ring(fx, home)
+
+    def ring_keep(self, fx: Effects, id_: AllocationId) -> None:
+        """A result was kept long enough: its home is gone for good."""
+        held = self._held.get(id_)
+        if held is not None and held.result is not None:
+            self._forget(fx, held)
+
+    def ring_holding(self, fx: Effects, home: str) -> None:
+        """Tell a home what is held of it, a batch at a time."""
+        state = self._homes.get(home)
+        if state is None or not state.live:
+            self._homes.pop(home, None)
+            return
+        ids = list(state.live)
+        start = state.told_from if state.told_from < len(ids) else 0
+        batch = ids[start : start + BATCH_MAX]
+        state.told_from = start + len(batch)
+        if self._view.alive(home):
+            fx.say(home, Holding(tuple(batch), tuple(self._held[id_].running for id_ in batch)))
+        more = state.told_from < len(ids)
+        pause_s = self._config.holding_interval_s
+        self._alarms.set(("holding", home), fx.now + (pause_s / 100 if more else pause_s))
+
+    def ring_report(self, fx: Effects) -> None:
+        """Gossip the report at the interval."""
+        if self._measured is not None:
+            self._publish(fx)
+
+    def flush(self, fx: Effects) -> None:
+        """At the end of an event: refresh our own report, push and gossip it as far as it matters."""
+        self._ends.flush(fx)
+        if self._measured is None:
+            self._push.clear()
+            return
+        if self._report_dirty:
+            self._sequence += 1
+            self._report_dirty = False
+            self._view.hear(self._report())
+        for leader in self._push:
+            fx.say(leader, Fresh(self._report(), self.epoch))
+        self._push.clear()
+        if self._published is None or self._moved(self._published):
+            self._publish(fx)
+
+    # --- inside
+
+    def _decide(self, fx: Effects, home: str, order: Admit, id_: AllocationId) -> tuple[str, int, int] | None:
+        """Admit (None), or name the cause with need and free."""
+        held = self._held.get(id_)
+        if held is not None:
+            return None if held.allocation.home == home else ("held for another home", 0, 0)
+        refusal = self._refusal(order, id_)
+        older = self._current.get((id_.job, id_.index))
+        if older is not None and older.attempt < id_.attempt and self._held[older].allocation.home == home:
+            self._stop(fx, self._held[older], "a newer attempt of this task exists")
+        self._raise_fence(id_)
+        if refusal is not None:
+            return refusal
+        self._admit(fx, Held(Allocation(id_, home, order.owner, order.spec)))
+        return None
+
+    def _refusal(self, order: Admit, id_: AllocationId) -> tuple[str, int, int] | None:
+        if id_.attempt <= self._fence.get((id_.job, id_.index), 0):
+            return "an attempt as new or newer was answered here", 0, 0
+        if order.boot_epoch != self._boot_epoch:
+            return "the node restarted", order.boot_epoch, self._boot_epoch
+        if order.epoch and order.epoch < self.epoch:
+            return "the order of an older leader", order.epoch, self.epoch
+        if self._measured is None:
+            return "the node is starting", 0, 0
+        if not self._accepting:
+            return "the node takes nothing new", 0, 0
+        if (constraint := unmet(order.spec.constraints, dict(self._measured.labels))) is not None:
+            return f"constraint on {constraint.label}", 0, 0
+        short = shortage(order.spec.request, self._report().free)
+        return (short.dimension, short.need, short.free) if short else None
+
+    def _admit(self, fx: Effects, held: Held) -> None:
+        put_held(fx, HeldRecord(held.allocation))
+        self._held[held.allocation.id] = held
+        self._count(held, 1)
+        self._alarms.set_if_unset(("holding", held.allocation.home), fx.now + self._config.holding_interval_s)
+        fx.act(StartContainer(held.allocation))
+
+    def _count(self, held: Held, sign: int) -> None:
+        """Book a live allocation in (1) or out (-1)."""
+        id_, home = held.allocation.id, held.allocation.home
+        self._live += sign
+        if sign > 0:
+            self._committed = self._committed + held.allocation.spec.request
+            self._current[(id_.job, id_.index)] = id_
+            self._homes.setdefault(home, _Home()).live[id_] = None
+        else:
+            self._committed = self._committed - held.allocation.spec.request
+            if self._current.get((id_.job, id_.index)) == id_:
+                del self._current[(id_.job, id_.index)]
+            self._homes[home].live.pop(id_, None)
+        self._changed()
+
+    def _stop(self, fx: Effects, held: Held, why: str) -> None:
+        """Stop a live one; asking again is harmless, the shell may have crashed in between."""
+        held.stopping = True
+        fx.act(StopContainer(held.allocation.id, held.allocation.spec.stop_grace_s, why))
+
+    def _keep_end(self, fx: Effects, allocation: Allocation, ended_at: float) -> None:
+        self._raise_fence(allocation.id)
+        self._ends.say(allocation.home, allocation.id)
+        self._alarms.set(("keep", allocation.id), ended_at + self._config.ended_keep_s)
+
+    def _forget(self, fx: Effects, held: Held) -> None:
+        id_ = held.allocation.id
+        del self._held[id_]
+        self._alarms.cancel(("keep", id_))
+        self._ends.answered(held.allocation.home, id_)
+        delete_held(fx, id_)
+        fx.act(RemoveContainer(id_))
+
+    def _raise_fence(self, id_: AllocationId) -> None:
+        """Remember that attempts up to this one never start here (again); the oldest memories go first."""
+        key = (id_.job, id_.index)
+        self._fence[key] = max(id_.attempt, self._fence.get(key, 0))
+        self._fence.move_to_end(key)
+        while len(self._fence) > self._config.fence_keep:
+            self._fence.popitem(last=False)
+
+    def _say_ends(self, fx: Effects, home: str, ids: list[AllocationId]) -> None:
+        for id_ in ids:
+            held = self._held.get(id_)
+            if held is not None and held.result is not None:
+                fx.say(home, Ended(id_, held.result))
+
+    # --- the report
+
+    def _report(self) -> Report:
+        measured = self._measured or Measured(Resources(), Resources(), Resources())
+        return Report(
+            node=self._view.me,
+            number=self._number,
+            boot_epoch=self._boot_epoch,
+            sequence=self._sequence,
+            capacity=measured.capacity,
+            allocatable=measured.allocatable,
+            committed=self._committed,
+            used=measured.used,
+            cpu_ratio_permille=self._config.cpu_ratio_permille,
+            memory_ratio_permille=self._config.memory_ratio_permille,
+            containers=self._live,
+            accepting=self._accepting,
+            labels=measured.labels,
+        )
+
+    def _changed(self) -> None:
+        self._report_dirty = True
+
+    def _fresh(self, fx: Effects, home: str) -> None:
+        """Let the newest report travel with this answer, and to the leader."""
+        if self._measured is None:
+            return
+        if self._report_dirty:
+            self._sequence += 1
+            self._report_dirty = False
+            self._view.hear(self._report())
+        if home != self._view.me:
+            fx.say(home, Fresh(self._report(), self.epoch))
+        self._push[self._view.leader] = None
+
+    def _settle(self, fx: Effects, order: Admit) -> None:
+        if order.epoch:
+            leader = self._view.leader
+            if self._measured is not None:
+                fx.say(leader, Fresh(self._report(), self.epoch))
+                self._push.pop(leader, None)
+            fx.say(leader, Settled(order.epoch, order.go, len(order.tasks)))
+
+    def _moved(self, published: Report) -> bool:
+        """Whether what others believe is wrong enough to tell them now."""
+        now = self._report()
+        if (now.permitted, now.labels, now.accepting) != (published.permitted, published.labels, published.accepting):
+            return True
+        for dimension, most in now.allocatable.items():
+            threshold = most * self._config.report_change_permille // 1000
+            for new, old in ((now.committed, published.committed), (now.used, published.used)):
+                if abs(new.get(dimension) - old.get(dimension)) > threshold:
+                    return True
+        return False
+
+    def _publish(self, fx: Effects) -> None:
+        self._published = self._report()
+        fx.act(Publish("report", encode_gossip(self._published)))
+        self._alarms.set(("report", None), fx.now + self._config.report_interval_s)

@@ -1,0 +1,180 @@
+"""Why does a job wait, or where and why does it run? A pure reading of a job and this node's view of the cluster.
+
+No pending task without a reason: what is short by how much and on how many nodes, which constraint excludes how many,
+which nodes take nothing, and whose turn it is.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import msgspec
+
+from scheduler.fit import Shortage, shortages, unmet
+from scheduler.index import ClusterView, Node
+from scheduler.jobs import Job
+from scheduler.model import Constraint, Resources, State
+
+TASKS_SHOWN = 100
+_MIB = 1 << 20
+
+
+class Short(msgspec.Struct, frozen=True):
+    """A dimension that is short: on `nodes` nodes; at best `most_free` is free, where `need` is asked for.
+
+    `never` counts those of them that could not take one task even when empty.
+    """
+
+    dimension: str
+    need: int
+    most_free: int
+    nodes: int
+    never: int
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """Where a task is, and why there."""
+
+    index: int
+    node: str
+    state: State
+    reason: str
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """`summary` is one line for people; the rest are its parts. Counts are of nodes, unless they say tasks.
+
+    `position` is the job's place in the leader's line (0: next), -1 when not known or not in line.
+    """
+
+    job: int
+    state: State
+    summary: str
+    pending_tasks: int
+    nodes: int
+    fitting: int
+    short: tuple[Short, ...] = ()
+    constraints: tuple[tuple[str, int], ...] = ()
+    not_accepting: int = 0
+    unreachable: int = 0
+    leader: str = ""
+    position: int = -1
+    waiting: int = 0
+    placed: tuple[Placed, ...] = ()
+
+
+def explain(job: Job, view: ClusterView, position: int, waiting: int) -> Explanation:
+    """Explain one job of this home."""
+    survey = _Survey(job.spec.request, job.spec.constraints)
+    for node in view.nodes():
+        survey.look(node)
+    unfinished = list(islice(job.live, TASKS_SHOWN))
+    placed = tuple(Placed(i, job.tasks[i].node, job.tasks[i].state, job.tasks[i].reason) for i in unfinished)
+    pending = job.waiting
+    return Explanation(
+        job=job.id,
+        state=job.state,
+        summary=_summary(job, survey, pending, position, waiting, view.leader),
+        pending_tasks=pending,
+        nodes=survey.nodes,
+        fitting=survey.fitting,
+        short=survey.shorts(),
+        constraints=tuple(sorted(survey.excluded.items())),
+        not_accepting=survey.not_accepting,
+        unreachable=survey.unreachable,
+        leader=view.leader,
+        position=position,
+        waiting=waiting,
+        placed=placed,
+    )
+
+
+class _Survey:
+    """Looks at every node once and sorts it by the first thing that keeps it from taking a task."""
+
+    def __init__(self, request: Resources, constraints: tuple[Constraint, ...]) -> None:
+        self._request = request
+        self._constraints = constraints
+        self._short: dict[str, list[tuple[Shortage, bool]]] = {}
+        self.nodes = self.fitting = self.not_accepting = self.unreachable = 0
+        self.excluded: dict[str, int] = {}
+
+    def look(self, node: Node) -> None:
+        self.nodes += 1
+        if not node.alive or node.report is None:
+            self.unreachable += 1
+        elif not node.report.accepting:
+            self.not_accepting += 1
+        elif (constraint := unmet(self._constraints, node.labels)) is not None:
+            text = describe(constraint)
+            self.excluded[text] = self.excluded.get(text, 0) + 1
+        else:
+            short = list(shortages(self._request, node.free))
+            self.fitting += not short
+            for each in short:
+                never = each.need > node.permitted.get(each.dimension)
+                self._short.setdefault(each.dimension, []).append((each, never))
+
+    def shorts(self) -> tuple[Short, ...]:
+        return tuple(
+            Short(
+                dimension,
+                found[0][0].need,
+                max(short.free for short, _ in found),
+                len(found),
+                sum(never for _, never in found),
+            )
+            for dimension, found in self._short.items()
+        )
+
+
+def describe(constraint: Constraint) -> str:
+    """Write a constraint as users do."""
+    values = f" {','.join(constraint.values)}" if constraint.values else ""
+    return f"{constraint.label} {constraint.operator.value}{values}"
+
+
+def amount(dimension: str, value: int) -> str:
+    """Write an amount with its unit."""
+    if dimension == "cpu":
+        return f"{value}m"
+    return f"{value / _MIB:.0f}M" if dimension == "memory" else str(value)
+
+
+def _summary(job: Job, survey: _Survey, pending: int, position: int, waiting: int, leader: str) -> str:
+    if job.finished:
+        return f"the job has ended: {job.state.value}"
+    if pending == 0:
+        where = sorted({job.tasks[index].node for index in islice(job.live, TASKS_SHOWN)})
+        return f"every task has its place, on {', '.join(where)}" if where else "every task has ended"
+    return f"{pending} task{'s' * (pending != 1)} waiting: " + "; ".join(
+        [*_causes(job, survey), *_turn(position, waiting, leader)]
+    )
+
+
+def _causes(job: Job, survey: _Survey) -> list[str]:
+    causes = [
+        f"{each.dimension} is short on {each.nodes} of {survey.nodes} nodes (asks {amount(each.dimension, each.need)}, "
+        f"at best {amount(each.dimension, max(0, each.most_free))} free)"
+        + (f", {each.never} of them could never take it" if each.never else "")
+        for each in survey.shorts()
+    ]
+    causes += [f"{count} excluded by the constraint {text}" for text, count in sorted(survey.excluded.items())]
+    if survey.not_accepting:
+        causes.append(f"{survey.not_accepting} take nothing new")
+    if survey.unreachable:
+        causes.append(f"{survey.unreachable} not in reach")
+    throttle = job.spec.array.throttle if job.spec.array else 0
+    if throttle and len(job.live) >= throttle:
+        causes.append(f"the array's throttle lets {throttle} tasks run at once")
+    elif job.wanted == 0:
+        causes.append("a pause before the next attempt")
+    elif survey.fitting:
+        causes.append(f"{survey.fitting} nodes have room now")
+    return causes
+
+
+def _turn(position: int, waiting: int, leader: str) -> list[str]:
+    if position >= 0:
+        return [f"place {position + 1} of {max(waiting, position + 1)} in the line kept by {leader}"]
+    return [f"the line is kept by {leader}"]

@@ -1,0 +1,167 @@
+"""A job in its home's memory: its record, the tasks ever attempted, and counters.
+
+Owns which task is tried next and what the job's state is. An array is one of these: tasks that were never attempted
+exist only as a cursor over the spec's indices, so a waiting array of a million costs what one job costs, and nothing
+here walks over all tasks of a job for one task's event.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from dataclasses import dataclass, field
+
+import msgspec
+
+from scheduler.lifecycle import FINAL, LIVE, Phase, phase_of
+from scheduler.model import AllocationId, JobRecord, JobSpec, State, TaskRecord
+
+UNTOUCHED = TaskRecord()
+
+
+@dataclass(slots=True)
+class Told:
+    """What the leader was last told of this job, and the newest of its orders that was obeyed."""
+
+    version: int = 0
+    wanted: int = 0
+    epoch: int = 0
+    go: int = 0
+    position: int = -1
+    waiting: int = 0
+
+
+@dataclass(slots=True)
+class Job:
+    """One job of this home. `since_s`: waiting since, on this node's monotonic clock."""
+
+    record: JobRecord
+    since_s: float
+    tasks: dict[int, TaskRecord] = field(default_factory=dict)
+    live: dict[int, None] = field(default_factory=dict)
+    told: Told = field(default_factory=Told)
+    refusals: int = 0
+    _counts: Counter[Phase] = field(default_factory=Counter)
+    _cursor: int = 0
+    _again: list[int] = field(default_factory=list)
+    _delayed: dict[int, None] = field(default_factory=dict)
+
+    @property
+    def id(self) -> int:
+        """The job's id."""
+        return self.record.id
+
+    @property
+    def spec(self) -> JobSpec:
+        """What the user asked for."""
+        return self.record.spec
+
+    def task(self, index: int) -> TaskRecord:
+        """Return a task's record; the untouched one for a task that was never attempted."""
+        return self.tasks.get(index, UNTOUCHED)
+
+    def put(self, index: int, record: TaskRecord) -> None:
+        """Replace a task's record and keep the counters right."""
+        old = self.tasks.get(index)
+        if old is not None:
+            self._counts[phase_of(old)] -= 1
+        self.tasks[index] = record
+        phase = phase_of(record)
+        self._counts[phase] += 1
+        if phase in LIVE:
+            self.live[index] = None
+        else:
+            self.live.pop(index, None)
+
+    def current(self, id_: AllocationId, node: str) -> bool:
+        """Whether this is the task's newest attempt, still live, on that node."""
+        record = self.tasks.get(id_.index)
+        return record is not None and record.attempt == id_.attempt and record.node == node and phase_of(record) in LIVE
+
+    # --- which tasks wait
+
+    @property
+    def untouched(self) -> int:
+        """How many tasks were never attempted."""
+        return len(self.spec.indices()) - self._cursor
+
+    @property
+    def wanted(self) -> int:
+        """How many tasks could be placed now, as far as the job itself is concerned."""
+        if self.record.cancelled:
+            return 0
+        pending = self.untouched + len(self._again)
+        throttle = self.spec.array.throttle if self.spec.array else 0
+        return min(pending, max(0, throttle - len(self.live))) if throttle else pending
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks have no place, whatever keeps them from asking for one."""
+        return 0 if self.record.cancelled else self.untouched + self._counts[Phase.WAITING]
+
+    def next_index(self) -> int:
+        """Take the next task to try: one that was tried before, else the first untouched one."""
+        if self._again:
+            return heapq.heappop(self._again)
+        self._cursor += 1
+        return self.spec.indices()[self._cursor - 1]
+
+    def wait_again(self, index: int) -> None:
+        """Line a task up for another attempt."""
+        self._delayed.pop(index, None)
+        heapq.heappush(self._again, index)
+
+    def wait_later(self, index: int) -> None:
+        """Keep a task back until `wait_again`."""
+        self._delayed[index] = None
+
+    def delayed(self, index: int) -> bool:
+        """Whether a task is kept back."""
+        return index in self._delayed
+
+    def clear_waiting(self) -> list[int]:
+        """Take all tasks that were tried before and wait for another attempt out of the line; return them."""
+        waiting = [*self._again, *self._delayed]
+        self._again, self._delayed = [], {}
+        return waiting
+
+    def resume(self) -> None:
+        """After a restart: find the cursor and the waiting tasks from the records."""
+        indices = self.spec.indices()
+        self._cursor = indices.index(max(self.tasks)) + 1 if self.tasks else 0
+        self._again = sorted(index for index, record in self.tasks.items() if phase_of(record) is Phase.WAITING)
+
+    # --- what users see
+
+    @property
+    def state(self) -> State:
+        """The job's state, from its counters."""
+        if not self.finished:
+            begun = self._counts[Phase.RUNNING] or any(self._counts[phase] for phase in FINAL)
+            return State.RUNNING if begun else State.PENDING
+        if self.record.cancelled and self.untouched:
+            return State.CANCELLED
+        for phase in (Phase.CANCELLED, Phase.FAILED, Phase.LOST):
+            if self._counts[phase]:
+                return State(phase.value)
+        return State.SUCCEEDED
+
+    @property
+    def finished(self) -> bool:
+        """Whether every task is in a final state."""
+        untouched = 0 if self.record.cancelled else self.untouched
+        return untouched == 0 and sum(self._counts[phase] for phase in FINAL) == len(self.tasks)
+
+    def counts(self) -> dict[State, int]:
+        """Return how many tasks are in each state, untouched ones included."""
+        counts = dict.fromkeys(State, 0)
+        for phase, count in self._counts.items():
+            counts[State.PENDING if phase in (Phase.WAITING, Phase.ASKED, Phase.ADMITTED) else State(phase.value)] += (
+                count
+            )
+        counts[State.CANCELLED if self.record.cancelled else State.PENDING] += self.untouched
+        return counts
+
+    def cancel(self) -> None:
+        """Mark the job cancelled; untouched tasks are cancelled by this alone."""
+        self.record = msgspec.structs.replace(self.record, cancelled=True)

@@ -1,0 +1,265 @@
+"""What nodes' scheduling machines say to each other: tagged items, many in one message, one codec.
+
+Every message is a batch of items in order; a report that belongs to an answer goes before it in the same batch. Bounded
+at decode: message size here, list lengths in the types. The sender's name comes from the sealed transport, never from
+the message, so nobody can speak for another node. Items are idempotent; each may be lost, doubled or late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+import msgspec
+
+from scheduler.errors import BadMessage
+from scheduler.model import AllocationId, Constraint, JobSpec, Report, Resources, Result
+
+BATCH_MAX = 1000
+ITEMS_MAX = 4096
+Ids = Annotated[tuple[AllocationId, ...], msgspec.Meta(max_length=BATCH_MAX)]
+Tasks = Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=BATCH_MAX)]
+Text = Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The base of everything said."""
+
+
+class Admit(Item, frozen=True, tag="admit"):
+    """Home to node: take these (index, attempt) of a job. `epoch` 0: by the home's own view, no leader's order.
+
+    `boot_epoch` is the node's as the home knows it: a node that restarted since refuses, for it may have forgotten
+    that it refused or ended this very attempt.
+    """
+
+    job: int
+    owner: str
+    spec: JobSpec
+    tasks: Tasks
+    boot_epoch: int
+    epoch: int = 0
+    go: int = 0
+
+
+class Admitted(Item, frozen=True, tag="admitted"):
+    """Node to home: taken, durable, being started."""
+
+    job: int
+    tasks: Tasks
+
+
+class Refused(Item, frozen=True, tag="refused"):
+    """Node to home: not taken, and why: a dimension with amounts, or a cause without amounts."""
+
+    job: int
+    tasks: Tasks
+    cause: Text
+    need: int = 0
+    free: int = 0
+
+
+class Started(Item, frozen=True, tag="started"):
+    """Node to home: the container runs."""
+
+    id: AllocationId
+
+
+class Ended(Item, frozen=True, tag="ended"):
+    """Node to home: how it ended; repeated until taken."""
+
+    id: AllocationId
+    result: Result
+
+
+class EndedTaken(Item, frozen=True, tag="taken"):
+    """Home to node: these ends are in the ledger (or no longer matter); forget them."""
+
+    ids: Ids
+
+
+class Stop(Item, frozen=True, tag="stop"):
+    """Home to node: end this attempt; answered by Ended, or by Gone."""
+
+    id: AllocationId
+    why: Text
+
+
+class Census(Item, frozen=True, tag="census"):
+    """Home to node: I believe that you hold these."""
+
+    ids: Ids
+
+
+class Gone(Item, frozen=True, tag="gone"):
+    """Node to home: I don't hold these, and never will."""
+
+    ids: Ids
+
+
+class Holding(Item, frozen=True, tag="holding"):
+    """Node to home: these of yours I hold and have not ended; `running` tells which run already."""
+
+    ids: Ids
+    running: Annotated[tuple[bool, ...], msgspec.Meta(max_length=BATCH_MAX)]
+
+
+class Fresh(Item, frozen=True, tag="fresh"):
+    """Node to home and leader: my newest report, and the highest leader's epoch I have seen."""
+
+    report: Report
+    epoch: int = 0
+
+
+class Settled(Item, frozen=True, tag="settled"):
+    """Node to leader: I answered for this many tasks of this order; my report covers what I took."""
+
+    epoch: int
+    go: int
+    count: int
+
+
+class Wait(Item, frozen=True, tag="wait"):
+    """Home to leader: `wanted` tasks of this job wait for a place (0: none any more).
+
+    `go_seen` is the leader's newest order for this job that `wanted` reflects. `since_s` and `clock_s` are on the
+    home's own monotonic clock, so only ages travel. Newer means a higher (boot_epoch, version).
+    """
+
+    job: int
+    boot_epoch: int
+    version: int
+    wanted: int
+    epoch: int
+    go_seen: int
+    priority: int
+    since_s: float
+    clock_s: float
+    request: Resources
+    constraints: tuple[Constraint, ...] = ()
+
+
+class WaitHeard(Item, frozen=True, tag="heard"):
+    """Leader to home: I know of this job's version; its position among `waiting` jobs (0: next, -1: not in line)."""
+
+    job: int
+    boot_epoch: int
+    version: int
+    position: int
+    waiting: int
+
+
+class Tell(Item, frozen=True, tag="tell"):
+    """Leader to home: I lead with this epoch; tell me all that waits."""
+
+    epoch: int
+
+
+class Told(Item, frozen=True, tag="told"):
+    """Home to leader: you have heard all of it."""
+
+    epoch: int
+
+
+class Go(Item, frozen=True, tag="go"):
+    """Leader to home: place `count` waiting tasks of this job on this node. `go` only grows within an epoch."""
+
+    epoch: int
+    go: int
+    job: int
+    node: str
+    count: int
+
+
+class Declined(Item, frozen=True, tag="declined"):
+    """Home to leader: so many tasks of that order had no use for it."""
+
+    epoch: int
+    go: int
+    count: int
+
+
+AnyItem = (
+    Admit
+    | Admitted
+    | Refused
+    | Started
+    | Ended
+    | EndedTaken
+    | Stop
+    | Census
+    | Gone
+    | Holding
+    | Fresh
+    | Settled
+    | Wait
+    | WaitHeard
+    | Tell
+    | Told
+    | Go
+    | Declined
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Annotated[tuple[AnyItem, ...], msgspec.Meta(max_length=ITEMS_MAX)])
+
+
+def encode(items: Iterable[AnyItem], size_max: int) -> Iterator[bytes]:
+    """Yield messages that hold all items in order, none above `size_max` bytes unless one item alone is."""
+    batch: list[msgspec.Raw] = []
+    size = 8
+    for item in items:
+        raw = _encoder.encode(item)
+        if batch and (size + len(raw) > size_max or len(batch) == ITEMS_MAX):
+            yield _encoder.encode(batch)
+            batch, size = [], 8
+        batch.append(msgspec.Raw(raw))
+        size += len(raw)
+    if batch:
+        yield _encoder.encode(batch)
+
+
+def decode(message: bytes, size_max: int) -> tuple[AnyItem, ...]:
+    """Return a message's items; raises BadMessage for anything else."""
+    if len(message) > size_max:
+        raise BadMessage(f"a message of {len(message)} bytes; at most {size_max} are read")
+    try:
+        items: tuple[AnyItem, ...] = _decoder.decode(message)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise BadMessage(f"not a message of this protocol: {error}") from error
+    return items
+
+
+class Leads(msgspec.Struct, frozen=True, array_like=True):
+    """What the queue leader gossips of itself (key "leader")."""
+
+    epoch: int
+    waiting: int
+
+
+_leads_decoder = msgspec.msgpack.Decoder(Leads)
+_report_decoder = msgspec.msgpack.Decoder(Report)
+REPORT_BYTES_MAX = 1024
+
+
+def encode_gossip(value: Leads | Report) -> bytes:
+    """Encode what a node publishes."""
+    return _encoder.encode(value)
+
+
+def decode_leads(value: bytes) -> Leads:
+    """Decode a leader's gossip; raises BadMessage."""
+    try:
+        return _leads_decoder.decode(value)
+    except msgspec.MsgspecError as error:
+        raise BadMessage(f"no leader's gossip: {error}") from error
+
+
+def decode_report(value: bytes) -> Report:
+    """Decode a report; raises BadMessage."""
+    if len(value) > REPORT_BYTES_MAX:
+        raise BadMessage(f"a report of {len(value)} bytes; at most {REPORT_BYTES_MAX} are read")
+    try:
+        return _report_decoder.decode(value)
+    except msgspec.MsgspecError as error:
+        raise BadMessage(f"no report: {error}") from error

@@ -1,0 +1,323 @@
+"""One node's whole deciding: home, queue leader and executing node as one machine.
+
+Owns the order in which the parts hear of an event; each part owns its own facts. One mutating entry,
+`handle(now, event) -> Outcome`: first make the changes durable, then carry out the actions. Pure: no clock, no I/O;
+time is an argument, randomness a seed. An event that raises has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from scheduler.admission import Admission
+from scheduler.alarms import Alarms
+from scheduler.config import SchedulerConfig
+from scheduler.dispatch import Home
+from scheduler.effects import Effects
+from scheduler.errors import BadMessage
+from scheduler.events import (
+    Accepting,
+    Cancel,
+    ContainerEnded,
+    ContainerStarted,
+    Event,
+    Heard,
+    Measured,
+    MemberDown,
+    MemberFailed,
+    MemberLeft,
+    MemberUp,
+    Outcome,
+    Received,
+    Submit,
+    Timer,
+)
+from scheduler.explain import Explanation, explain
+from scheduler.index import ClusterView, Membership
+from scheduler.leader import Leader
+from scheduler.messages import (
+    Admit,
+    Admitted,
+    AnyItem,
+    Census,
+    Declined,
+    Ended,
+    EndedTaken,
+    Fresh,
+    Go,
+    Gone,
+    Holding,
+    Refused,
+    Settled,
+    Started,
+    Stop,
+    Tell,
+    Told,
+    Wait,
+    WaitHeard,
+    decode,
+    decode_leads,
+    decode_report,
+)
+from scheduler.model import JobSpec, Report
+from scheduler.records import Rows, get_number
+from scheduler.score import POLICIES
+from scheduler.validate import validate
+from scheduler.views import JobSummary, JobView, summary, view
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """A node as this node sees it: what gossip says of it, and its newest report."""
+
+    name: str
+    number: int
+    membership: Membership
+    report: Report | None
+
+
+class WaitingView(msgspec.Struct, frozen=True):
+    """A job in the leader's line."""
+
+    job: int
+    home: str
+    wanted: int
+    priority: int
+    position: int
+
+
+class Scheduler:
+    """The machine. `boot_epoch` must be higher at each start of this node's agent."""
+
+    def __init__(self, config: SchedulerConfig, node: str, number: int, boot_epoch: int, seed: int) -> None:
+        self.node = node
+        self._config = config
+        self._alarms = Alarms()
+        self._view = ClusterView(node, number, boot_epoch, POLICIES[config.policy], config.near_equal_permille)
+        self._home = Home(config, self._view, self._alarms, number, boot_epoch)
+        self._leader = Leader(config, self._view, self._alarms, number)
+        self._admission = Admission(config, self._view, self._alarms, number, boot_epoch)
+        self._seed = seed
+        self._items = self._item_handlers()
+
+    # --- the one entry, and its alarm clock
+
+    def restore(self, now: float, unix_s: float, rows: Rows) -> Outcome:
+        """Begin: with empty rows at the first start, with the ledger's rows at any later one. Call it once, first."""
+        fx = Effects(now)
+        self._leader.epoch_seen = self._admission.epoch = get_number(rows, "epoch")
+        self._admission.restore(fx, rows, unix_s)
+        self._home.restore(fx, rows, unix_s)
+        self._leader.start(fx)
+        return self._finish(fx)
+
+    def handle(self, now: float, event: Event) -> Outcome:
+        """Take one event; everything due by `now` is done too. Raises SchedulerError and then has changed nothing."""
+        fx = Effects(now)
+        self._dispatch(fx, event)
+        while (key := self._alarms.pop_due(now)) is not None:
+            self._ring(fx, key[0], key[1])
+        return self._finish(fx)
+
+    def next_timer(self) -> float | None:
+        """Return when `handle(now, Timer())` is due next, if ever."""
+        return self._alarms.next()
+
+    def _finish(self, fx: Effects) -> Outcome:
+        self._admission.flush(fx)
+        self._leader.flush(fx)
+        self._home.flush(fx)
+        return fx.outcome(self._config.message_bytes_max)
+
+    # --- events
+
+    def _dispatch(self, fx: Effects, event: Event) -> None:
+        match event:
+            case Received():
+                self._received(fx, event)
+            case Heard():
+                self._heard(fx, event)
+            case Submit():
+                fx.answer = self._home.on_submit(fx, event)
+            case Cancel():
+                self._home.on_cancel(fx, event)
+            case ContainerStarted():
+                self._admission.on_started(fx, event)
+            case ContainerEnded():
+                self._admission.on_ended(fx, event)
+            case Measured():
+                self._admission.on_measured(fx, event)
+            case Accepting():
+                self._admission.on_accepting(fx, event.accepting)
+            case MemberUp() | MemberDown() | MemberFailed() | MemberLeft():
+                self._member(fx, event)
+            case Timer():
+                pass
+
+    def _member(self, fx: Effects, event: MemberUp | MemberDown | MemberFailed | MemberLeft) -> None:
+        if event.node == self.node:
+            return
+        if isinstance(event, MemberUp):
+            self._view.heard_of(event.node, Membership.ALIVE, event.number, event.boot_epoch)
+            self._leader.on_home_up(fx, event.node)
+            self._home.on_up(fx, event.node)
+            self._admission.on_up(fx, event.node)
+        else:
+            self._away(fx, event)
+        self._leader.on_members(fx)
+
+    def _away(self, fx: Effects, event: MemberDown | MemberFailed | MemberLeft) -> None:
+        match event:
+            case MemberDown():
+                self._view.heard_of(event.node, Membership.DOWN)
+                self._home.on_down(fx, event.node)
+            case MemberFailed():
+                self._view.heard_of(event.node, Membership.FAILED)
+                self._home.on_gone_away(fx, event.node, self._config.lost_grace_s)
+            case MemberLeft():
+                self._view.heard_of(event.node, Membership.LEFT)
+                self._home.on_gone_away(fx, event.node, self._config.left_grace_s)
+        self._leader.on_home_away(fx, event.node)
+
+    def _heard(self, fx: Effects, event: Heard) -> None:
+        if event.node == self.node:
+            return
+        if event.key == "report":
+            report = decode_report(event.value)
+            if report.node != event.node:
+                raise BadMessage(f"{event.node} published a report of {report.node}")
+            self._view.hear(report)
+        elif event.key == "leader":
+            leads = decode_leads(event.value)
+            self._epoch(fx, leads.epoch)
+            self._home.on_leads(fx, event.node, leads)
+
+    def _epoch(self, fx: Effects, epoch: int) -> None:
+        self._admission.epoch = max(self._admission.epoch, epoch)
+        self._leader.on_epoch(fx, epoch)
+
+    # --- messages
+
+    def _received(self, fx: Effects, event: Received) -> None:
+        for item in decode(event.message, self._config.message_bytes_max):
+            self._items[type(item)](fx, event.sender, item)
+
+    def _item_handlers(self) -> dict[type[AnyItem], Callable[[Effects, str, Any], None]]:
+        home, leader, node = self._home, self._leader, self._admission
+        return {
+            Admit: self._on_admit,
+            Stop: node.on_stop,
+            Census: node.on_census,
+            EndedTaken: node.on_taken,
+            Admitted: home.on_admitted,
+            Refused: home.on_refused,
+            Started: lambda fx, sender, item: home.on_started(fx, sender, item.id),
+            Ended: home.on_ended,
+            Gone: home.on_gone,
+            Holding: home.on_holding,
+            Fresh: self._on_fresh,
+            Go: home.on_go,
+            WaitHeard: home.on_wait_heard,
+            Tell: self._on_tell,
+            Wait: leader.on_wait,
+            Told: lambda fx, sender, item: leader.on_told(sender, item.epoch),
+            Settled: lambda fx, sender, item: leader.on_settled(item),
+            Declined: lambda fx, sender, item: leader.on_declined(item),
+        }
+
+    def _on_admit(self, fx: Effects, sender: str, item: Admit) -> None:
+        if item.epoch:
+            self._epoch(fx, item.epoch)
+        self._admission.on_admit(fx, sender, item)
+
+    def _on_tell(self, fx: Effects, sender: str, item: Tell) -> None:
+        self._epoch(fx, item.epoch)
+        self._home.on_tell(fx, sender, item.epoch)
+
+    def _on_fresh(self, fx: Effects, sender: str, item: Fresh) -> None:
+        if item.report.node == sender:
+            self._view.hear(item.report)
+            self._leader.on_epoch(fx, item.epoch)
+
+    # --- alarms
+
+    def _ring(self, fx: Effects, kind: str, detail: Any) -> None:
+        home, node = self._home, self._admission
+        match kind:
+            case "asks" | "stops" | "waits":
+                home.ring_repeat(fx, kind, detail)
+            case "ends":
+                node.ring_ends(fx, detail)
+            case "grace":
+                home.ring_grace(fx, detail)
+            case "census":
+                home.ring_census(fx, detail)
+            case "again":
+                home.ring_again(fx, *detail)
+            case "sweep":
+                home.ring_sweep(fx)
+            case "holding":
+                node.ring_holding(fx, detail)
+            case "keep":
+                node.ring_keep(fx, detail)
+            case "report":
+                node.ring_report(fx)
+            case _:
+                self._ring_leader(fx, kind, detail)
+
+    def _ring_leader(self, fx: Effects, kind: str, detail: Any) -> None:
+        match kind:
+            case "elect":
+                self._leader.ring_elect(fx)
+            case "settle":
+                self._leader.ring_settle(fx)
+            case "order":
+                self._leader.ring_order(fx, detail)
+            case "pass":
+                self._leader.ring_pass()
+            case "publish":
+                self._leader.ring_publish(fx)
+            case _:
+                raise AssertionError(f"an alarm nobody owns: {kind}")
+
+    # --- questions; none changes anything
+
+    def job(self, job_id: int, first: int = 0, count: int | None = None) -> JobView:
+        """Return a job of this home with `count` of its tasks from the `first`-th on; raises UnknownJob."""
+        job = self._home.job(job_id)
+        reason = "" if job.finished else self.explain(job_id).summary
+        return view(job, self.node, reason, first, count)
+
+    def jobs(self, owner: str | None = None) -> list[JobSummary]:
+        """Return a line on each job of this home, oldest first; only `owner`'s if given."""
+        return [summary(job, self.node) for job in self._home.jobs.values() if owner in (None, job.record.owner)]
+
+    def nodes(self) -> list[NodeView]:
+        """Return all nodes this one has heard of, itself included, by name."""
+        found = [NodeView(node.name, node.number, node.membership, node.report) for node in self._view.nodes()]
+        return sorted(found, key=lambda each: each.name)
+
+    def explain(self, job_id: int) -> Explanation:
+        """Say why a job of this home waits, or where and why it runs; raises UnknownJob."""
+        job = self._home.job(job_id)
+        if self._leader.leading:
+            return explain(job, self._view, self._leader.position(job_id), self._leader.waiting)
+        return explain(job, self._view, job.told.position, job.told.waiting)
+
+    def waiting(self) -> list[WaitingView]:
+        """Return the leader's line in order, if this node leads; those set aside come last, with position -1."""
+        return [
+            WaitingView(job_id, entry.home, entry.wait.wanted, entry.wait.priority, self._leader.position(job_id))
+            for job_id, entry in self._leader.entries()
+        ]
+
+    def validate(self, spec: JobSpec) -> None:
+        """Raise InvalidSpec unless the spec could be taken."""
+        validate(spec, self._config.spec_bytes_max)
+
+    @property
+    def leader(self) -> str:
+        """The node that should keep the queue's order, as this node sees it."""
+        return self._view.leader

@@ -1,0 +1,88 @@
+"""Is a job's spec one that this cluster can be asked to run? One answer for submission, dry runs and admission.
+
+Raises InvalidSpec, naming the field, its value and what would be right. Whether it fits anywhere is no question here:
+more memory than any node has is accepted, waits, and is explained.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from scheduler.errors import InvalidSpec
+from scheduler.model import MAX_TASKS_PER_JOB, ArrayRange, Constraint, JobSpec, Operator, Resources
+
+MEMORY_BYTES_MIN = 1 << 20
+AMOUNT_MAX = 1 << 60
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
+
+
+def validate(spec: JobSpec, spec_bytes_max: int = 65_536) -> None:
+    """Raise InvalidSpec unless the spec can be taken."""
+    _require(_NAME.fullmatch(spec.name), "name", spec.name, "use 1 to 63 letters, digits, '.', '_' or '-'")
+    _require(spec.argv and spec.argv[0], "argv", spec.argv, "name a command to run")
+    _require(not any("\0" in each for each in spec.argv), "argv", spec.argv, "no NUL bytes")
+    _check_resources(spec.request, spec.limit)
+    _check_env(spec.env)
+    if spec.array is not None:
+        _check_array(spec.array)
+    _check_numbers(spec)
+    _check_constraints(spec.constraints)
+    size = len(msgspec.msgpack.encode(spec))
+    _require(size <= spec_bytes_max, "spec", f"{size} bytes", f"at most {spec_bytes_max} bytes in all")
+
+
+def _require(condition: object, field: str, value: object, expected: str) -> None:
+    if not condition:
+        raise InvalidSpec(field, value, expected)
+
+
+def _check_resources(request: Resources, limit: Resources) -> None:
+    _require(1 <= request.cpu_milli <= AMOUNT_MAX, "cpu", request.cpu_milli, "ask for at least 1m (a thousandth)")
+    _require(
+        MEMORY_BYTES_MIN <= request.memory_bytes <= AMOUNT_MAX, "memory", request.memory_bytes, "ask for at least 1M"
+    )
+    _require(len(request.extra) <= 8, "extra", len(request.extra), "at most 8 extra resources")
+    _require(request.extra == tuple(sorted(dict(request.extra).items())), "extra", request.extra, "sorted, each once")
+    for name, count in request.extra:
+        _require(_LABEL.fullmatch(name) and name not in ("cpu", "memory"), "extra", name, "a resource's name")
+        _require(0 < count <= AMOUNT_MAX, f"extra {name}", count, "a count from 1")
+    for dimension, amount in limit.items():
+        low = request.get(dimension)
+        _require(amount == 0 or low <= amount <= AMOUNT_MAX, f"limit of {dimension}", amount, f"0, or at least {low}")
+
+
+def _check_env(env: Iterable[tuple[str, str]]) -> None:
+    for name, value in env:
+        _require(name and "=" not in name and "\0" not in name + value, "env", name, "NAME=VALUE without NUL bytes")
+
+
+def _check_array(array: ArrayRange) -> None:
+    text = f"{array.first}-{array.last}:{array.step}%{array.throttle}"
+    _require(array.step >= 1, "array", text, "a step of at least 1")
+    _require(0 <= array.first <= array.last, "array", text, "FIRST-LAST with 0 <= FIRST <= LAST")
+    _require(len(array) <= MAX_TASKS_PER_JOB, "array", text, f"at most {MAX_TASKS_PER_JOB} tasks")
+    _require(array.last < 1 << 31, "array", text, "indices below 2147483648")
+    _require(array.throttle >= 0, "array", text, "a throttle of at least 1, or none")
+
+
+def _check_numbers(spec: JobSpec) -> None:
+    _require(abs(spec.priority) <= 1_000_000, "priority", spec.priority, "from -1000000 to 1000000")
+    _require(1 <= spec.attempts_max <= 1000, "attempts_max", spec.attempts_max, "from 1 to 1000")
+    _require(1 <= spec.pids_max <= 1 << 22, "pids_max", spec.pids_max, "from 1 to 4194304")
+    _require(0 <= spec.stop_grace_s <= 3600, "stop_grace_s", spec.stop_grace_s, "from 0 to 3600 seconds")
+    if spec.time_limit_s is not None:
+        good = math.isfinite(spec.time_limit_s) and spec.time_limit_s > 0
+        _require(good, "time_limit_s", spec.time_limit_s, "a positive number of seconds")
+
+
+def _check_constraints(constraints: tuple[Constraint, ...]) -> None:
+    _require(len(constraints) <= 32, "constraints", len(constraints), "at most 32")
+    for each in constraints:
+        _require(_LABEL.fullmatch(each.label), "constraint", each.label, "a label's name")
+        if each.operator is not Operator.EXISTS:
+            _require(each.values, f"constraint on {each.label}", each.values, "at least one value")

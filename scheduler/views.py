@@ -1,0 +1,83 @@
+"""What users see of jobs: read-only structs whose JSON is the contract of API and command line."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import msgspec
+
+from scheduler.jobs import Job
+from scheduler.lifecycle import Phase, phase_of
+from scheduler.model import JobSpec, Result, State, TaskRecord
+
+
+class TaskView(msgspec.Struct, frozen=True):
+    """One task, as users see it."""
+
+    index: int
+    state: State
+    node: str
+    attempt: int
+    exit_code: int | None
+    reason: str
+    result: Result | None = None
+
+
+class JobSummary(msgspec.Struct, frozen=True):
+    """One line of a list of jobs; `counts` has the number of tasks in each state."""
+
+    id: int
+    name: str
+    home: str
+    state: State
+    owner: str
+    submitted_unix_s: float
+    counts: dict[State, int]
+
+
+class JobView(msgspec.Struct, frozen=True):
+    """A whole job; `tasks` are those asked for, untouched ones of an array filled in."""
+
+    id: int
+    name: str
+    home: str
+    state: State
+    owner: str
+    submitted_unix_s: float
+    counts: dict[State, int]
+    spec: JobSpec
+    tasks: tuple[TaskView, ...]
+
+
+def summary(job: Job, home: str) -> JobSummary:
+    """Return one line on a job; costs nothing per task."""
+    record = job.record
+    return JobSummary(record.id, record.spec.name, home, job.state, record.owner, record.submitted_unix_s, job.counts())
+
+
+def view(job: Job, home: str, pending_reason: str, first: int, count: int | None) -> JobView:
+    """Return a job with `count` of its tasks (None: all), beginning with the `first`-th."""
+    indices = islice(job.spec.indices(), first, None if count is None else first + count)
+    record = job.record
+    return JobView(
+        id=record.id,
+        name=record.spec.name,
+        home=home,
+        state=job.state,
+        owner=record.owner,
+        submitted_unix_s=record.submitted_unix_s,
+        counts=job.counts(),
+        spec=record.spec,
+        tasks=tuple(_task(job, index, job.task(index), pending_reason) for index in indices),
+    )
+
+
+def _task(job: Job, index: int, record: TaskRecord, pending_reason: str) -> TaskView:
+    state, reason = record.state, record.reason
+    if phase_of(record) is Phase.WAITING:
+        if job.record.cancelled:
+            state, reason = State.CANCELLED, "cancelled"
+        else:
+            reason = f"{reason}; {pending_reason}" if reason else pending_reason
+    exit_code = record.result.exit_code if record.result else None
+    return TaskView(index, state, record.node, record.attempt, exit_code, reason, record.result)
