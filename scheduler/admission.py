@@ -221,6 +221,12 @@ class Admission:
         if name in self._homes:
             self._alarms.set(("holding", name), fx.now)
 
+    def on_forgotten(self, name: str) -> None:
+        """A home is gone for good; what ended is kept for its time, in case it is not."""
+        if name in self._homes and not self._homes[name].live:
+            del self._homes[name]
+            self._alarms.cancel(("holding", name))
+
     def ring_ends(self, fx: Effects, home: str) -> None:
         """Repeat ends."""
         self._ends.ring(fx, home)

@@ -312,6 +312,13 @@ class Home:
         """The host is unreachable or has left: after the grace period its tasks go elsewhere."""
         self._alarms.set(("grace", node), fx.now + grace_s)
 
+    def on_forgotten(self, fx: Effects, node: str) -> None:
+        """Nobody remembers the node: what is still bound to it is lost now."""
+        self._alarms.cancel(("grace", node))
+        self.ring_grace(fx, node)
+        self._asks.forget(node)
+        self._waits.forget(node)
+
     def ring_grace(self, fx: Effects, node: str) -> None:
         """The grace period is over: fence what runs there and try elsewhere."""
         if self._view.alive(node):

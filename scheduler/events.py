@@ -63,6 +63,13 @@ class MemberLeft:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberForgotten:
+    """Gossip: the node was away for so long that nobody remembers it."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """Gossip: something another node published (`Publish` of the same key)."""
 
@@ -124,6 +131,7 @@ Event = (
     | MemberDown
     | MemberFailed
     | MemberLeft
+    | MemberForgotten
     | Heard
     | Received
     | Measured

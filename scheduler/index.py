@@ -121,6 +121,13 @@ class ClusterView:
         self.version += 1
         self._leader = min((each.number, each.name) for each in self._nodes.values() if each.alive)[1]
 
+    def forget(self, name: str) -> None:
+        """Drop a node that is not alive and on which nothing is claimed."""
+        node = self._nodes.get(name)
+        if node is not None and not node.alive and node.claimed == Resources():
+            del self._nodes[name]
+            self.shape += 1
+
     # --- how full they are
 
     def hear(self, report: Report) -> bool:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from scheduler.admission import Admission
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
@@ -28,6 +26,7 @@ from scheduler.events import (
     Measured,
     MemberDown,
     MemberFailed,
+    MemberForgotten,
     MemberLeft,
     MemberUp,
     Outcome,
@@ -62,30 +61,11 @@ from scheduler.messages import (
     decode_leads,
     decode_report,
 )
-from scheduler.model import JobSpec, Report
+from scheduler.model import JobSpec, State
 from scheduler.records import Rows, get_number
 from scheduler.score import POLICIES
 from scheduler.validate import validate
-from scheduler.views import JobSummary, JobView, summary, view
-
-
-class NodeView(msgspec.Struct, frozen=True):
-    """A node as this node sees it: what gossip says of it, and its newest report."""
-
-    name: str
-    number: int
-    membership: Membership
-    report: Report | None
-
-
-class WaitingView(msgspec.Struct, frozen=True):
-    """A job in the leader's line."""
-
-    job: int
-    home: str
-    wanted: int
-    priority: int
-    position: int
+from scheduler.views import JobSummary, JobView, NodeStatus, WaitingView, summary, view
 
 
 class Scheduler:
@@ -153,6 +133,8 @@ class Scheduler:
                 self._admission.on_accepting(fx, event.accepting)
             case MemberUp() | MemberDown() | MemberFailed() | MemberLeft():
                 self._member(fx, event)
+            case MemberForgotten():
+                self._forget(fx, event.node)
             case Timer():
                 pass
 
@@ -180,6 +162,13 @@ class Scheduler:
                 self._view.heard_of(event.node, Membership.LEFT)
                 self._home.on_gone_away(fx, event.node, self._config.left_grace_s)
         self._leader.on_home_away(fx, event.node)
+
+    def _forget(self, fx: Effects, node: str) -> None:
+        """Gossip has forgotten a node for good, and so do we, once no task of ours is bound to it."""
+        if node != self.node and not self._view.alive(node):
+            self._home.on_forgotten(fx, node)
+            self._admission.on_forgotten(node)
+            self._view.forget(node)
 
     def _heard(self, fx: Effects, event: Heard) -> None:
         if event.node == self.node:
@@ -294,9 +283,13 @@ class Scheduler:
         """Return a line on each job of this home, oldest first; only `owner`'s if given."""
         return [summary(job, self.node) for job in self._home.jobs.values() if owner in (None, job.record.owner)]
 
-    def nodes(self) -> list[NodeView]:
+    def job_state(self, job_id: int) -> State:
+        """Return a job's state, at the cost of one look; raises UnknownJob."""
+        return self._home.job(job_id).state
+
+    def nodes(self) -> list[NodeStatus]:
         """Return all nodes this one has heard of, itself included, by name."""
-        found = [NodeView(node.name, node.number, node.membership, node.report) for node in self._view.nodes()]
+        found = [NodeStatus(node.name, node.number, node.membership, node.report) for node in self._view.nodes()]
         return sorted(found, key=lambda each: each.name)
 
     def explain(self, job_id: int) -> Explanation:

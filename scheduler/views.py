@@ -1,4 +1,4 @@
-"""What users see of jobs: read-only structs whose JSON is the contract of API and command line."""
+"""What users see of jobs and nodes: read-only structs whose JSON is the contract of API and command line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from itertools import islice
 
 import msgspec
 
+from scheduler.index import Membership
 from scheduler.jobs import Job
 from scheduler.lifecycle import Phase, phase_of
-from scheduler.model import JobSpec, Result, State, TaskRecord
+from scheduler.model import JobSpec, Report, Result, State, TaskRecord
 
 
 class TaskView(msgspec.Struct, frozen=True):
@@ -47,6 +48,25 @@ class JobView(msgspec.Struct, frozen=True):
     counts: dict[State, int]
     spec: JobSpec
     tasks: tuple[TaskView, ...]
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """A node as another one sees it: what gossip says of it, and its newest report (None before the first)."""
+
+    name: str
+    number: int
+    state: Membership
+    report: Report | None
+
+
+class WaitingView(msgspec.Struct, frozen=True):
+    """A job in the leader's line; `position` 0 is next, -1 is set aside or has all its orders on their way."""
+
+    job: int
+    home: str
+    wanted: int
+    priority: int
+    position: int
 
 
 def summary(job: Job, home: str) -> JobSummary:
