@@ -47,6 +47,8 @@ def _meets(constraint: Constraint, labels: Mapping[str, str]) -> bool:
     match constraint.operator:
         case Operator.EXISTS:
             return value is not None
+        case Operator.ABSENT:
+            return value is None
         case Operator.IN:
             return value in constraint.values
         case Operator.NOT_IN:

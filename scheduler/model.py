@@ -94,6 +94,7 @@ class Operator(enum.StrEnum):
     IN = "in"
     NOT_IN = "not-in"
     EXISTS = "exists"
+    ABSENT = "absent"
 
 
 class Constraint(msgspec.Struct, frozen=True, array_like=True):

@@ -84,5 +84,5 @@ def _check_constraints(constraints: tuple[Constraint, ...]) -> None:
     _require(len(constraints) <= 32, "constraints", len(constraints), "at most 32")
     for each in constraints:
         _require(_LABEL.fullmatch(each.label), "constraint", each.label, "a label's name")
-        if each.operator is not Operator.EXISTS:
+        if each.operator in (Operator.IN, Operator.NOT_IN):
             _require(each.values, f"constraint on {each.label}", each.values, "at least one value")
