@@ -157,8 +157,13 @@ def _sync_file_system(folder: Path) -> None:
 
 def _mount_below(folder: Path) -> str | None:
     prefix = str(folder.resolve()) + "/"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in mount_table().splitlines():
         mount_point = line.split()[4].encode().decode("unicode_escape")
         if mount_point.startswith(prefix):
             return mount_point
     return None
+
+
+def mount_table() -> str:
+    """Return what is mounted, as proc(5) describes /proc/self/mountinfo."""
+    return Path("/proc/self/mountinfo").read_text()

@@ -100,7 +100,7 @@ class TarReader:
         type_flag = block[156:157]
         kind = _KINDS.get(type_flag)
         if kind is None or any(key.startswith(b"GNU.sparse.") for key in attributes):
-            what = "a sparse file" if kind or type_flag == b"S" else f"of tar type {type_flag!r}"
+            what = "a sparse file" if kind is not None or type_flag == b"S" else f"of tar type {type_flag!r}"
             raise ArchiveError(f"{shown(name)}: is {what}, which is not taken; pack without such entries")
         if kind is Kind.FILE and name.endswith(b"/"):
             kind = Kind.DIRECTORY  # how tar said it before there was a type for it
