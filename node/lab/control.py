@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from node import rootfs
 from node.caller import Agents, parse_address
 from node.errors import AgentUnreachable, ApiProblem
 from node.lab import configuration, layout, leftovers, network, record
@@ -28,6 +30,8 @@ from node.lab.record import Lab, LabNode
 MEET_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 12.0
 POLL_S = 0.1
+IMPORT_TIMEOUT_S = 60.0
+IMAGE = "busybox"
 ASK_TIMEOUT_S = 2.0
 LOG_LINES_SHOWN = 8
 Progress = Callable[[str], None]
@@ -243,6 +247,24 @@ def wait_until_met(lab: Lab, timeout_s: float, progress: Progress) -> None:
         time.sleep(POLL_S)
 
 
+def import_busybox(lab: Lab) -> dict[str, Any] | None:
+    """Build the image `busybox` of the machine's own static busybox and store it; None where the machine has none."""
+    from node.host.busybox import build_busybox_rootfs
+    from node.host.errors import HostError
+
+    folder = layout.state_folder() / IMAGE
+    try:
+        build_busybox_rootfs(folder)
+    except HostError:
+        return None
+    try:
+        answer = agents(lab).put_stream(f"/v1/images/{IMAGE}", rootfs.read(folder), IMPORT_TIMEOUT_S)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    stored: dict[str, Any] = answer.json()
+    return stored
+
+
 def _refuse_second_lab() -> None:
     lab = record.load()
     if lab is not None and any(record.is_on(node) for node in lab.nodes):
@@ -272,6 +294,9 @@ def _build(plan: Plan, progress: Progress) -> Lab:
         lab = lab.with_node(_switch_on(node))
         record.store(lab)
     wait_until_met(lab, MEET_TIMEOUT_S + plan.nodes, progress)
+    if plan.image:
+        progress(f"importing the image {IMAGE}")
+        import_busybox(lab)
     return lab
 
 

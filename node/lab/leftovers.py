@@ -66,7 +66,7 @@ def stop_processes(roots: Iterable[int]) -> None:
     thaw(layout.CGROUP_ROOT)  # a frozen process dies only when it is thawed
     roots = set(roots)
     stopped: set[int] = set()
-    while found := _with_descendants(roots) - stopped:
+    while found := descendants_of(roots) - stopped:
         _signal_all(found, signal.SIGSTOP)
         stopped |= found
     _until_empty(lambda: {pid for pid in stopped if _is_alive(pid)}, KILL_TIMEOUT_S)
@@ -113,7 +113,7 @@ def _signal_all(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _with_descendants(roots: set[int]) -> set[int]:
+def descendants_of(roots: set[int]) -> set[int]:
     children: dict[int, list[int]] = {}
     for pid in _pids():
         children.setdefault(_parent(pid), []).append(pid)
@@ -162,6 +162,11 @@ def _cgroup_mounts() -> list[Path]:
         if after.split(" ")[0] in ("cgroup", "cgroup2"):
             mounts.append(Path(before.split(" ")[4]))
     return mounts
+
+
+def descendants(pid: int) -> set[int]:
+    """A process's children, their children and so on."""
+    return descendants_of({pid}) - {pid}
 
 
 def children(pid: int) -> list[int]:

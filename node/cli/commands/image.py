@@ -29,7 +29,7 @@ def image() -> None:
 @find.node_api_option
 def import_image(name: str, path: Path, as_json: bool, node_api: str | None) -> None:
     """Import a root file system: a directory, or a tar (plain, gz, bz2 or xz) as `docker export` writes it."""
-    from node.cli import rootfs
+    from node import rootfs
 
     chunks = rootfs.read(path)
     target = f"/v1/images/{quote(name, safe=':')}"

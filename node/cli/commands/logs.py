@@ -32,15 +32,22 @@ def logs(
     """Print what a job's tasks wrote: output first, then errors; with several tasks every line names its task."""
     agents = find.agents(node_api)
     tasks = [task] if task is not None else task_indices(agents, job_id)
-    names = ["stdout"] if only_stdout and not only_stderr else ["stderr"] if only_stderr else ["stdout", "stderr"]
+    names = _streams(follow, only_stdout, only_stderr)
     streams = [Stream(agents, job_id, index, name, prefixed=len(tasks) > 1) for index in tasks for name in names]
     if follow:
         _follow(streams)
     else:
         for stream in streams:
-            while stream.copy(wait_s=None):
+            while stream.copy(wait_s=None) and not stream.ended:
                 pass
             stream.finish()
+
+
+def _streams(follow: bool, only_stdout: bool, only_stderr: bool) -> list[str]:
+    if only_stdout != only_stderr:
+        return ["stdout" if only_stdout else "stderr"]
+    # Followed, the two are printed as they come; afterwards one is printed after the other.
+    return ["both"] if follow else ["stdout", "stderr"]
 
 
 def task_indices(agents: Agents, job_id: int) -> list[int]:
@@ -87,8 +94,7 @@ class Stream:
             wait_s=wait_s,
         )
         self.offset = int(answer.headers.get("x-next-offset", self.offset + len(answer.body)))
-        # What is already there is printed before an end is believed: a piece has a bound.
-        self.ended = answer.headers.get("x-ended") == "1" and not answer.body
+        self.ended = answer.headers.get("x-ended") == "1"
         self._print(answer.body)
         return bool(answer.body)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from node.cli.failures import Failure
+from node.errors import InvalidValue
 
 CHUNK_BYTES = 256 * 1024
 TAR_MAGIC_OFFSET = 257
@@ -26,31 +26,35 @@ _SKIPPED_TYPES = (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
 
 
 def read(path: Path) -> Iterator[bytes]:
-    """The plain tar of a directory or tar file, in chunks. Raises Failure at once where the path is neither."""
+    """The plain tar of a directory or tar file, in chunks. Raises InvalidValue at once where the path is neither."""
     try:
         if path.is_dir():
             os.listdir(path)
             return _directory(path)
         source = _opened(path)
     except OSError as error:
-        raise Failure(f"{path} cannot be read: {error.strerror or error}") from None
+        raise _bad(path, f"a readable directory or tar ({error.strerror or error})") from None
     return _file(source, path)
+
+
+def _bad(path: Path, expected: str) -> InvalidValue:
+    return InvalidValue("path", str(path), f"expected {expected}")
 
 
 def _opened(path: Path) -> BinaryIO:
     with path.open("rb") as file:
         start = file.read(6)
     if start.startswith(_ZSTD):
-        raise Failure(f"{path} is compressed with zstd; unpack it first: zstd -d {path}")
+        raise _bad(path, f"a tar that is plain, gz, bz2 or xz; unpack this one first: zstd -d {path}")
     openers: dict[bytes, Callable[[Path], object]] = {_GZIP: gzip.open, _BZIP2: bz2.open, _XZ: lzma.open}
     opener = next((each for magic, each in openers.items() if start.startswith(magic)), None)
     source = cast(BinaryIO, opener(path) if opener else path.open("rb"))
     try:
         if not _is_tar(source):
-            raise Failure(f"{path} is neither a directory nor a tar (plain, gz, bz2 or xz)")
+            raise _bad(path, "a directory or a tar (plain, gz, bz2 or xz)")
         source.seek(0)
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, ValueError) as error:
-        raise Failure(f"{path} is damaged: {error}") from None
+        raise _bad(path, f"an undamaged tar ({error})") from None
     return source
 
 
@@ -65,7 +69,7 @@ def _file(source: BinaryIO, path: Path) -> Iterator[bytes]:
             while chunk := source.read(CHUNK_BYTES):
                 yield chunk
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise Failure(f"{path} is damaged: {error}") from None
+        raise _bad(path, f"an undamaged tar ({error})") from None
 
 
 def _directory(path: Path) -> Iterator[bytes]:
@@ -88,7 +92,7 @@ def _directory(path: Path) -> Iterator[bytes]:
             yield chunk
     thread.join()
     if trouble:
-        raise Failure(f"{trouble[0].filename or path} cannot be read: {trouble[0].strerror}")
+        raise _bad(path, f"readable files only ({trouble[0].filename}: {trouble[0].strerror})")
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
