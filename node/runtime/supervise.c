@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 enum { STATUS_FD = 3, LOCK_FD = 4, CGROUPS_MAX = 16, DEPTH_MAX = 8, TEXT_MAX = 512 };
-enum { KILL_RETRY_MS = 2000, BUSY_RETRIES = 100, BUSY_WAIT_US = 5000 };
+enum { KILL_RETRY_MS = 2000, TELL_RETRY_MS = 10, BUSY_RETRIES = 100, BUSY_WAIT_US = 5000 };
 typedef long long int64;
 
 enum phase { STARTING, RUNNING, STOPPING, KILLING };
@@ -49,8 +49,8 @@ static struct {
     enum phase phase;
     pid_t child;
     int ended, status, timer, signals, ready, oom;
-    int64 deadline, limit_at, started_unix_ms;
-    int timed_out, lease_expired;
+    int64 deadline, limit_at, stop_at, started_unix_ms;
+    int told, timed_out, lease_expired;
     char error[TEXT_MAX];
     struct stream out, err;
 } self = {.timer = -1, .ready = -1, .oom = -1, .out = {.name = "stdout"}, .err = {.name = "stderr"}};
@@ -195,20 +195,22 @@ static int is_init(int pid) {                      /* of the container: LXC's ow
     return last && atoi(last) == 1;
 }
 
-static void signal_tree(const char *path, int number, int depth) {
+static int signal_tree(const char *path, int number, int depth) {     /* how many processes it reached */
     char file[2 * TEXT_MAX];
+    int reached = 0;
     snprintf(file, sizeof file, "%s/cgroup.procs", path);
     FILE *list = fopen(file, "re");
     for (int pid; list && fscanf(list, "%d", &pid) == 1;)
-        if (pid > 0 && (number == SIGKILL || !is_init(pid))) kill(pid, number);
+        if (pid > 0 && (number == SIGKILL || !is_init(pid))) reached += kill(pid, number) == 0;
     if (list) fclose(list);
     DIR *directory = depth < DEPTH_MAX ? opendir(path) : NULL;
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
         if (entry->d_type != DT_DIR || entry->d_name[0] == '.') continue;
         snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
-        signal_tree(file, number, depth + 1);
+        reached += signal_tree(file, number, depth + 1);
     }
     if (directory) closedir(directory);
+    return reached;
 }
 
 static void thaw(void) {
@@ -226,17 +228,18 @@ static void kill_descendants(void) {               /* of a bare process: orphans
         if (atoi(word) > 0) kill(atoi(word), SIGKILL);
 }
 
-static void signal_inside(int number) {
+static int signal_inside(int number) {
+    int killed = 0, reached = 0;
     if (number != SIGKILL) thaw();
-    if (!orders.lxc && self.child > 0 && !self.ended) kill(-self.child, number);
+    if (!orders.lxc && self.child > 0 && !self.ended) reached = kill(-self.child, number) == 0;
     if (!orders.lxc && number == SIGKILL) kill_descendants();
-    int killed = 0;
     for (int i = 0; number == SIGKILL && i < orders.cgroup_count; i++)
         killed |= write_text(orders.cgroups[i], "payload/cgroup.kill", "1");
     char payload[TEXT_MAX + 16];
     snprintf(payload, sizeof payload, "%s/payload", orders.cgroups[0]);
-    if (orders.cgroup_count && !killed) signal_tree(payload, number, 0);
+    if (orders.cgroup_count && !killed) reached += signal_tree(payload, number, 0);
     if (number == SIGKILL) thaw();                 /* what is killed while frozen (v1) dies when it thaws */
+    return reached;
 }
 
 /* ---- the life ---- */
@@ -254,15 +257,21 @@ static void kill_all(void) {
     set_deadline(now_ms(CLOCK_BOOTTIME) + KILL_RETRY_MS);
 }
 
+static void tell(void) {                           /* LXC's init may not have forked the command yet: then again soon */
+    if (!self.told) self.told = signal_inside(SIGTERM) > 0;
+    int64 soon = now_ms(CLOCK_BOOTTIME) + TELL_RETRY_MS;
+    set_deadline(self.told || soon > self.stop_at ? self.stop_at : soon);
+}
+
 static void begin_stop(int64 grace_ms) {
     int64 at = now_ms(CLOCK_BOOTTIME) + grace_ms;
     if (self.phase == KILLING || self.ended) return;
     if (self.phase == STARTING) fail("stopped before its command ran");
     if (self.phase == STARTING || grace_ms <= 0) { kill_all(); return; }
-    if (self.phase == STOPPING && self.deadline <= at) return;
-    if (self.phase == RUNNING) signal_inside(SIGTERM);
+    if (self.phase == STOPPING && self.stop_at <= at) return;
     self.phase = STOPPING;
-    set_deadline(at);
+    self.stop_at = at;
+    tell();
 }
 
 static int64 lease_deadline(void) { return read_number("", "lease", ""); }
@@ -277,6 +286,7 @@ static void on_deadline(void) {
     int64 now = now_ms(CLOCK_BOOTTIME), lease = lease_deadline();
     if (!self.deadline || now < self.deadline) return;
     if (self.phase == STARTING) fail("its set-up took longer than %lld ms", orders.start_timeout_ms);
+    if (self.phase == STOPPING && now < self.stop_at) { tell(); return; }
     if (self.phase != RUNNING) { kill_all(); return; }
     self.timed_out = self.limit_at && now >= self.limit_at;
     self.lease_expired = !self.timed_out && lease >= 0 && now >= lease;

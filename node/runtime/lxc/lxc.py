@@ -12,7 +12,6 @@ import os
 import re
 import resource
 import shutil
-import subprocess
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from node.host.cgroups import DEVICES, PIVOT, CgroupError, Cgroups, Limits
 from node.host.idmap import IdmappedMounts, MountError
+from node.host.network import remove_interface
 from node.runtime.directory import ContainerDirectory
 from node.runtime.lxc import config, seccomp
 from node.runtime.protocol import (
@@ -156,9 +156,7 @@ class LxcRuntime(SupervisedRuntime):
 
     def _clean(self, name: str) -> None:
         self._cgroups.remove(name)
-        host_end = config.interface_name(f"{self._cgroups.root}/{name}")
-        if Path(f"/sys/class/net/{host_end}").exists():
-            subprocess.run(["ip", "link", "delete", host_end], capture_output=True, check=False)
+        remove_interface(config.interface_name(f"{self._cgroups.root}/{name}"))
         (LXC_LOCKS / str(self._root).lstrip("/") / f".{name}").unlink(missing_ok=True)
 
     def _recover(self) -> list[Recovered]:

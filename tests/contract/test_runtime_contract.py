@@ -1,0 +1,379 @@
+"""One suite for every container runtime: what `node.runtime.protocol` promises, on each backend."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from node.runtime import (
+    ContainerSpec,
+    Exit,
+    Runtime,
+    SpecError,
+    StartError,
+    UnknownContainerError,
+    UnsupportedError,
+    lxc_obstacles,
+    supervisor,
+    unmet,
+)
+from node.runtime.fake import FakeHost, FakeRuntime
+from node.runtime.lxc.lxc import LxcRuntime
+from node.runtime.process import ProcessRuntime
+
+BUSYBOX = shutil.which("busybox")
+LXC_MISSING = [*lxc_obstacles(), *([] if BUSYBOX else ["no busybox"])]
+needs_lxc = pytest.mark.skipif(bool(LXC_MISSING), reason="; ".join(LXC_MISSING))
+BACKENDS = [
+    "fake",
+    "process",
+    "process-twin",
+    pytest.param("lxc", marks=[pytest.mark.lxc, pytest.mark.root, needs_lxc]),
+    pytest.param("lxc-twin", marks=[pytest.mark.lxc, pytest.mark.root, needs_lxc]),
+]
+
+
+@dataclass
+class Backend:
+    """A runtime, how to get the next agent's handle on the same containers, and commands in its language."""
+
+    kind: str
+    open: Callable[[], Runtime]
+    base: dict[str, Any]
+
+    def spec(self, name: str, argv: tuple[str, ...], **changes: Any) -> ContainerSpec:
+        return ContainerSpec(name=name, argv=argv, **{**self.base, **changes})
+
+    def _words(self, fake: tuple[str, ...], shell: str) -> tuple[str, ...]:
+        return fake if self.kind == "fake" else ("/bin/sh", "-c", shell)
+
+    def exits(self, code: int) -> tuple[str, ...]:
+        return self._words(("exit", str(code)), f"exit {code}")
+
+    def sleeps(self, seconds: float, code: int = 0) -> tuple[str, ...]:
+        return self._words(("sleep", str(seconds), str(code)), f"sleep {seconds}; exit {code}")
+
+    def stubborn(self) -> tuple[str, ...]:
+        return self._words(("stubborn",), "trap '' TERM; echo deaf; while :; do sleep 1; done")
+
+    def writes(self, text: str) -> tuple[str, ...]:
+        return self._words(("write", text), f"echo {text}")
+
+
+@pytest.fixture(scope="session")
+def image() -> Iterator[Path]:
+    """A root file system of busybox alone; below a directory that mapped users may pass."""
+    top = Path(tempfile.mkdtemp(prefix="fofoca-image."))
+    top.chmod(0o711)
+    for name in ("bin", "dev", "proc", "sys", "tmp", "etc"):
+        (top / name).mkdir()
+    if BUSYBOX:
+        shutil.copy(BUSYBOX, top / "bin/busybox")
+        for applet in ("sh", "sleep", "cat", "dd", "id", "yes", "head", "true"):
+            (top / "bin" / applet).symlink_to("busybox")
+    yield top
+    shutil.rmtree(top)
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[dict[str, tuple[str, ...]]]:
+    cache = Path(tempfile.mkdtemp(prefix="fofoca-bin."))
+    cache.chmod(0o711)
+    yield {
+        "compiled": supervisor.build(cache),
+        "twin": (sys.executable, "-I", "-S", str(supervisor.TWIN)),
+    }
+    shutil.rmtree(cache)
+
+
+@pytest.fixture(params=BACKENDS)
+async def backend(
+    request: pytest.FixtureRequest, image: Path, programs: dict[str, tuple[str, ...]]
+) -> AsyncIterator[Backend]:
+    kind, _, variant = request.param.partition("-")
+    program = programs[variant or "compiled"]
+    root = Path(tempfile.mkdtemp(prefix="fofoca-runtime."))
+    root.chmod(0o711)
+    host, cgroup_root = FakeHost(), f"fofoca-test-{os.getpid()}/{root.name[-8:]}"
+    match kind:
+        case "fake":
+            found = Backend(kind, lambda: FakeRuntime(host), {})
+        case "process":
+            found = Backend(kind, lambda: ProcessRuntime(root, program), {})
+        case _:
+            base = {"rootfs": image, "user_base": 300_000, "memory_bytes": 64 << 20, "cpu_milli": 100, "pids_max": 50}
+            found = Backend(kind, lambda: LxcRuntime(root, program, cgroup_root), base)
+    try:
+        yield found
+    finally:
+        with trio.CancelScope(shield=True):
+            await found.open().purge()
+        shutil.rmtree(root)
+
+
+async def started(runtime: Runtime, spec: ContainerSpec) -> None:
+    await runtime.prepare(spec)
+    await runtime.start(spec)
+
+
+async def deaf(runtime: Runtime, spec: ContainerSpec) -> None:
+    """Started, and no longer listening to SIGTERM."""
+    await started(runtime, spec)
+    with trio.fail_after(10):
+        while not runtime.read_log(spec.name, "stdout", 0, 10).data:
+            await trio.sleep(0.005)
+
+
+async def run(runtime: Runtime, spec: ContainerSpec) -> Exit:
+    await started(runtime, spec)
+    with trio.fail_after(20):
+        return await runtime.wait(spec.name)
+
+
+@pytest.mark.parametrize("code", [0, 1, 7, 255])
+async def test_the_exit_code_is_the_commands_own(backend: Backend, code: int) -> None:
+    ending = await run(backend.open(), backend.spec("1.1.1", backend.exits(code)))
+    assert (ending.exit_code, ending.signal, ending.error) == (code, None, None)
+    assert ending.started_unix_s is not None
+    assert ending.started_unix_s <= ending.ended_unix_s
+
+
+async def test_a_command_that_does_not_exist_is_told_by_its_name(backend: Backend) -> None:
+    runtime = backend.open()
+    spec = backend.spec("1.1.1", ("missing",))
+    await runtime.prepare(spec)
+    try:
+        await runtime.start(spec)
+        reason = (await runtime.wait(spec.name)).error
+    except StartError as error:
+        reason = error.reason
+    assert reason is not None
+    assert "missing" in reason
+    assert (await runtime.wait(spec.name)).error is not None
+
+
+async def test_all_who_wait_get_the_same_exit(backend: Backend) -> None:
+    runtime = backend.open()
+    await started(runtime, backend.spec("1.1.1", backend.sleeps(0.2, 3)))
+    endings: list[Exit] = []
+
+    async def waiter() -> None:
+        endings.append(await runtime.wait("1.1.1"))
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(waiter)
+    assert len(set(endings)) == 1
+    assert endings[0].exit_code == 3
+
+
+async def test_stop_lets_a_command_end_by_itself(backend: Backend) -> None:
+    runtime = backend.open()
+    await started(runtime, backend.spec("1.1.1", backend.sleeps(60)))
+    with trio.fail_after(10):
+        await runtime.stop("1.1.1", grace_s=30)
+        ending = await runtime.wait("1.1.1")
+    assert (ending.exit_code, ending.signal, ending.timed_out) == (143, 15, False)
+
+
+async def test_stop_kills_what_does_not_listen_after_the_grace(backend: Backend) -> None:
+    runtime = backend.open()
+    await deaf(runtime, backend.spec("1.1.1", backend.stubborn()))
+    with trio.fail_after(20):
+        await runtime.stop("1.1.1", grace_s=0.3)
+        with trio.move_on_after(0.1) as too_early:
+            await runtime.wait("1.1.1")
+        ending = await runtime.wait("1.1.1")
+    assert too_early.cancelled_caught
+    assert (ending.exit_code, ending.signal) == (137, 9)
+
+
+async def test_kill_waits_for_nobody(backend: Backend) -> None:
+    runtime = backend.open()
+    await deaf(runtime, backend.spec("1.1.1", backend.stubborn()))
+    with trio.fail_after(10):
+        await runtime.kill("1.1.1")
+        assert (await runtime.wait("1.1.1")).exit_code == 137
+
+
+async def test_a_second_stop_may_shorten_the_grace(backend: Backend) -> None:
+    runtime = backend.open()
+    await deaf(runtime, backend.spec("1.1.1", backend.stubborn()))
+    with trio.fail_after(10):
+        await runtime.stop("1.1.1", grace_s=60)
+        await runtime.kill("1.1.1")
+        assert (await runtime.wait("1.1.1")).exit_code == 137
+
+
+async def test_stopping_what_has_ended_changes_nothing(backend: Backend) -> None:
+    runtime = backend.open()
+    ending = await run(runtime, backend.spec("1.1.1", backend.exits(4)))
+    await runtime.stop("1.1.1", 1)
+    await runtime.kill("1.1.1")
+    assert await runtime.wait("1.1.1") == ending
+
+
+async def test_the_time_limit_ends_it_and_says_so(backend: Backend) -> None:
+    runtime = backend.open()
+    ending = await run(runtime, backend.spec("1.1.1", backend.sleeps(60), time_limit_s=0.3))
+    assert ending.timed_out
+    assert ending.exit_code == 143
+
+
+async def test_after_the_time_limit_a_grace_then_death(backend: Backend) -> None:
+    spec = backend.spec("1.1.1", backend.stubborn(), time_limit_s=0.5, stop_grace_s=0.2)
+    ending = await run(backend.open(), spec)
+    assert ending.timed_out
+    assert ending.exit_code == 137
+
+
+async def test_a_lease_that_is_not_renewed_ends_it(backend: Backend) -> None:
+    runtime = backend.open()
+    await started(runtime, backend.spec("1.1.1", backend.sleeps(60)))
+    await runtime.set_lease("1.1.1", 0.3)
+    with trio.fail_after(10):
+        ending = await runtime.wait("1.1.1")
+    assert ending.lease_expired
+    assert not ending.timed_out
+
+
+async def test_a_renewed_lease_keeps_it_running(backend: Backend) -> None:
+    runtime = backend.open()
+    await started(runtime, backend.spec("1.1.1", backend.sleeps(1.0, 5)))
+    for _ in range(6):
+        await runtime.set_lease("1.1.1", 0.5)
+        await trio.sleep(0.1)
+    await runtime.set_lease("1.1.1", 60)
+    with trio.fail_after(10):
+        ending = await runtime.wait("1.1.1")
+    assert (ending.exit_code, ending.lease_expired) == (5, False)
+
+
+async def test_output_is_read_by_offset(backend: Backend) -> None:
+    runtime = backend.open()
+    await run(runtime, backend.spec("1.1.1", backend.writes("hello")))
+    chunk = runtime.read_log("1.1.1", "stdout", 0, 100)
+    assert (chunk.offset, chunk.data, chunk.size) == (0, b"hello\n", 6)
+    assert runtime.read_log("1.1.1", "stdout", 2, 2).data == b"ll"
+    assert runtime.read_log("1.1.1", "stdout", 6, 100).data == b""
+    assert runtime.read_log("1.1.1", "stderr", 0, 100).data == b""
+
+
+async def test_a_new_agent_takes_over_what_runs(backend: Backend) -> None:
+    former = backend.open()
+    spec = backend.spec("1.1.1", backend.sleeps(0.7, 9), labels=(("owner", "ana"),))
+    await started(former, spec)
+    runtime = backend.open()
+    (found,) = await runtime.recover()
+    assert (found.name, found.running, found.exit, found.spec) == ("1.1.1", True, None, spec)
+    assert "1.1.1" in runtime.usage()
+    with trio.fail_after(10):
+        assert (await runtime.wait("1.1.1")).exit_code == 9
+
+
+async def test_a_new_agent_learns_what_ended_while_nobody_watched(backend: Backend) -> None:
+    former = backend.open()
+    await run(former, backend.spec("1.1.1", backend.exits(6)))
+    (found,) = await backend.open().recover()
+    assert not found.running
+    assert found.exit is not None
+    assert found.exit.exit_code == 6
+
+
+async def test_what_was_never_started_is_told_as_ended_with_a_reason(backend: Backend) -> None:
+    await backend.open().prepare(backend.spec("1.1.1", backend.sleeps(60)))
+    runtime = backend.open()
+    (found,) = await runtime.recover()
+    assert not found.running
+    assert found.exit is not None
+    assert found.exit.exit_code is None
+    assert found.exit.error is not None
+    assert await runtime.wait("1.1.1") == found.exit
+
+
+async def test_removing_ends_it_and_forgets_it(backend: Backend) -> None:
+    runtime = backend.open()
+    await deaf(runtime, backend.spec("1.1.1", backend.stubborn()))
+    with trio.fail_after(10):
+        await runtime.remove("1.1.1")
+    await runtime.remove("1.1.1")
+    await runtime.remove("never.was")
+    assert "1.1.1" not in runtime.usage()
+    assert await backend.open().recover() == []
+    with pytest.raises(UnknownContainerError):
+        await runtime.wait("1.1.1")
+    with pytest.raises(UnknownContainerError):
+        await runtime.stop("1.1.1", 1)
+    with pytest.raises(UnknownContainerError):
+        runtime.read_log("1.1.1", "stdout", 0, 1)
+
+
+async def test_a_name_in_use_is_refused_and_its_holder_unharmed(backend: Backend) -> None:
+    runtime = backend.open()
+    await started(runtime, backend.spec("1.1.1", backend.sleeps(0.3, 2)))
+    with pytest.raises(SpecError, match="name"):
+        await runtime.prepare(backend.spec("1.1.1", backend.exits(0)))
+    with trio.fail_after(10):
+        assert (await runtime.wait("1.1.1")).exit_code == 2
+
+
+async def test_usage_names_the_running_alone(backend: Backend) -> None:
+    runtime = backend.open()
+    await started(runtime, backend.spec("1.1.1", backend.sleeps(60)))
+    await run(runtime, backend.spec("1.1.2", backend.exits(0)))
+    await runtime.prepare(backend.spec("1.1.3", backend.exits(0)))
+    usage = runtime.usage()
+    assert set(usage) == {"1.1.1"}
+    assert usage["1.1.1"].pids >= 1
+
+
+async def test_many_run_at_once(backend: Backend) -> None:
+    runtime = backend.open()
+    endings: dict[str, int | None] = {}
+
+    async def one(number: int) -> None:
+        name = f"1.{number}.1"
+        ending = await run(runtime, backend.spec(name, backend.exits(number)))
+        endings[name] = ending.exit_code
+        await runtime.remove(name)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(12):
+            nursery.start_soon(one, number)
+    assert endings == {f"1.{number}.1": number for number in range(12)}
+
+
+async def test_what_a_runtime_cannot_do_it_refuses_by_name(backend: Backend) -> None:
+    runtime = backend.open()
+    spec = backend.spec("1.1.1", backend.exits(0), memory_bytes=1 << 20, hostname="here", user_base=300_000)
+    missing = unmet(spec, runtime.features)
+    if not missing:
+        return
+    with pytest.raises(UnsupportedError) as caught:
+        await runtime.prepare(spec)
+    assert caught.value.features == missing
+    assert all(feature in str(caught.value) for feature in missing)
+    assert await runtime.recover() == []
+
+
+async def test_waiting_for_what_was_not_started_is_an_error_and_no_hang(backend: Backend) -> None:
+    runtime = backend.open()
+    await runtime.prepare(backend.spec("1.1.1", backend.exits(0)))
+    with pytest.raises(UnknownContainerError), trio.fail_after(5):
+        await runtime.wait("1.1.1")
+
+
+def test_a_time_limit_is_a_number() -> None:
+    with pytest.raises(SpecError, match="time_limit_s"):
+        ContainerSpec(name="a", argv=("x",), time_limit_s=math.nan)
