@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.ledger.protocol import Change, Ledger
+from node.ledger.protocol import Ledger
 from scheduler import Scheduler
-from scheduler.events import Action, Event, Outcome, Timer
+from scheduler.events import Action, Change, Event, Outcome, Timer
 
 OUTCOMES_PER_COMMIT_MAX = 256
 

@@ -2,8 +2,6 @@
 
 from node.ledger.memory import MemoryLedger
 from node.ledger.protocol import (
-    Change,
-    Delete,
     InvalidChange,
     Ledger,
     LedgerClosed,
@@ -12,13 +10,10 @@ from node.ledger.protocol import (
     LedgerFull,
     LedgerLocked,
     LedgerOverloaded,
-    Put,
 )
 from node.ledger.sqlite import SqliteLedger
 
 __all__ = [
-    "Change",
-    "Delete",
     "InvalidChange",
     "Ledger",
     "LedgerClosed",
@@ -28,6 +23,5 @@ __all__ = [
     "LedgerLocked",
     "LedgerOverloaded",
     "MemoryLedger",
-    "Put",
     "SqliteLedger",
 ]

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from node.ledger.protocol import Change, LedgerClosed, LedgerError, LedgerOverloaded, check_changes
+from node.ledger.protocol import LedgerClosed, LedgerError, LedgerOverloaded, check_changes
+from scheduler.events import Change
 
 QUEUE_COMMITS_MAX = 65_536
 QUEUE_BYTES_MAX = 256 * 2**20

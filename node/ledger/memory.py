@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import trio
 
 from node.ledger.group_commit import GroupCommit
-from node.ledger.protocol import Change, Content, Key, LedgerClosed, LedgerError, Put
+from node.ledger.protocol import Content, LedgerClosed, LedgerError
+from scheduler.events import Change, Put
 
 
 class MemoryLedger:
@@ -63,5 +64,5 @@ class MemoryLedger:
         else:
             self._tables.get(change.table, {}).pop(change.key, None)
 
-    def _copy(self) -> dict[str, dict[Key, bytes]]:
+    def _copy(self) -> dict[str, dict[str, bytes]]:
         return {name: dict(table) for name, table in self._tables.items() if table}

@@ -1,6 +1,7 @@
 """What a ledger promises: tables of bytes that survive kill -9 and power loss once a commit has returned.
 
-A ledger knows nothing of jobs: the machines own keys and encodings, it owns atomicity, order and durability.
+A ledger knows nothing of jobs: the machines own keys and encodings (a change is a Put or a Delete of
+`scheduler.events`), it owns atomicity, order and durability.
 The whole content is read once at start and lives in the machines' memory afterwards, so there is no query:
 the ledger is a write-ahead record of state, not a database to ask.
 """
@@ -8,17 +9,15 @@ the ledger is a write-ahead record of state, not a database to ask.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from node.errors import NodeError
+from scheduler.events import Change, Delete, Put
 
-Key: TypeAlias = int | str
-Content: TypeAlias = Mapping[str, Mapping[Key, bytes]]
+Content: TypeAlias = Mapping[str, Mapping[str, bytes]]
 
 TABLE_NAME_BYTES_MAX = 64
 KEY_BYTES_MAX = 512
-KEY_INT_MAX = 2**63 - 1
 VALUE_BYTES_MAX = 16 * 2**20
 CHANGES_PER_COMMIT_MAX = 100_000
 
@@ -56,26 +55,6 @@ class InvalidChange(LedgerError):
     """Our bug: a change that no backend takes. Nothing was written and the ledger stays usable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Set a key's value, whether it existed or not."""
-
-    table: str
-    key: Key
-    value: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Remove a key; removing one that does not exist is no error."""
-
-    table: str
-    key: Key
-
-
-Change: TypeAlias = Put | Delete
-
-
 class Ledger(Protocol):
     """One node's durable record. Used by one agent, from one trio loop."""
 
@@ -105,7 +84,9 @@ def check_changes(changes: Sequence[Change]) -> int:
 
 
 def _check_change(change: Change) -> int:
-    size = _check_table(change.table) + _check_key(change.table, change.key)
+    if not isinstance(change, Put | Delete):
+        raise InvalidChange(f"{change!r}: a change is a Put or a Delete of scheduler.events")
+    size = _check_table(change.table) + _check_key(change)
     if isinstance(change, Delete):
         return size
     if not isinstance(change.value, bytes):
@@ -123,17 +104,14 @@ def _check_table(table: str) -> int:
     return len(table)
 
 
-def _check_key(table: str, key: Key) -> int:
-    if isinstance(key, bool) or not isinstance(key, int | str):
-        raise InvalidChange(f"{table}[{key!r}]: a key is int or str, not {type(key).__name__}")
-    if isinstance(key, int):
-        if abs(key) > KEY_INT_MAX:
-            raise InvalidChange(f"{table}[{key}]: an int key lies within +-{KEY_INT_MAX}")
-        return 8
+def _check_key(change: Change) -> int:
+    key = change.key
+    if not isinstance(key, str):
+        raise InvalidChange(f"{change.table}[{key!r}]: a key is str, not {type(key).__name__}")
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
-        raise InvalidChange(f"{table}[{key!r}]: a str key is valid Unicode") from None
+        raise InvalidChange(f"{change.table}[{key!r}]: a key is valid Unicode") from None
     if size > KEY_BYTES_MAX or "\0" in key:
-        raise InvalidChange(f"{table}[{key!r}]: a str key has at most {KEY_BYTES_MAX} bytes and no NUL")
+        raise InvalidChange(f"{change.table}[{key!r}]: a key has at most {KEY_BYTES_MAX} bytes and no NUL")
     return size

@@ -19,24 +19,21 @@ import trio
 
 from node.ledger.group_commit import GroupCommit
 from node.ledger.protocol import (
-    Change,
     Content,
-    Key,
     LedgerCorrupt,
     LedgerError,
     LedgerFull,
     LedgerLocked,
-    Put,
 )
+from scheduler.events import Change, Put
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x464F464C  # "FOFL": tells `file`, and us, that the file is a Fofoca ledger
 WAL_BYTES_KEPT_MAX = 16 * 2**20
 BUSY_TIMEOUT_S = 5.0  # how long a reader's checkpoint or backup may hold us up
 
-# key has no type and so no affinity: 1 and "1" stay two keys.
 _CREATE = """
-CREATE TABLE record (name TEXT NOT NULL, key NOT NULL, value BLOB NOT NULL, UNIQUE (name, key))
+CREATE TABLE record (name TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, UNIQUE (name, key))
 """
 _PUT = "INSERT INTO record VALUES (?, ?, ?) ON CONFLICT (name, key) DO UPDATE SET value = excluded.value"
 _DELETE = "DELETE FROM record WHERE name = ? AND key = ?"
@@ -163,7 +160,7 @@ _RESTORE = "move the file away and restore a backup, or start empty and lose thi
 
 
 def _read_all(connection: sqlite3.Connection) -> Content:
-    tables: dict[str, dict[Key, bytes]] = {}
+    tables: dict[str, dict[str, bytes]] = {}
     for name, key, value in connection.execute("SELECT name, key, value FROM record ORDER BY name, key"):
         tables.setdefault(name, {})[key] = value
     return tables

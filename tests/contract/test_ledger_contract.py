@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from node.ledger import Delete, InvalidChange, Ledger, LedgerClosed, MemoryLedger, Put, SqliteLedger
+from node.ledger import InvalidChange, Ledger, LedgerClosed, MemoryLedger, SqliteLedger
+from scheduler.events import Delete, Put
 
 
 class Store:
@@ -51,27 +52,30 @@ async def test_a_new_ledger_is_empty(store: Store) -> None:
 
 async def test_what_was_committed_is_there_after_reopening(store: Store) -> None:
     ledger = await store.open()
-    await ledger.commit([Put("job", 1001, b"a"), Put("job", 2001, b""), Put("node", "self", b"\x00\xff")])
-    expected = {"job": {1001: b"a", 2001: b""}, "node": {"self": b"\x00\xff"}}
+    await ledger.commit([Put("job", "1001", b"a"), Put("job", "2001", b""), Put("node", "self", b"\x00\xff")])
+    expected = {"job": {"1001": b"a", "2001": b""}, "node": {"self": b"\x00\xff"}}
     assert await ledger.load() == expected
     assert await (await store.reopen()).load() == expected
 
 
-async def test_an_integer_and_its_text_are_different_keys(store: Store) -> None:
+async def test_keys_that_look_alike_stay_apart(store: Store) -> None:
     ledger = await store.open()
-    await ledger.commit([Put("t", 1, b"int"), Put("t", "1", b"str"), Put("t", -(2**63) + 1, b"low")])
-    assert (await (await store.reopen()).load())["t"] == {1: b"int", "1": b"str", -(2**63) + 1: b"low"}
+    keys = ["1", "01", "1.0", "1e0", " 1", "é", "e\u0301", "", "K" * 512, "k" * 512]
+    await ledger.commit([Put("t", key, key.encode()) for key in keys])
+    assert (await (await store.reopen()).load())["t"] == {key: key.encode() for key in keys}
 
 
 async def test_later_changes_of_one_commit_win(store: Store) -> None:
     ledger = await store.open()
-    await ledger.commit([Put("t", 1, b"x"), Delete("t", 1), Put("t", 1, b"y"), Put("t", 2, b"z"), Delete("t", 2)])
-    assert await ledger.load() == {"t": {1: b"y"}}
+    await ledger.commit(
+        [Put("t", "1", b"x"), Delete("t", "1"), Put("t", "1", b"y"), Put("t", "2", b"z"), Delete("t", "2")]
+    )
+    assert await ledger.load() == {"t": {"1": b"y"}}
 
 
 async def test_deleting_what_is_not_there_changes_nothing(store: Store) -> None:
     ledger = await store.open()
-    await ledger.commit([Delete("t", 1), Delete("other", "x")])
+    await ledger.commit([Delete("t", "1"), Delete("other", "x")])
     assert await ledger.load() == {}
 
 
@@ -84,7 +88,7 @@ async def test_concurrent_commits_take_effect_in_the_order_of_the_calls(store: S
 
     async def commit(value: int) -> None:
         started.append(value)
-        await ledger.commit([Put("t", "last", b"%d" % value), Put("seen", value, b"")])
+        await ledger.commit([Put("t", "last", b"%d" % value), Put("seen", str(value), b"")])
 
     started: list[int] = []
     async with trio.open_nursery() as nursery:
@@ -99,36 +103,36 @@ async def test_a_cancelled_caller_leaves_the_others_and_its_own_commit_untouched
     ledger = await store.open()
     with trio.CancelScope() as scope:
         scope.cancel()
-        await ledger.commit([Put("t", 1, b"cancelled")])
+        await ledger.commit([Put("t", "1", b"cancelled")])
     assert scope.cancelled_caught
-    await ledger.commit([Put("t", 2, b"next")])
-    assert (await ledger.load())["t"] == {1: b"cancelled", 2: b"next"}
+    await ledger.commit([Put("t", "2", b"next")])
+    assert (await ledger.load())["t"] == {"1": b"cancelled", "2": b"next"}
 
 
 @pytest.mark.parametrize(
     "change",
     [
         Put("no such; table", 1, b""),
-        Put("", 1, b""),
+        Put("", "1", b""),
         Put("t" * 65, 1, b""),
-        Put("t", 2**63, b""),
         Put("t", True, b""),
         Put("t", "k" * 513, b""),
         Put("t", "nul\0", b""),
         Put("t", "\udc80", b""),
-        Put("t", 1, "text"),  # type: ignore[arg-type]
-        Put("t", 1.5, b""),  # type: ignore[arg-type]
+        Put("t", "1", "text"),  # type: ignore[arg-type]
+        Put("t", b"1", b""),  # type: ignore[arg-type]
+        ("t", "key", b"a tuple"),
     ],
     ids=repr,
 )
 async def test_a_change_no_backend_takes_is_refused_whole_and_the_ledger_stays_usable(
-    store: Store, change: Put
+    store: Store, change: object
 ) -> None:
     ledger = await store.open()
     with pytest.raises(InvalidChange):
-        await ledger.commit([Put("t", 7, b"good"), change])
+        await ledger.commit([Put("t", "7", b"good"), change])  # type: ignore[list-item]
     assert await ledger.load() == {}
-    await ledger.commit([Put("t", 8, b"good")])
+    await ledger.commit([Put("t", "8", b"good")])
 
 
 async def test_a_closed_ledger_refuses_and_closing_twice_is_fine(store: Store) -> None:
@@ -136,14 +140,14 @@ async def test_a_closed_ledger_refuses_and_closing_twice_is_fine(store: Store) -
     await ledger.close()
     await ledger.close()
     with pytest.raises(LedgerClosed):
-        await ledger.commit([Put("t", 1, b"")])
+        await ledger.commit([Put("t", "1", b"")])
 
 
 async def test_closing_finishes_the_commits_that_wait(store: Store) -> None:
     ledger = await store.open()
     async with trio.open_nursery() as nursery:
         for key in range(50):
-            nursery.start_soon(ledger.commit, [Put("t", key, b"x")])
+            nursery.start_soon(ledger.commit, [Put("t", str(key), b"x")])
         await trio.lowlevel.checkpoint()
         nursery.start_soon(ledger.close)
     assert len((await (await store.reopen()).load())["t"]) == 50
@@ -153,12 +157,12 @@ async def test_closing_finishes_the_commits_that_wait(store: Store) -> None:
 async def test_random_commits_match_a_plain_dictionary(store: Store, seed: int) -> None:
     rng = random.Random(seed)
     print("seed", seed)
-    model: dict[str, dict[int | str, bytes]] = {}
+    model: dict[str, dict[str, bytes]] = {}
     ledger = await store.open()
     for _ in range(60):
         changes: list[Put | Delete] = []
         for _ in range(rng.randrange(6)):
-            table, key = rng.choice("ab"), rng.choice([rng.randrange(5), str(rng.randrange(5))])
+            table, key = rng.choice("ab"), str(rng.randrange(5))
             if rng.random() < 0.6:
                 value = rng.randbytes(rng.randrange(2000))
                 changes.append(Put(table, key, value))

@@ -6,7 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from node.ledger import LedgerClosed, LedgerFull, LedgerOverloaded, MemoryLedger, Put, group_commit
+from node.ledger import LedgerClosed, LedgerFull, LedgerOverloaded, MemoryLedger, group_commit
+from scheduler.events import Put
 
 
 async def test_a_crash_loses_exactly_what_was_not_acknowledged(autojump_clock: trio.testing.MockClock) -> None:
@@ -35,7 +36,7 @@ async def test_a_failed_write_fails_all_that_wait_and_all_that_come(autojump_clo
 
     async def commit(key: int) -> None:
         with pytest.raises(LedgerFull):
-            await ledger.commit([Put("t", key, b"")])
+            await ledger.commit([Put("t", str(key), b"")])
         refused.append(key)
 
     async with trio.open_nursery() as nursery:
@@ -56,8 +57,8 @@ async def test_the_queue_is_bounded_and_says_so(
     ledger = MemoryLedger(commit_delay_s=1.0)
     async with trio.open_nursery() as nursery:
         for key in range(2):
-            nursery.start_soon(ledger.commit, [Put("t", key, b"")])
+            nursery.start_soon(ledger.commit, [Put("t", str(key), b"")])
         await trio.sleep(0.5)
         with pytest.raises(LedgerOverloaded, match="2 commits"):
-            await ledger.commit([Put("t", 9, b"")])
-    assert sorted((await ledger.load())["t"]) == [0, 1]
+            await ledger.commit([Put("t", "9", b"")])
+    assert sorted((await ledger.load())["t"]) == ["0", "1"]

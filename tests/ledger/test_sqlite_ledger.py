@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 import trio
 
-from node.ledger import LedgerClosed, LedgerCorrupt, LedgerError, LedgerFull, LedgerLocked, Put, SqliteLedger
+from node.ledger import LedgerClosed, LedgerCorrupt, LedgerError, LedgerFull, LedgerLocked, SqliteLedger
+from scheduler.events import Put
 
 WRITER = """
 import sys, trio
 from pathlib import Path
-from node.ledger import Put, SqliteLedger
+from node.ledger import SqliteLedger
+from scheduler.events import Put
 
 async def caller(ledger, worker):
     for number in range(100_000):
-        await ledger.commit([Put("done", worker * 1_000_000 + number, b"x" * 200), Put("last", worker, b"%d" % number)])
+        await ledger.commit([Put("done", f"{worker} {number}", b"x" * 200), Put("last", str(worker), b"%d" % number)])
         sys.stdout.write(f"{worker} {number}\\n")
         sys.stdout.flush()
 
@@ -53,10 +55,9 @@ async def test_kill_9_loses_nothing_acknowledged_and_tears_no_commit(tmp_path: P
     lines = [line.split() for line in acknowledged if line.endswith(b"\n")]
     assert lines
     for worker, number in lines:
-        assert int(worker) * 1_000_000 + int(number) in content["done"]
+        assert f"{int(worker)} {int(number)}" in content["done"]
     for worker_key, last in content["last"].items():
-        assert isinstance(worker_key, int)
-        assert worker_key * 1_000_000 + int(last) in content["done"], "half a commit is there"
+        assert f"{worker_key} {int(last)}" in content["done"], "half a commit is there"
 
 
 async def test_two_agents_never_share_a_ledger(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ async def test_a_failed_opening_releases_the_lock(tmp_path: Path) -> None:
 async def test_damage_inside_the_file_is_found_at_opening(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     ledger = await SqliteLedger.open(path)
-    await ledger.commit([Put("t", key, b"v" * 1000) for key in range(200)])
+    await ledger.commit([Put("t", str(key), b"v" * 1000) for key in range(200)])
     await ledger.close()
     content = bytearray(path.read_bytes())
     content[4096 * 8 : 4096 * 10] = b"\x55" * 8192
@@ -127,33 +128,33 @@ async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 async def test_a_full_disk_fails_the_commit_and_all_later_ones_and_keeps_the_earlier(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     ledger = await SqliteLedger.open(path)
-    await ledger.commit([Put("t", 1, b"kept")])
+    await ledger.commit([Put("t", "1", b"kept")])
     assert ledger._connection is not None
     ledger._connection.execute("PRAGMA max_page_count = 10")
     with pytest.raises(LedgerFull, match="no space left"):
-        await ledger.commit([Put("t", 2, b"x" * 100_000)])
+        await ledger.commit([Put("t", "2", b"x" * 100_000)])
     with pytest.raises(LedgerClosed, match="no space left"):
-        await ledger.commit([Put("t", 3, b"small")])
+        await ledger.commit([Put("t", "3", b"small")])
     await ledger.close()
     ledger = await SqliteLedger.open(path)
-    assert await ledger.load() == {"t": {1: b"kept"}}
+    assert await ledger.load() == {"t": {"1": b"kept"}}
     await ledger.close()
 
 
 async def test_a_reader_may_look_while_the_agent_writes(tmp_path: Path) -> None:
     ledger = await SqliteLedger.open(tmp_path / "ledger.db")
-    await ledger.commit([Put("t", 1, b"a")])
+    await ledger.commit([Put("t", "1", b"a")])
     reader = sqlite3.connect(tmp_path / "ledger.db")
     reader.execute("BEGIN")
     assert reader.execute("SELECT value FROM record").fetchall() == [(b"a",)]
-    await ledger.commit([Put("t", 1, b"b")])
+    await ledger.commit([Put("t", "1", b"b")])
     reader.close()
     await ledger.close()
 
 
 async def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     ledger = await SqliteLedger.open(tmp_path / "ledger.db")
-    await ledger.commit([Put("t", 1, b"secret")])
+    await ledger.commit([Put("t", "1", b"secret")])
     modes = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.iterdir()}
     assert set(modes.values()) == {0}, modes
     await ledger.close()
@@ -166,6 +167,6 @@ async def test_many_callers_share_few_writes(tmp_path: Path) -> None:
     ledger._connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
     async with trio.open_nursery() as nursery:
         for key in range(500):
-            nursery.start_soon(ledger.commit, [Put("t", key, b"x")])
+            nursery.start_soon(ledger.commit, [Put("t", str(key), b"x")])
     assert len(commits) < 20
     await ledger.close()
