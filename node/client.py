@@ -270,7 +270,7 @@ def _new_client(
     import httpx
 
     limits = httpx.Limits(
-        max_connections=connections_max, max_keepalive_connections=connections_max, keepalive_expiry=4
+        max_connections=connections_max, max_keepalive_connections=connections_max, keepalive_expiry=10
     )
     # trust_env=False: a proxy for the web must never see what goes to a node.
     transport = httpx.AsyncHTTPTransport(uds=unix_path, limits=limits, trust_env=False, verify=False)

@@ -1,7 +1,6 @@
-"""What is shown of nodes, jobs, logs and images: the API's JSON is exactly these structs.
+"""What is shown of nodes, jobs and images: the API's JSON is exactly these structs.
 
-The floors below the API fill them in, and other nodes read them back. Numbers keep their units; whatever is unknown
-is null.
+Numbers keep their units; what is unknown is null. Fields are only ever added, so that older clients go on working.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Ratios(msgspec.Struct, frozen=True):
     memory: float
 
 
-class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+class NodeDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A node as this one knows it. `state`: alive, suspect, down, failed or left."""
 
     name: str
@@ -44,7 +43,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     accepting: bool
 
 
-class TaskView(msgspec.Struct, frozen=True, kw_only=True):
+class TaskDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A task; `attempt` 0 and an empty `node` mean that nothing was tried yet."""
 
     index: int
@@ -55,8 +54,8 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job with its tasks, as its home knows it."""
+class JobDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as its home knows it: how many tasks are in each state, and the tasks asked for (10,000 at most)."""
 
     id: int
     name: str
@@ -64,10 +63,11 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     owner: str
     submitted_unix_s: float
-    tasks: list[TaskView]
+    counts: dict[str, int]
+    tasks: list[TaskDocument]
 
 
-class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
+class JobSummaryDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A job with its tasks counted by state."""
 
     id: int
@@ -79,32 +79,31 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     tasks: dict[str, int]
 
 
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a job waits (by dimension and count of nodes), or why its tasks are where they are."""
+class ExplanationDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job waits, or where its tasks are and why there.
+
+    `reasons` have a `kind`: short (of a dimension, on so many nodes), constraint, not-accepting, unreachable.
+    `position` is the place in the leader's line, 1 being next; null when the job is not in line.
+    """
 
     id: int
     state: str
     summary: str
-    reasons: list[dict[str, Any]] = []
-    position: int | None = None
-    waiting: int | None = None
-    leader: str | None = None
-    tasks: list[dict[str, Any]] = []
+    reasons: list[dict[str, Any]]
+    pending_tasks: int
+    nodes: int
+    fitting: int
+    position: int | None
+    waiting: int
+    leader: str
+    tasks: list[dict[str, Any]]
 
 
-class LogChunk(msgspec.Struct, frozen=True, array_like=True):
-    """A piece of a task's output; `ended`: nothing will follow `next_offset`."""
-
-    data: bytes
-    next_offset: int
-    ended: bool
-
-
-class ImageView(msgspec.Struct, frozen=True, kw_only=True):
+class ImageDocument(msgspec.Struct, frozen=True, kw_only=True):
     """An image and the nodes that have it."""
 
     name: str
     tag: str
     digest: str
     size_bytes: int
-    nodes: list[str] = []
+    nodes: list[str] = msgspec.field(default_factory=list)

@@ -1,0 +1,42 @@
+"""The routes of a node's HTTP API, as one ASGI application, and the calls it answers for other nodes."""
+
+from __future__ import annotations
+
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
+
+from node.api import forward, images, jobs, nodes, problems, rpc, task_logs
+from node.api.exchange import Handler, Resource
+from node.api.services import Services
+
+RPC_PATH = "/internal/v1/rpc"
+
+ROUTES: dict[str, dict[str, Handler]] = {
+    "/v1/jobs": {"GET": jobs.list_jobs, "POST": jobs.submit},
+    "/v1/jobs/{id}": {"GET": jobs.show, "DELETE": jobs.cancel},
+    "/v1/jobs/{id}/logs": {"GET": task_logs.show},
+    "/v1/jobs/{id}/explain": {"GET": jobs.explain},
+    "/v1/nodes": {"GET": nodes.list_nodes},
+    "/v1/members": {"GET": nodes.members},
+    "/v1/node/accepting": {"POST": nodes.accepting},
+    "/v1/images": {"GET": images.list_images},
+    "/v1/images/{reference}": {"PUT": images.put, "DELETE": images.remove},
+    "/v1/images/{reference}/export": {"GET": images.export},
+    "/v1/version": {"GET": nodes.version},
+}
+
+
+def build(services: Services) -> ASGIApp:
+    """Return the application, and register its calls (`http`, `log.read`) with the peers."""
+    routes = [Route(RPC_PATH, rpc.RpcDoor(services))]
+    routes += [Route(path, Resource(services, handlers)) for path, handlers in ROUTES.items()]
+    app = Router(routes, redirect_slashes=False, default=_nothing_here)
+    services.peers.register(forward.METHOD, forward.receiver(app))
+    services.peers.register(task_logs.METHOD, task_logs.receiver(services.logs))
+    return app
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    answer = WebSocketClose() if scope["type"] == "websocket" else problems.not_found(scope["path"])
+    await answer(scope, receive, send)

@@ -1,0 +1,84 @@
+"""Images: list those of the cluster, store, remove, export. Bytes are streamed to and from the receiving node's store.
+
+An image's name serves everybody, so only administrators give and take names.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.responses import Response, StreamingResponse
+
+from node.api import render
+from node.api.documents import ImageDocument
+from node.api.exchange import Exchange, json_response
+from node.api.forward import to_all
+from node.api.jobs import MISSING_HEADER, REACHABLE_STATES
+from node.api.schemas import check_image
+from node.errors import NotFound, PeerUnreachable
+
+_decode_images = msgspec.json.Decoder(list[ImageDocument]).decode
+
+
+async def list_images(exchange: Exchange) -> Response:
+    """GET /v1/images: every image with the nodes that have it."""
+    own = list(exchange.services.images.list())
+    if exchange.forwarded:
+        return json_response(own)
+    answers, missing = await to_all(exchange, _others(exchange))
+    for answer in answers.values():
+        own += _decode_images(answer.body)
+    response = json_response(_merged(own))
+    if missing:
+        response.headers[MISSING_HEADER] = ",".join(missing)
+    return response
+
+
+async def put(exchange: Exchange) -> Response:
+    """PUT /v1/images/NAME[:TAG]: the body is the root file system as a tar, streamed into this node's store."""
+    exchange.require_admin("store images")
+    name, tag = check_image(exchange.path("reference"))
+    tar = exchange.stream(exchange.services.bounds.image_bytes_max)
+    return json_response(await exchange.services.images.put(name, tag, tar), 201)
+
+
+async def remove(exchange: Exchange) -> Response:
+    """DELETE /v1/images/NAME[:TAG]: from every node that has it; a node that can't be asked is an error."""
+    exchange.require_admin("remove images")
+    name, tag = check_image(exchange.path("reference"))
+    removed = False
+    try:
+        await exchange.services.images.remove(name, tag)
+        removed = True
+    except NotFound:
+        if exchange.forwarded:
+            raise
+    if not exchange.forwarded:
+        answers, missing = await to_all(exchange, _others(exchange), accept=(200, 404))
+        removed = removed or any(answer.status == 200 for answer in answers.values())
+        if missing:
+            raise PeerUnreachable(missing[0], f"it may still have the image {name}:{tag}; try again when it answers")
+    if not removed:
+        raise NotFound(f"no image {name}:{tag}")
+    return json_response({"name": name, "tag": tag})
+
+
+async def export(exchange: Exchange) -> Response:
+    """GET /v1/images/NAME[:TAG]/export: the root file system as a tar."""
+    name, tag = check_image(exchange.path("reference"))
+    chunks = await exchange.services.images.export(name, tag)
+    return StreamingResponse(chunks, media_type="application/x-tar")
+
+
+def _others(exchange: Exchange) -> list[str]:
+    states = render.states(exchange.services)
+    return [name for name, state in states.items() if state in REACHABLE_STATES and name != exchange.services.node]
+
+
+def _merged(images: list[ImageDocument]) -> list[ImageDocument]:
+    """Join what several nodes say of one image."""
+    found: dict[tuple[str, str, str], ImageDocument] = {}
+    for image in sorted(images, key=lambda each: (each.name, each.tag, each.digest)):
+        key = (image.name, image.tag, image.digest)
+        nodes = {*image.nodes, *(found[key].nodes if key in found else ())}
+        found[key] = msgspec.structs.replace(image, nodes=sorted(nodes))
+    return list(found.values())

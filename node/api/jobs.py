@@ -1,0 +1,132 @@
+"""Jobs: submit, list, show, cancel, explain. The receiving node is a new job's home; an old job's home is asked.
+
+A foreign user's job looks like one that does not exist: its number tells nobody anything.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import trio
+from starlette.responses import Response
+
+from node.api import render
+from node.api.documents import JobSummaryDocument
+from node.api.exchange import Exchange, json_response
+from node.api.forward import at_home, to_all
+from node.api.schemas import read_submission
+from node.errors import InvalidValue
+from node.tokens import check_user_name
+from scheduler.errors import InvalidSpec, UnknownJob
+from scheduler.model import MAX_TASKS_PER_JOB, JobSpec
+from scheduler.views import JobView
+
+MISSING_HEADER = "x-fofoca-missing"
+REACHABLE_STATES = ("alive", "suspect")
+TASKS_SHOWN_MAX = 10_000
+
+_decode_summaries = msgspec.json.Decoder(list[JobSummaryDocument]).decode
+
+
+async def submit(exchange: Exchange) -> Response:
+    """POST /v1/jobs: one job or a list of them; all of a list are taken, or none."""
+    work = read_submission(await exchange.body(exchange.services.bounds.body_bytes_max))
+    services, owner = exchange.services, exchange.principal.name
+    if isinstance(work, JobSpec):
+        job_id = await services.jobs.submit(owner, work)
+        return json_response({"id": job_id, "home": services.node}, 201)
+    return json_response({"ids": await _submit_all(exchange, work), "home": services.node}, 201)
+
+
+async def _submit_all(exchange: Exchange, specs: list[JobSpec]) -> list[int]:
+    """Submit at once, so that one sync of the ledger serves all; when one is refused, cancel those already taken."""
+    jobs, owner = exchange.services.jobs, exchange.principal.name
+    ids: dict[int, int] = {}
+    refusals: list[Exception] = []
+
+    async def submit_one(index: int, spec: JobSpec) -> None:
+        try:
+            ids[index] = await jobs.submit(owner, spec)
+        except (InvalidSpec, InvalidValue) as error:
+            refusals.append(InvalidValue(f"[{index}].{error.field}", error.value, error.expected))
+        except Exception as error:  # noqa: BLE001 (told to the caller below, once the others are settled)
+            refusals.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for index, spec in enumerate(specs):
+            nursery.start_soon(submit_one, index, spec)
+    if refusals:
+        for job_id in ids.values():
+            await jobs.cancel(job_id)
+        raise refusals[0]
+    return [ids[index] for index in range(len(specs))]
+
+
+async def list_jobs(exchange: Exchange) -> Response:
+    """GET /v1/jobs: of all homes that answer in time; the others are named in a header."""
+    owner = exchange.request.query_params.get("owner")
+    if owner is not None:
+        check_user_name(owner)
+    if not exchange.principal.admin:
+        if owner not in (None, exchange.principal.name):
+            return json_response([])
+        owner = exchange.principal.name
+    services = exchange.services
+    own = [render.summary(job) for job in services.jobs.jobs(owner)]
+    if exchange.forwarded:
+        return json_response(own)
+    others = {name: state for name, state in render.states(services).items() if name != services.node}
+    reachable = [name for name, state in others.items() if state in REACHABLE_STATES]
+    answers, missing = await to_all(exchange, reachable)
+    for answer in answers.values():
+        own += _decode_summaries(answer.body)
+    missing += [name for name, state in others.items() if state in ("down", "failed")]
+    response = json_response(sorted(own, key=lambda job: (job.submitted_unix_s, job.id)))
+    if missing:
+        response.headers[MISSING_HEADER] = ",".join(sorted(missing))
+    return response
+
+
+async def show(exchange: Exchange) -> Response:
+    """GET /v1/jobs/ID: a job with its tasks; with wait_s, once it is final or the time is over."""
+    wait_s = exchange.wait_s()
+    first = exchange.integer("first", 0, 0, MAX_TASKS_PER_JOB)
+    count = exchange.integer("count", TASKS_SHOWN_MAX, 0, TASKS_SHOWN_MAX)
+
+    async def answer(job_id: int) -> Response:
+        jobs = exchange.services.jobs
+        require_visible(exchange, job_id)
+        if wait_s:
+            with exchange.services.long_polls:
+                await jobs.wait(job_id, wait_s)
+        return json_response(render.job(jobs.job(job_id, first, count)))
+
+    return await at_home(exchange, answer, wait_s)
+
+
+async def cancel(exchange: Exchange) -> Response:
+    """DELETE /v1/jobs/ID: end what runs and what waits of a job."""
+
+    async def answer(job_id: int) -> Response:
+        require_visible(exchange, job_id)
+        await exchange.services.jobs.cancel(job_id)
+        return json_response({"id": job_id, "state": exchange.services.jobs.job(job_id, 0, 0).state}, 202)
+
+    return await at_home(exchange, answer)
+
+
+async def explain(exchange: Exchange) -> Response:
+    """GET /v1/jobs/ID/explain: why it waits, or where it runs and why there."""
+
+    async def answer(job_id: int) -> Response:
+        require_visible(exchange, job_id)
+        return json_response(render.explanation(exchange.services.jobs.explain(job_id)))
+
+    return await at_home(exchange, answer)
+
+
+def require_visible(exchange: Exchange, job_id: int) -> JobView:
+    """Return the job, without its tasks; UnknownJob unless it is here and the caller's to see."""
+    job = exchange.services.jobs.job(job_id, 0, 0)
+    if job.owner != exchange.principal.name and not exchange.principal.admin:
+        raise UnknownJob(f"no job {job_id}")
+    return job

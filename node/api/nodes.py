@@ -1,0 +1,43 @@
+"""Nodes: the version of this one, the cluster's nodes and members, and whether this one takes tasks."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.responses import Response
+
+from node.api import render
+from node.api.exchange import Exchange, json_response
+from node.api.schemas import decode
+
+
+class AcceptingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /v1/node/accepting."""
+
+    accepting: bool
+
+
+_decode_accepting = msgspec.json.Decoder(AcceptingBody).decode
+
+
+async def version(exchange: Exchange) -> Response:
+    """GET /v1/version."""
+    services = exchange.services
+    return json_response({"version": services.version, "node": services.node, "cluster": services.cluster})
+
+
+async def list_nodes(exchange: Exchange) -> Response:
+    """GET /v1/nodes: every node this one has heard of, with its resources by its newest report."""
+    return json_response(render.nodes(exchange.services))
+
+
+async def members(exchange: Exchange) -> Response:
+    """GET /v1/members: gossip's own view."""
+    return json_response(exchange.services.members())
+
+
+async def accepting(exchange: Exchange) -> Response:
+    """POST /v1/node/accepting: let this node take new tasks, or not."""
+    exchange.require_admin("cordon a node")
+    body: AcceptingBody = decode(_decode_accepting, await exchange.body(1_024))
+    await exchange.services.jobs.set_accepting(body.accepting)
+    return json_response({"node": exchange.services.node, "accepting": body.accepting})

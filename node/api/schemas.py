@@ -1,0 +1,173 @@
+"""A submission's JSON as a JobSpec. Every refusal names the field, the value and what would be right.
+
+Owns the form of a submission: its fields, their types and small languages. Amounts, bounds and their relations are for
+the scheduler to judge when it takes the job (InvalidSpec).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from node.api.syntax import parse_array, parse_constraint
+from node.errors import InvalidValue
+from scheduler.model import JobKind, JobSpec, OnLost, Resources
+
+JOBS_PER_REQUEST_MAX = 1_000
+
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+IMAGE_PART = r"[a-z0-9](?:[a-z0-9._-]{0,62})"
+IMAGE = re.compile(rf"({IMAGE_PART})(?::({IMAGE_PART}))?", re.ASCII)
+IMAGE_EXPECTED = "expected NAME or NAME:TAG of small letters, digits and . _ -, such as busybox:1.36"
+NETWORKS = ("bridge", "none")
+
+
+class LimitBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the cgroup enforces; 0 means the request."""
+
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+
+
+class JobBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST /v1/jobs."""
+
+    argv: list[str]
+    name: str = "job"
+    cpu_milli: int = 1_000
+    memory_bytes: int = 256 << 20
+    image: str = ""
+    env: dict[str, str] = {}
+    array: str | None = None
+    time_limit_s: float | None = None
+    priority: int = 0
+    constraints: list[str] = []
+    kind: JobKind = JobKind.BATCH
+    attempts_max: int = 3
+    on_lost: OnLost = OnLost.REQUEUE
+    pids_max: int = 512
+    network: str = "bridge"
+    limit: LimitBody = LimitBody()
+    stop_grace_s: float = 5.0
+
+
+_decode_any = msgspec.json.Decoder(object).decode
+_decode_one = msgspec.json.Decoder(JobBody).decode
+_decode_many = msgspec.json.Decoder(list[JobBody]).decode
+
+
+def read_submission(body: bytes) -> JobSpec | list[JobSpec]:
+    """Return the job, or the list of jobs, of a request's body; InvalidValue."""
+    if not body.lstrip().startswith(b"["):
+        return job_spec(decode(_decode_one, body), "")
+    jobs = decode(_decode_many, body)
+    if not 1 <= len(jobs) <= JOBS_PER_REQUEST_MAX:
+        raise InvalidValue("body", f"{len(jobs)} jobs", f"expected 1 to {JOBS_PER_REQUEST_MAX:,} jobs")
+    return [job_spec(job, f"[{index}].") for index, job in enumerate(jobs)]
+
+
+def decode(decoder: Callable[[bytes], Any], body: bytes) -> Any:
+    """Decode JSON; InvalidValue names the field that is wrong, by its path in the body."""
+    try:
+        return decoder(body)
+    except msgspec.ValidationError as error:
+        raise _named(str(error), body) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidValue("body", body[:60].decode("utf-8", "replace"), f"expected JSON: {error}") from None
+
+
+def job_spec(job: JobBody, prefix: str) -> JobSpec:
+    """Return the spec of a decoded body; `prefix` goes before the names of fields in errors."""
+    try:
+        _check(job)
+        return JobSpec(
+            name=job.name,
+            argv=tuple(job.argv),
+            request=Resources(job.cpu_milli, job.memory_bytes),
+            limit=Resources(job.limit.cpu_milli, job.limit.memory_bytes),
+            image=job.image,
+            env=tuple(sorted(job.env.items())),
+            array=parse_array(job.array) if job.array is not None else None,
+            kind=job.kind,
+            priority=job.priority,
+            time_limit_s=job.time_limit_s,
+            stop_grace_s=job.stop_grace_s,
+            attempts_max=job.attempts_max,
+            on_lost=job.on_lost,
+            constraints=tuple(parse_constraint(text) for text in job.constraints),
+            pids_max=job.pids_max,
+            network=job.network,
+        )
+    except InvalidValue as error:
+        if not prefix:
+            raise
+        raise InvalidValue(prefix + error.field, error.value, error.expected) from None
+
+
+def check_image(reference: str, field: str = "image") -> tuple[str, str]:
+    """Return name and tag (`latest` where none is given) of an image's reference."""
+    match = IMAGE.fullmatch(reference)
+    if match is None:
+        raise InvalidValue(field, reference, IMAGE_EXPECTED)
+    return match[1], match[2] or "latest"
+
+
+def _check(job: JobBody) -> None:
+    if job.image:
+        check_image(job.image)
+    if job.network not in NETWORKS:
+        raise InvalidValue("network", job.network, f"expected one of {', '.join(NETWORKS)}")
+    for name in job.env:
+        if ENV_NAME.fullmatch(name) is None:
+            raise InvalidValue("env", name, "expected names of letters, digits and _, not starting with a digit")
+    for field, values in (("name", [job.name]), ("argv", job.argv), ("env", job.env.values())):
+        # JSON can carry a NUL or half a surrogate pair; the arguments of a process can't.
+        for value in values:
+            if "\0" in value or not _encodable(value):
+                raise InvalidValue(field, value, "expected texts without NUL characters")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_PATH = re.compile(r"^(.*?)(?: - at `(?:key in )?\$(.*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+
+
+def _named(message: str, body: bytes) -> InvalidValue:
+    """Turn a decoder's message into field, value and what would be right."""
+    match = _PATH.match(message)
+    assert match is not None
+    text, path = match[1], (match[2] or "").removeprefix(".")
+    if unknown := _UNKNOWN.match(text):
+        known = ", ".join(LimitBody.__struct_fields__ if path.endswith("limit") else JobBody.__struct_fields__)
+        return InvalidValue(_joined(path, unknown[1]), _value_at(body, _joined(path, unknown[1])), f"known: {known}")
+    if missing := _MISSING.match(text):
+        return InvalidValue(_joined(path, missing[1]), None, "expected this field, it has no default")
+    return InvalidValue(path or "body", _value_at(body, path), text[:1].lower() + text[1:])
+
+
+def _joined(path: str, field: str) -> str:
+    return f"{path}.{field}" if path else field
+
+
+def _value_at(body: bytes, path: str) -> Any:
+    """Return what stands at a path such as `[3].limit.cpu_milli`; the path's [...] stands for any item of a table."""
+    value = _decode_any(body)
+    for step in re.findall(r"[^.\[\]]+", path):
+        if isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        elif isinstance(value, dict) and step in value:
+            value = value[step]
+        else:
+            break
+    return value

@@ -1,0 +1,205 @@
+"""Listens: the TCP address and the local socket, served by hypercorn's protocols on trio.
+
+Owns the sockets and what a connection may cost: how many there are, how long a client may stall. The local socket has
+connections of its own, so that strangers who fill the TCP ones can't lock the operator out. hypercorn's own `serve`
+is not used: there one broken connection can end all, and a client that reads nothing can hold up the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from node import logs
+
+LOCAL_CONNECTIONS_MAX = 256
+HEADER_BYTES_MAX = 32 * 1024
+KEEP_ALIVE_S = 15.0
+GRACE_S = 3.0
+BACKLOG = 1_024
+SEND_PIECE_BYTES = 64 * 1024
+ACCEPT_PAUSE_S = 0.1
+
+log = logs.get("api")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Where to listen, and the bounds of a connection."""
+
+    host: str
+    port: int
+    socket_path: Path
+    connections_max: int = 1_000
+    stall_timeout_s: float = 30.0
+
+
+async def serve(
+    app: ASGIApp,
+    where: Listening,
+    shutdown: trio.Event,
+    *,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `shutdown`, then let requests under way end for a moment; tells the bound TCP port.
+
+    OSError if an address can't be bound.
+    """
+    tcp = await trio.open_tcp_listeners(where.port, host=where.host, backlog=BACKLOG)
+    local = open_local_socket(where.socket_path)
+    server = _Server(app, where.stall_timeout_s)
+    try:
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                slots = trio.Semaphore(where.connections_max)
+                for listener in tcp:
+                    accepting.start_soon(server.accept, listener, slots, connections)
+                accepting.start_soon(server.accept, local, trio.Semaphore(LOCAL_CONNECTIONS_MAX), connections)
+                task_status.started(tcp[0].socket.getsockname()[1])
+                await shutdown.wait()
+                accepting.cancel_scope.cancel()
+            await server.finish(connections)
+    finally:
+        where.socket_path.unlink(missing_ok=True)
+        for listener in (*tcp, local):
+            listener.socket.close()
+
+
+def open_local_socket(path: Path) -> trio.SocketListener:
+    """Listen on a unix socket that only this user can reach; what an agent before left there is replaced."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + "~")
+    fresh.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(fresh))
+    # Only once its mode is right does the socket get its name.
+    fresh.chmod(0o600)
+    listener.listen(BACKLOG)
+    fresh.rename(path)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+
+
+class _Server:
+    """The connections of one application."""
+
+    def __init__(self, app: ASGIApp, stall_timeout_s: float) -> None:
+        self._app = ASGIWrapper(cast(Any, partial(_call_draining, app)))
+        self._stall_timeout_s = stall_timeout_s
+        self._config = _hypercorn_config()
+        self._context = WorkerContext(None)
+        self._streams: set[BoundedStream] = set()
+        self._ended = trio.Event()
+
+    async def accept(self, listener: trio.SocketListener, slots: trio.Semaphore, connections: trio.Nursery) -> None:
+        """Take connections, as many at once as there are slots."""
+        while True:
+            await slots.acquire()
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                # Out of file descriptors, mostly: others must end first.
+                slots.release()
+                log.warning("can't accept a connection", why=str(error))
+                await trio.sleep(ACCEPT_PAUSE_S)
+            except BaseException:
+                slots.release()
+                raise
+            else:
+                connections.start_soon(self._connection, stream, slots)
+
+    async def finish(self, connections: trio.Nursery) -> None:
+        """Close idle connections, give the others a moment, then cut them."""
+        await self._context.terminated.set()
+        with trio.move_on_after(GRACE_S):
+            while self._streams:
+                self._ended = trio.Event()
+                await self._ended.wait()
+        for stream in self._streams:
+            stream.socket.close()
+        connections.cancel_scope.cancel()
+
+    async def _connection(self, socket_stream: trio.SocketStream, slots: trio.Semaphore) -> None:
+        stream = BoundedStream(socket_stream, self._stall_timeout_s)
+        self._streams.add(stream)
+        try:
+            await TCPServer(self._app, self._config, self._context, ConnectionState({}), cast(Any, stream)).run()
+        except Exception as error:  # noqa: BLE001 (one client's nonsense must not end the others' connections)
+            log.debug("a connection broke", why=repr(error))
+        finally:
+            self._streams.discard(stream)
+            self._ended.set()
+            slots.release()
+            stream.socket.close()
+
+
+class BoundedStream:
+    """A socket stream whose reader may not stall: a piece that is not taken in time breaks the stream."""
+
+    def __init__(self, stream: trio.SocketStream, stall_timeout_s: float) -> None:
+        self._stream = stream
+        self._stall_timeout_s = stall_timeout_s
+        self.socket = stream.socket
+        self.receive_some = stream.receive_some
+        self.send_eof = stream.send_eof
+        self.aclose = stream.aclose
+
+    async def send_all(self, data: bytes) -> None:
+        """Send, piece by piece; BrokenResourceError when the other side stalls or is gone."""
+        view = memoryview(data)
+        for start in range(0, len(view), SEND_PIECE_BYTES):
+            try:
+                with trio.fail_after(self._stall_timeout_s):
+                    await self._stream.send_all(view[start : start + SEND_PIECE_BYTES])
+            except trio.TooSlowError:
+                self.socket.close()
+                raise trio.BrokenResourceError("the reader stalled") from None
+
+
+async def _call_draining(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Call the application; swallow what is left of a body that it answers without reading.
+
+    hypercorn hands bodies over through a short queue. Nobody reads it once the answer is given, and a client that goes
+    on sending would then hold the connection for good.
+    """
+    names = {name for name, _ in scope.get("headers", ())}
+    if not names & {b"content-length", b"transfer-encoding"}:
+        await app(scope, receive, send)
+        return
+    async with trio.open_nursery() as nursery:
+
+        async def send_draining(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                nursery.start_soon(_drain, receive)
+            await send(message)
+
+        await app(scope, receive, send_draining)
+        nursery.cancel_scope.cancel()
+
+
+async def _drain(receive: Callable[[], Awaitable[Message]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _hypercorn_config() -> Config:
+    config = Config()
+    config.h11_max_incomplete_size = HEADER_BYTES_MAX
+    config.keep_alive_timeout = KEEP_ALIVE_S
+    config.keep_alive_max_requests = 1_000_000
+    config.include_server_header = False
+    config.errorlog = logging.getLogger("fofoca.http")
+    config.accesslog = None
+    return config

@@ -1,0 +1,148 @@
+"""What the API needs of the node beneath it, as protocols; the agent brings the real ones together, tests bring fakes.
+
+What the API shows of jobs and nodes are the scheduler's views; node/api/render.py turns them into documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from node.api.auth import Gate
+from node.api.documents import ImageDocument
+from node.errors import Busy
+from node.runtime.protocol import Stream
+from scheduler.explain import Explanation
+from scheduler.model import AllocationId, JobSpec
+from scheduler.views import JobSummary, JobView, NodeStatus
+
+
+class JobService(Protocol):
+    """The jobs of this home, and the cluster's nodes (node/home.py)."""
+
+    async def submit(self, owner: str, spec: JobSpec) -> int:
+        """Return the id once the job is durable."""
+
+    async def cancel(self, job_id: int) -> None:
+        """End a job's tasks."""
+
+    async def wait(self, job_id: int, wait_s: float) -> object:
+        """Return when the job is final, or after `wait_s`."""
+
+    async def set_accepting(self, accepting: bool) -> None:
+        """Let this node take allocations, or not."""
+
+    def job(self, job_id: int, first: int = 0, count: int | None = None) -> JobView:
+        """Return a job of this home with `count` of its tasks (None: all) from the `first`-th on; UnknownJob."""
+
+    def jobs(self, owner: str | None = None) -> Sequence[JobSummary]:
+        """Return this home's jobs."""
+
+    def explain(self, job_id: int) -> Explanation:
+        """Return why a job waits."""
+
+    def nodes(self) -> Sequence[NodeStatus]:
+        """Return all nodes this one has heard of."""
+
+    @property
+    def leader(self) -> str:
+        """The node that keeps the queue's order, as this one sees it."""
+
+
+class Chunk(Protocol):
+    """Bytes of a stream: at which offset, and how long the stream is by now."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def size(self) -> int: ...
+
+
+class LogService(Protocol):
+    """The output of this node's containers (node/allocations.py)."""
+
+    async def read_log(
+        self, allocation: AllocationId, stream: Stream, offset: int, limit: int, wait_s: float = 0.0, /
+    ) -> tuple[Chunk, bool]:
+        """Return a piece, and whether the container ended and nothing follows the piece."""
+
+
+class ImageService(Protocol):
+    """The images of this node."""
+
+    def list(self) -> Sequence[ImageDocument]:
+        """Return the images this node has."""
+
+    async def put(self, name: str, tag: str, tar: AsyncIterator[bytes]) -> ImageDocument:
+        """Take an image in; InvalidValue if it is no root file system."""
+
+    async def remove(self, name: str, tag: str) -> None:
+        """Remove an image; NotFound, or Busy while containers use it."""
+
+    async def export(self, name: str, tag: str) -> AsyncIterator[bytes]:
+        """Return the image as a tar stream; NotFound."""
+
+
+class PeerService(Protocol):
+    """Calls to other nodes (node/peers.py)."""
+
+    async def call(self, node: str, method: str, payload: bytes, timeout_s: float) -> bytes:
+        """Have a node carry out a method."""
+
+    def address_of(self, name: str) -> str | None:
+        """Return the address of a node's API, if known."""
+
+    def name_of(self, number: int) -> str | None:
+        """Return the name of a node by its number."""
+
+    def register(self, method: str, handler: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+        """Carry out a method for other nodes."""
+
+    async def handle(self, body: bytes) -> tuple[int, bytes]:
+        """Carry out a sealed call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What one caller may take of the node; the configuration's [api]."""
+
+    body_bytes_max: int = 8 << 20
+    image_bytes_max: int = 16 << 30
+    stall_timeout_s: float = 30.0
+
+
+class LongPolls:
+    """Counts the requests that wait for something to happen; entering raises Busy when there are too many."""
+
+    def __init__(self, count_max: int = 2_000) -> None:
+        self._count_max = count_max
+        self._count = 0
+
+    def __enter__(self) -> None:
+        if self._count >= self._count_max:
+            raise Busy(f"this node already answers {self._count_max:,} long polls")
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """All that the API is a face of."""
+
+    node: str
+    number: Callable[[], int | None]
+    cluster: str
+    version: str
+    gate: Gate
+    jobs: JobService
+    logs: LogService
+    images: ImageService
+    peers: PeerService
+    members: Callable[[], Sequence[Mapping[str, object]]]
+    bounds: Bounds = Bounds()
+    long_polls: LongPolls = field(default_factory=LongPolls)

@@ -1,0 +1,261 @@
+"""A cluster of fake nodes: real API, real peers and seals, fake jobs and containers, no sockets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import trio
+from starlette.types import ASGIApp
+
+from node.api import Bounds, Gate, ImageDocument, Services, build
+from node.errors import AgentUnreachable, NotFound, UnknownImage
+from node.peers import Peers, body_sealer
+from node.tokens import Tokens
+from scheduler.errors import UnknownJob
+from scheduler.explain import Explanation, Short
+from scheduler.index import Membership
+from scheduler.model import AllocationId, JobSpec, Report, Resources, State
+from scheduler.validate import validate
+from scheduler.views import JobSummary, JobView, NodeStatus, TaskView
+
+KEY = bytes(range(32))
+NOW = 1_700_000_000.0
+
+
+class FakeJobs:
+    """Jobs in a dictionary; a test moves their tasks by hand."""
+
+    def __init__(self, name: str, number: int, others: list[tuple[str, int]]) -> None:
+        self.name, self.number, self.others = name, number, others
+        self.specs: dict[int, tuple[str, JobSpec]] = {}
+        self.tasks: dict[int, list[TaskView]] = {}
+        self.changed = trio.Event()
+        self.accepting = True
+        self.cancelled: list[int] = []
+        self.fail_with: Exception | None = None
+
+    async def submit(self, owner: str, spec: JobSpec) -> int:
+        await trio.lowlevel.checkpoint()
+        if self.fail_with is not None:
+            raise self.fail_with
+        validate(spec)
+        if spec.image == "nothing":
+            raise UnknownImage(spec.image)
+        job_id = (len(self.specs) + 1) * 1000 + self.number
+        self.specs[job_id] = owner, spec
+        self.tasks[job_id] = [TaskView(index, State.PENDING, "", 0, None, "new") for index in spec.indices()]
+        return job_id
+
+    async def cancel(self, job_id: int) -> None:
+        await trio.lowlevel.checkpoint()
+        self.job(job_id)
+        self.cancelled.append(job_id)
+        self.move(job_id, state=State.CANCELLED)
+
+    async def wait(self, job_id: int, wait_s: float) -> JobView:
+        with trio.move_on_after(wait_s):
+            while not self.job(job_id).state.final:
+                await self.changed.wait()
+        return self.job(job_id)
+
+    async def set_accepting(self, accepting: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        self.accepting = accepting
+
+    def move(self, job_id: int, state: State, node: str = "", attempt: int = 0, exit_code: int | None = None) -> None:
+        self.tasks[job_id] = [TaskView(task.index, state, node, attempt, exit_code, "") for task in self.tasks[job_id]]
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def job(self, job_id: int, first: int = 0, count: int | None = None) -> JobView:
+        if job_id not in self.specs:
+            raise UnknownJob(f"no job {job_id}")
+        owner, spec = self.specs[job_id]
+        tasks = self.tasks[job_id]
+        counts = Counter(task.state for task in tasks)
+        shown = tuple(tasks[first : None if count is None else first + count])
+        return JobView(job_id, spec.name, self.name, tasks[0].state, owner, NOW, dict(counts), spec, shown)
+
+    def jobs(self, owner: str | None = None) -> Sequence[JobSummary]:
+        views = [self.job(job_id) for job_id, (each, _) in self.specs.items() if owner in (None, each)]
+        return [JobSummary(v.id, v.name, v.home, v.state, v.owner, v.submitted_unix_s, v.counts) for v in views]
+
+    def explain(self, job_id: int) -> Explanation:
+        short = Short("memory", 64 << 20, 0, 1, 1)
+        return Explanation(job_id, self.job(job_id).state, "it waits", 1, 1, 0, (short,), (), 0, 0, self.name, 0, 1)
+
+    def nodes(self) -> Sequence[NodeStatus]:
+        room = Resources(2000, 2 << 30)
+        report = Report(self.name, self.number, 1, 1, room, room, Resources(500, 1 << 30))
+        mine = NodeStatus(self.name, self.number, Membership.ALIVE, report)
+        return [mine, *(NodeStatus(name, number, Membership.ALIVE, None) for name, number in self.others)]
+
+    @property
+    def leader(self) -> str:
+        return "n1"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    offset: int
+    data: bytes
+    size: int
+
+
+class FakeLogs:
+    """What containers wrote; `ended` names those that will write no more."""
+
+    def __init__(self) -> None:
+        self.written: dict[tuple[str, str], bytes] = {}
+        self.ended: set[str] = set()
+
+    async def read_log(
+        self, allocation: AllocationId, stream: str, offset: int, limit: int, wait_s: float = 0.0, /
+    ) -> tuple[Chunk, bool]:
+        await trio.lowlevel.checkpoint()
+        data = self.written.get((str(allocation), stream), b"")
+        piece = data[offset : offset + limit]
+        return Chunk(offset, piece, len(data)), str(allocation) in self.ended and offset + len(piece) >= len(data)
+
+
+class FakeImages:
+    """Images in a dictionary."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.stored: dict[tuple[str, str], bytes] = {}
+
+    def list(self) -> Sequence[ImageDocument]:
+        return [self._document(*key) for key in self.stored]
+
+    async def put(self, name: str, tag: str, tar: AsyncIterator[bytes]) -> ImageDocument:
+        self.stored[name, tag] = b"".join([piece async for piece in tar])
+        return self._document(name, tag)
+
+    async def remove(self, name: str, tag: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.stored.pop((name, tag), None) is None:
+            raise NotFound(f"no image {name}:{tag}")
+
+    async def export(self, name: str, tag: str) -> AsyncIterator[bytes]:
+        await trio.lowlevel.checkpoint()
+        if (name, tag) not in self.stored:
+            raise NotFound(f"no image {name}:{tag}")
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield self.stored[name, tag]
+
+        return pieces()
+
+    def _document(self, name: str, tag: str) -> ImageDocument:
+        data = self.stored[name, tag]
+        return ImageDocument(name=name, tag=tag, digest=f"sha256:{len(data)}", size_bytes=len(data), nodes=[self.node])
+
+
+class Wire:
+    """Carries peers' bodies; a node that is cut off can't be reached."""
+
+    def __init__(self) -> None:
+        self.peers: dict[str, Peers] = {}
+        self.cut: set[str] = set()
+        self.carried: list[bytes] = []
+
+    async def post(self, address: str, body: bytes, timeout_s: float, answer_bytes_max: int) -> tuple[int, bytes]:
+        await trio.lowlevel.checkpoint()
+        if address in self.cut or address not in self.peers:
+            raise AgentUnreachable(address, "connection refused")
+        self.carried.append(body)
+        return await self.peers[address].handle(body)
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class FakeNode:
+    """One node of the fake cluster."""
+
+    services: Services
+    app: ASGIApp
+    jobs: FakeJobs
+    logs: FakeLogs
+    images: FakeImages
+    peers: Peers
+    states: dict[str, str] = field(default_factory=dict)
+
+    def client(self, user: str | None = "ana", role: str = "user", **headers: str) -> httpx.AsyncClient:
+        """Return a client of this node that shows a token of this user (None: no token)."""
+        if user is not None:
+            token = Tokens(KEY).create(user, role, now_unix_s=_now(), lifetime_s=3600)
+            headers["authorization"] = f"Bearer {token}"
+        # What an application lets escape must fail the test.
+        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=True)
+        return httpx.AsyncClient(transport=transport, base_url="http://n", headers=headers)
+
+
+@dataclass
+class FakeCluster:
+    """Nodes by name, and the wire between them."""
+
+    nodes: dict[str, FakeNode]
+    wire: Wire
+
+    def __getitem__(self, name: str) -> FakeNode:
+        return self.nodes[name]
+
+
+def _now() -> float:
+    import time
+
+    return time.time()
+
+
+def make_cluster(count: int = 3, key: bytes | None = KEY, **bounds: float) -> FakeCluster:
+    """Return nodes n1, n2, ... that know each other."""
+    wire = Wire()
+    numbers = [(f"n{number}", number) for number in range(1, count + 1)]
+    nodes = {name: _make_node(wire, name, number, numbers, key, bounds) for name, number in numbers}
+    return FakeCluster(nodes, wire)
+
+
+def _make_node(
+    wire: Wire, name: str, number: int, numbers: list[tuple[str, int]], key: bytes | None, bounds: dict[str, float]
+) -> FakeNode:
+    jobs, logs, images = (
+        FakeJobs(name, number, [each for each in numbers if each[0] != name]),
+        FakeLogs(),
+        FakeImages(name),
+    )
+    peers = Peers(name, body_sealer(name, "test", key), wire)  # type: ignore[arg-type]
+    wire.peers[f"{name}:8642"] = peers
+    for other, other_number in numbers:
+        peers.set_member(other, other_number, f"{other}:8642")
+    states: dict[str, str] = {}
+    services = Services(
+        node=name,
+        number=lambda: number,
+        cluster="test",
+        version="0",
+        gate=Gate(key),
+        jobs=jobs,
+        logs=logs,
+        images=images,
+        peers=peers,
+        members=lambda: [{"name": each, "state": state} for each, state in states.items()],
+        bounds=Bounds(**bounds),  # type: ignore[arg-type]
+    )
+    return FakeNode(services, build(services), jobs, logs, images, peers, states)
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return make_cluster()
+
+
+@pytest.fixture
+def new_cluster() -> object:
+    return make_cluster
