@@ -98,10 +98,12 @@ class Releases:
         (infinity, all there is) when it never will.
         """
         total = 0
-        for block, part in enumerate(self._sums):
+        block = 0
+        for part in self._sums:
             if total + part >= amount:
                 break
             total += part
+            block += 1
         else:
             return inf, total
         for time_s, part in zip(self._times[block], self._amounts[block], strict=True):
