@@ -40,7 +40,9 @@ def token() -> None:
 
 @token.command("create", short_help="Print a new token.")
 @click.option("--user", required=True, metavar="NAME", help="Whose jobs the token's requests are.")
-@click.option("--role", type=click.Choice(["user", "admin", "door"]), default="user", show_default=True)
+@click.option(
+    "--role", type=click.Choice(["user", "admin", "door"]), default="user", show_default=True, help="What they may do."
+)
 @click.option("--lifetime", metavar="TIME", default="365d", show_default=True, help="How long it is good for.")
 @click.option(
     "--key", "path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),

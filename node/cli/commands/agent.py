@@ -8,7 +8,10 @@ import click
 
 
 @click.command(short_help="Run this host's agent.")
-@click.option("--config", "path", metavar="FILE", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--config", "path", metavar="FILE", required=True, type=click.Path(dir_okay=False, path_type=Path),
+    help="Its configuration; docs/config.md documents every field.",
+)  # fmt: skip
 @click.option("--check", is_flag=True, help="Only check the configuration.")
 def agent(path: Path, check: bool) -> None:
     """Run this host's agent until SIGTERM; containers go on without it."""

@@ -151,7 +151,7 @@ def heal() -> None:
 
 @lab.command(short_help="Print the end of an agent's log.")
 @click.argument("name", metavar="NODE")
-@click.option("--lines", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--lines", type=click.IntRange(1), default=50, show_default=True, help="How many lines.")
 def log(name: str, lines: int) -> None:
     """Print the end of an agent's log."""
     from node.lab import control
@@ -162,7 +162,13 @@ def log(name: str, lines: int) -> None:
 
 
 @lab.command(short_help="A guided tour in under a minute.")
-@click.option("--runtime", type=click.Choice(["auto", "lxc", "process"]), default="auto", show_default=True)
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "lxc", "process"]),
+    default="auto",
+    show_default=True,
+    help="What runs tasks.",
+)
 def demo(runtime: str) -> None:
     """Three nodes share work, lose an agent, lose a host, and leave no trace."""
     from node.lab import demo as tour
