@@ -5,11 +5,13 @@ directories end in "/"; ustar headers with empty user and group names and device
 exactly for what ustar cannot hold: a path or target over 100 bytes, a number over 7 or 11 octal digits or negative, a
 capability; pax records sorted by key; two zero blocks at the end, no padding beyond.
 
-Pure, but for `stream`, which reads the files' content.
+Pure, but for `CanonicalTar.stream`, which reads the files' content.
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +24,30 @@ _CHUNK_BYTES = 256 * 1024
 END_MARK = bytes(2 * _BLOCK_BYTES)
 
 
+class CanonicalTar:
+    """The canonical tar of one root file system on disk; it exists only while it is read."""
+
+    def __init__(self, entries: Sequence[Entry], rootfs: Path) -> None:
+        self._entries = entries
+        self._root = os.fsencode(rootfs)
+        self._starts = list(itertools.accumulate((_length(entry) for entry in entries), initial=0))
+
+    @property
+    def size_bytes(self) -> int:
+        """The length of the whole stream."""
+        return self._starts[-1] + len(END_MARK)
+
+    def stream(self, offset: int = 0) -> Iterator[bytes]:
+        """Yield the bytes from an offset on, in pieces of at most 256 KiB. Blocking.
+
+        Raises ImageError if a file is not what its entry says.
+        """
+        first = max(0, bisect.bisect_right(self._starts, offset) - 1)
+        for entry, start in zip(self._entries[first:], self._starts[first:], strict=False):
+            yield from _entry_stream(entry, header(entry), self._root, max(0, offset - start))
+        yield END_MARK[max(0, offset - self._starts[-1]) :]
+
+
 def header(entry: Entry) -> bytes:
     """Return the header blocks of one entry."""
     path = entry.path + b"/" if entry.kind is Kind.DIRECTORY else entry.path
@@ -30,27 +56,15 @@ def header(entry: Entry) -> bytes:
     if not extended:
         return block
     carrier = Entry(b"pax", Kind.FILE, 0o644, 0, 0, 0)
-    return _ustar(b"pax", carrier, b"x", len(extended)) + _padded(extended) + block
+    return _ustar(b"pax", carrier, b"x", len(extended)) + extended + _padding(len(extended)) + block
 
 
-def padding_bytes(size_bytes: int) -> int:
-    """Return how many zero bytes follow that much content."""
-    return -size_bytes % _BLOCK_BYTES
+def _length(entry: Entry) -> int:
+    return len(header(entry)) + entry.size_bytes + len(_padding(entry.size_bytes))
 
 
-def stream(entries: Sequence[Entry], rootfs: Path, offset: int = 0) -> Iterator[bytes]:
-    """Yield the canonical tar from a byte offset on, in pieces of at most 256 KiB. Blocking.
-
-    Raises ImageError if a file is not what its entry says.
-    """
-    root = os.fsencode(rootfs)
-    for entry in entries:
-        head = header(entry)
-        length = len(head) + entry.size_bytes + padding_bytes(entry.size_bytes)
-        if offset < length:
-            yield from _entry_stream(entry, head, root, offset)
-        offset = max(0, offset - length)
-    yield END_MARK[offset:]
+def _padding(size_bytes: int) -> bytes:
+    return bytes(-size_bytes % _BLOCK_BYTES)
 
 
 def _entry_stream(entry: Entry, head: bytes, root: bytes, offset: int) -> Iterator[bytes]:
@@ -58,8 +72,7 @@ def _entry_stream(entry: Entry, head: bytes, root: bytes, offset: int) -> Iterat
     if entry.size_bytes:
         offset = max(0, offset - len(head))
         yield from _file_content(entry, root + b"/" + entry.path, offset)
-        past_content = max(0, offset - entry.size_bytes)
-        yield bytes(padding_bytes(entry.size_bytes) - past_content)
+        yield _padding(entry.size_bytes)[max(0, offset - entry.size_bytes) :]
 
 
 def _file_content(entry: Entry, on_disk: bytes, offset: int) -> Iterator[bytes]:
@@ -145,7 +158,3 @@ def _is_utf8(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _padded(content: bytes) -> bytes:
-    return content + bytes(padding_bytes(len(content)))

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from node.host import canonical_tar
+from node.host.canonical_tar import CanonicalTar
 from node.host.errors import ImageError, ImageInUse
 from node.host.image_name import DIGEST_PREFIX
 from node.host.rootfs_builder import RootfsBuilder
@@ -81,12 +81,13 @@ def read_facts(folder: Path) -> ImageFacts | None:
     return facts if usable else None
 
 
-def read_entries(folder: Path) -> list[Entry]:
-    """Return the stored entries, sorted by path."""
+def read_canonical_tar(folder: Path) -> CanonicalTar:
+    """Return the tar of a stored image, ready to stream."""
     try:
-        return msgspec.msgpack.decode((folder / "entries.msgpack").read_bytes(), type=list[Entry])
+        entries = msgspec.msgpack.decode((folder / "entries.msgpack").read_bytes(), type=list[Entry])
     except (OSError, msgspec.DecodeError) as error:
         raise ImageError(f"the stored image is damaged: {folder.name}/entries.msgpack: {error}") from error
+    return CanonicalTar(entries, folder / "rootfs")
 
 
 def discard(folder: Path, incoming: Path) -> None:
@@ -137,7 +138,7 @@ def sync_folder(folder: Path) -> None:
 
 def _digest(entries: list[Entry], rootfs: Path, pulse: Callable[[], None]) -> str:
     digest = hashlib.sha256()
-    for piece in canonical_tar.stream(entries, rootfs):
+    for piece in CanonicalTar(entries, rootfs).stream():
         pulse()
         digest.update(piece)
     return DIGEST_PREFIX + digest.hexdigest()

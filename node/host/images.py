@@ -15,13 +15,14 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
-from node.host import canonical_tar, image_folder
+from node.host import image_folder
+from node.host.canonical_tar import CanonicalTar
 from node.host.directory_reader import DirectoryReader
 from node.host.errors import ArchiveError, ImageError, ImageInUse
 from node.host.image_fetch import OpenStream, SharedFetches, download
@@ -60,6 +61,7 @@ class ImageStore:
         self._changing_names = trio.Lock()
         self._imports = trio.CapacityLimiter(IMPORTS_AT_ONCE_MAX)
         self._serial = itertools.count()
+        self._exporting: tuple[str, CanonicalTar] | None = None
 
     @classmethod
     async def open(cls, folder: Path, bounds: Bounds | None = None) -> ImageStore:
@@ -141,7 +143,7 @@ class ImageStore:
         if self._uses[digest]:
             raise ImageInUse(f"image {digest} is in use {self._uses[digest]} times; stop its containers first")
         # Out of the index first, so that nobody acquires it meanwhile.
-        facts = self._stored.pop(digest)
+        facts, self._exporting = self._stored.pop(digest), None
         folder = self._folder / image_folder.hex_of(digest)
         try:
             await trio.to_thread.run_sync(image_folder.discard, folder, self._incoming)
@@ -149,17 +151,22 @@ class ImageStore:
             self._stored[digest] = facts
             raise
 
-    async def export(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
+    async def export(self, digest: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """Yield the canonical tar from a byte offset on, in pieces of about 1 MiB; the image is in use meanwhile."""
-        rootfs = self.rootfs(digest)
         self.acquire(digest)
         try:
-            entries = await trio.to_thread.run_sync(image_folder.read_entries, rootfs.parent)
-            pieces = canonical_tar.stream(entries, rootfs, offset)
+            pieces = (await self._canonical_tar(digest)).stream(offset)
             while chunk := await trio.to_thread.run_sync(_next_chunk, pieces):
                 yield chunk
         finally:
             self.release(digest)
+
+    async def _canonical_tar(self, digest: str) -> CanonicalTar:
+        # A peer reads piece by piece; the list of entries is not to be read anew for each.
+        if self._exporting is None or self._exporting[0] != digest:
+            tar = await trio.to_thread.run_sync(image_folder.read_canonical_tar, self.rootfs(digest).parent)
+            self._exporting = digest, tar
+        return self._exporting[1]
 
     async def fetch(self, digest: str, open_stream: OpenStream, name: str | None = None) -> Image:
         """Get an image from a peer unless it is here; callers who want the same one share one download.

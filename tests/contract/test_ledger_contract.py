@@ -110,26 +110,26 @@ async def test_a_cancelled_caller_leaves_the_others_and_its_own_commit_untouched
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "reason"),
     [
-        Put("no such; table", 1, b""),
-        Put("", "1", b""),
-        Put("t" * 65, 1, b""),
-        Put("t", True, b""),
-        Put("t", "k" * 513, b""),
-        Put("t", "nul\0", b""),
-        Put("t", "\udc80", b""),
-        Put("t", "1", "text"),  # type: ignore[arg-type]
-        Put("t", b"1", b""),  # type: ignore[arg-type]
-        ("t", "key", b"a tuple"),
+        (Put("no such; table", "1", b""), "ASCII identifier"),
+        (Put("", "1", b""), "ASCII identifier"),
+        (Delete("t" * 65, "1"), "ASCII identifier"),
+        (Put("t", 1, b""), "a key is str, not int"),  # type: ignore[arg-type]
+        (Put("t", b"1", b""), "a key is str, not bytes"),  # type: ignore[arg-type]
+        (Put("t", "k" * 513, b""), "at most 512 bytes"),
+        (Put("t", "nul\0", b""), "no NUL"),
+        (Put("t", "\udc80", b""), "valid Unicode"),
+        (Put("t", "1", "text"), "a value is bytes, not str"),  # type: ignore[arg-type]
+        (("t", "key", b"a tuple"), "a change is a Put or a Delete"),
     ],
     ids=repr,
 )
 async def test_a_change_no_backend_takes_is_refused_whole_and_the_ledger_stays_usable(
-    store: Store, change: object
+    store: Store, change: object, reason: str
 ) -> None:
     ledger = await store.open()
-    with pytest.raises(InvalidChange):
+    with pytest.raises(InvalidChange, match=reason):
         await ledger.commit([Put("t", "7", b"good"), change])  # type: ignore[list-item]
     assert await ledger.load() == {}
     await ledger.commit([Put("t", "8", b"good")])

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from node.host import canonical_tar
+from node.host.canonical_tar import CanonicalTar
 from node.host.errors import ImageError
 from node.host.rootfs_builder import RootfsBuilder
 from node.host.rootfs_entry import Entry, Kind, Member
@@ -96,15 +97,16 @@ def built(folder: Path) -> tuple[list[Entry], Path]:
 
 def test_every_offset_continues_the_same_stream(tmp_path: Path) -> None:
     listed, rootfs = built(tmp_path)
-    whole = b"".join(canonical_tar.stream(listed, rootfs))
-    for offset in [*range(0, len(whole), 97), *range(0, len(whole) + 512, 512), len(whole) - 1]:
-        assert b"".join(canonical_tar.stream(listed, rootfs, offset)) == whole[offset:], offset
+    whole = b"".join(CanonicalTar(listed, rootfs).stream())
+    assert CanonicalTar(listed, rootfs).size_bytes == len(whole)
+    for offset in [*range(0, len(whole), 97), *range(0, len(whole) + 1024, 512), len(whole) - 1]:
+        assert b"".join(CanonicalTar(listed, rootfs).stream(offset)) == whole[offset:], offset
 
 
 def test_gnu_tar_finds_no_difference_to_the_folder(tmp_path: Path) -> None:
     listed, rootfs = built(tmp_path)
     archive = tmp_path / "image.tar"
-    archive.write_bytes(b"".join(canonical_tar.stream(listed, rootfs)))
+    archive.write_bytes(b"".join(CanonicalTar(listed, rootfs).stream()))
     compared = subprocess.run(
         ["tar", "--compare", "--file", archive, "--directory", rootfs], capture_output=True, text=True, check=False
     )
@@ -136,7 +138,7 @@ def test_a_file_that_changed_is_noticed(tmp_path: Path, damage: str) -> None:
     if damage == "link":
         target.symlink_to("/etc/passwd")
     with pytest.raises(ImageError, match="bin/small"):
-        list(canonical_tar.stream(listed, rootfs))
+        list(CanonicalTar(listed, rootfs).stream())
 
 
 trees = st.dictionaries(
@@ -161,7 +163,7 @@ def test_the_order_of_an_archive_does_not_matter_and_building_again_changes_noth
         builder = RootfsBuilder(folder / "rootfs")
         for path in order:
             builder.add(Member(path, Kind.FILE, content=iter([files.get(path, b"")])))
-        return b"".join(canonical_tar.stream(builder.finish(), folder / "rootfs"))
+        return b"".join(CanonicalTar(builder.finish(), folder / "rootfs").stream())
 
     first = image(order)
     random.shuffle(order)  # type: ignore[attr-defined]
@@ -170,4 +172,4 @@ def test_the_order_of_an_archive_does_not_matter_and_building_again_changes_noth
     builder = RootfsBuilder(again / "rootfs")
     for member in TarReader(io.BytesIO(first)).members():
         builder.add(member)
-    assert b"".join(canonical_tar.stream(builder.finish(), again / "rootfs")) == first
+    assert b"".join(CanonicalTar(builder.finish(), again / "rootfs").stream()) == first
