@@ -164,6 +164,10 @@ class ClusterView:
             node.refresh()
             self.version += 1
 
+    def claims(self) -> list[str]:
+        """Return all claims, as text."""
+        return [f"{key} on {name}" for key, (name, _) in self._claims.items()]
+
     # --- what fits where
 
     def possible(self, request: Resources, constraints: tuple[Constraint, ...]) -> bool:

@@ -61,7 +61,7 @@ from scheduler.messages import (
     decode_leads,
     decode_report,
 )
-from scheduler.model import JobSpec, State
+from scheduler.model import Allocation, JobSpec, State
 from scheduler.records import Rows, get_number
 from scheduler.score import POLICIES
 from scheduler.validate import validate
@@ -306,9 +306,17 @@ class Scheduler:
             for job_id, entry in self._leader.entries()
         ]
 
+    def allocations(self) -> list[Allocation]:
+        """Return what this node holds and has not seen end: after a restart, the shell makes it so."""
+        return [held.allocation for held in self._admission.held().values() if held.result is None]
+
     def validate(self, spec: JobSpec) -> None:
         """Raise InvalidSpec unless the spec could be taken."""
         validate(spec, self._config.spec_bytes_max)
+
+    def claims(self) -> list[str]:
+        """Return what this node still claims on others without an answer, for those who look for leaks."""
+        return self._view.claims()
 
     @property
     def leader(self) -> str:

@@ -1,0 +1,219 @@
+"""The promises, as checkers that look at a fault world from outside, at every commit, message and container.
+
+They trust no machine's own account: what a node committed to is summed up from the containers that really run, what a
+task's result should be is what its container really did. A broken promise becomes a `Violation`; the world runs on, so
+that one seed shows all that is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from scheduler.events import Change, Put
+from scheduler.fit import shortage
+from scheduler.messages import Admit, EndedTaken, decode, decode_leads
+from scheduler.model import JOB_ID_STRIDE, Allocation, AllocationId, JobRecord, Resources, Result, State, TaskRecord
+from scheduler.records import ALLOCATIONS, JOBS, TASKS, HeldRecord, task_key
+
+if TYPE_CHECKING:
+    from sim.world import World
+
+Disk = dict[str, dict[str, bytes]]
+_task = msgspec.msgpack.Decoder(TaskRecord)
+_job = msgspec.msgpack.Decoder(JobRecord)
+_held = msgspec.msgpack.Decoder(HeldRecord)
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken promise: when, whose, and what was seen."""
+
+    at_s: float
+    promise: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.at_s:9.3f}  {self.promise}: {self.text}"
+
+
+class Checkers:
+    """Sees everything that leaves a trace outside a machine."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.violations: list[Violation] = []
+        self._newest: dict[tuple[int, int], int] = {}
+        self._results: dict[AllocationId, Result | None] = {}
+        self._started: dict[AllocationId, str] = {}
+        self._load: defaultdict[str, Resources] = defaultdict(Resources)
+        self._requests: dict[AllocationId, Resources] = {}
+        self._epochs: dict[int, tuple[str, int]] = {}
+        self.acknowledged: dict[int, str] = {}
+        self.cancelled: dict[int, None] = {}
+
+    @property
+    def started(self) -> int:
+        """How many containers were started."""
+        return len(self._started)
+
+    def broken(self, promise: str, text: str) -> None:
+        """Note a violation."""
+        self._world.note("world", f"VIOLATION of {promise}: {text}")
+        self.violations.append(Violation(self._world.kernel.now, promise, text))
+
+    # --- the ledger
+
+    def committing(self, node: str, change: Change, disk: Disk) -> None:
+        """A change is about to become durable."""
+        number = self._world.hosts[node].number
+        if change.table in (JOBS, TASKS):
+            job = int(change.key.split(".")[0])
+            if job % JOB_ID_STRIDE != number:
+                self.broken("a home is the only writer of its jobs", f"{node} writes {change.table} {change.key}")
+        if isinstance(change, Put) and change.table == TASKS:
+            self._task_written(node, change, disk)
+        if isinstance(change, Put) and change.table == JOBS:
+            self._job_written(change, disk)
+        if change.table == JOBS and not isinstance(change, Put) and not self._world.config.history_jobs < 100:
+            self.broken("acknowledged is durable", f"{node} drops job {change.key}")
+
+    def _job_written(self, change: Put, disk: Disk) -> None:
+        old = disk[JOBS].get(change.key)
+        if old is not None and _job.decode(old).cancelled and not _job.decode(change.value).cancelled:
+            self.broken("acknowledged is durable", f"the cancellation of job {change.key} is undone")
+
+    def _task_written(self, node: str, change: Put, disk: Disk) -> None:
+        job, index = task_key(change.key)
+        new = _task.decode(change.value)
+        raw = disk[TASKS].get(change.key)
+        old = _task.decode(raw) if raw is not None else TaskRecord()
+        if old.state.final and old != new:
+            self.broken("one attempt counts", f"task {change.key} changes after its end, from {old} to {new}")
+        if not old.attempt <= new.attempt <= old.attempt + 1:
+            self.broken("one attempt counts", f"attempt of {change.key} goes from {old.attempt} to {new.attempt}")
+        self._newest[(job, index)] = max(new.attempt, self._newest.get((job, index), 0))
+        if new.state in (State.SUCCEEDED, State.FAILED):
+            self._result_written(AllocationId(job, index, new.attempt), new)
+
+    def _result_written(self, id_: AllocationId, record: TaskRecord) -> None:
+        real = self._results.get(id_)
+        if id_.attempt != self._newest[(id_.job, id_.index)]:
+            self.broken("one attempt counts", f"a result of the outdated attempt {id_} is taken")
+        if record.state is State.SUCCEEDED and (real is None or not real.success):
+            self.broken("one attempt counts", f"{id_} is recorded as succeeded, but its container says {real}")
+        if record.state is State.FAILED and real is not None and real.success:
+            self.broken("one attempt counts", f"{id_} is recorded as failed, but its container succeeded")
+
+    # --- messages
+
+    def sending(self, node: str, message: bytes, disk: Disk) -> None:
+        """A message leaves a node, after its changes are durable."""
+        for item in decode(message, 1 << 30):
+            if isinstance(item, Admit):
+                self._asking(node, item, disk)
+            elif isinstance(item, EndedTaken):
+                self._taking(node, item, disk)
+
+    def _asking(self, node: str, item: Admit, disk: Disk) -> None:
+        if str(item.job) not in disk[JOBS] and not self._forgets():
+            self.broken("acknowledged is durable", f"{node} asks for a place for job {item.job} before it is durable")
+        for index, attempt in item.tasks:
+            raw = disk[TASKS].get(f"{item.job}.{index}")
+            if (raw is None and not self._forgets()) or (raw is not None and _task.decode(raw).attempt < attempt):
+                self.broken("one attempt counts", f"{node} asks for {item.job}.{index}.{attempt} before it is durable")
+
+    def _taking(self, node: str, item: EndedTaken, disk: Disk) -> None:
+        for id_ in item.ids:
+            raw = disk[TASKS].get(f"{id_.job}.{id_.index}")
+            if raw is None:
+                continue
+            record = _task.decode(raw)
+            if record.attempt == id_.attempt and record.state is State.PENDING and record.node:
+                self.broken("acknowledged is durable", f"{node} takes the end of {id_} before it is durable")
+
+    def _forgets(self) -> bool:
+        return self._world.plan.features.short_history
+
+    def published(self, node: str, boot_epoch: int, key: str, value: bytes) -> None:
+        """A node gossips something about itself."""
+        if key == "leader":
+            epoch = decode_leads(value).epoch
+            holder = self._epochs.setdefault(epoch, (node, boot_epoch))
+            if holder != (node, boot_epoch):
+                self.broken("no epoch twice", f"{node} (boot {boot_epoch}) leads with epoch {epoch} of {holder}")
+
+    # --- containers
+
+    def starting(self, node: str, allocation: Allocation) -> None:
+        """A container is about to be set up."""
+        id_ = allocation.id
+        if id_ in self._started:
+            self.broken("one attempt counts", f"{id_} starts on {node}, but it started on {self._started[id_]} already")
+        self._started[id_] = node
+        home = self._world.hosts[allocation.home]
+        if home.number != id_.job % JOB_ID_STRIDE:
+            self.broken("a home is the only writer of its jobs", f"{id_} was ordered by {home.name}")
+        if str(id_) not in self._world.hosts[node].disk[ALLOCATIONS]:
+            self.broken("nothing leaks", f"{id_} starts on {node} without a durable allocation")
+        self._requests[id_] = allocation.spec.request
+        self._load[node] = self._load[node] + allocation.spec.request
+        short = shortage(self._load[node], self._world.permitted(node))
+        if short is not None:
+            self.broken("a node is the authority", f"{node} runs {short.need} of {short.dimension}, permits {short.free}")
+
+    def container_over(self, node: str, id_: AllocationId, result: Result | None) -> None:
+        """A container ended, or died with its host (None)."""
+        self._results[id_] = result
+        self._load[node] = self._load[node] - self._requests[id_]
+
+    def removing(self, node: str, id_: AllocationId, result: Result | None) -> None:
+        """What is left of a container is about to be removed."""
+        if result is None:
+            self.broken("containers outlive agents", f"{node} removes {id_}, which has not ended")
+        raw = self._world.hosts[node].disk[ALLOCATIONS].get(str(id_))
+        if raw is not None and _held.decode(raw).result is None:
+            self.broken("acknowledged is durable", f"{node} removes {id_} whose end is not durable")
+
+    # --- at the end, when all is healed and time was given
+
+    def at_end(self) -> None:
+        """All jobs acknowledged are there and have ended, or wait for a reason; nothing is left over."""
+        for job, node in self.acknowledged.items():
+            self._check_job(job, node)
+        for host in self._world.hosts.values():
+            for id_ in host.containers:
+                self.broken("nothing leaks", f"container {id_} is left on {host.name}")
+            for key in host.disk[ALLOCATIONS]:
+                self.broken("nothing leaks", f"allocation {key} is left in the ledger of {host.name}")
+            if host.agent is not None:
+                self._check_agent(host.name)
+
+    def _check_agent(self, name: str) -> None:
+        agent = self._world.hosts[name].agent
+        assert agent is not None
+        for node in agent.nodes():
+            if node.report is not None and any(amount for _, amount in node.report.committed.items()):
+                self.broken("nothing leaks", f"{name} believes that {node.name} is committed to {node.report.committed}")
+        for claim in agent.claims():
+            self.broken("nothing leaks", f"{name} still claims {claim}")
+
+    def _check_job(self, job_id: int, node: str) -> None:
+        host = self._world.hosts[node]
+        if str(job_id) not in host.disk[JOBS]:
+            if not self._forgets():
+                self.broken("acknowledged is durable", f"job {job_id} is gone from {node}")
+            return
+        assert host.agent is not None
+        job = host.agent.job(job_id)
+        for task in job.tasks:
+            if task.state.final:
+                if job_id in self.cancelled and task.state is State.PENDING:
+                    self.broken("acknowledged is durable", f"job {job_id} is cancelled, but task {task.index} is not")
+            elif self._world.possible(job.spec):
+                self.broken("everything ends", f"{job_id}.{task.index}.{task.attempt} on {task.node!r} is {task.state}: {task.reason}")
+            elif not task.reason:
+                self.broken("nothing waits without a reason", f"task {job_id}.{task.index} names none")

@@ -1,0 +1,227 @@
+"""What goes wrong in a fault world, and what is asked of it: drawn from one seed, then fixed.
+
+Swarm testing (Groce et al., ISSTA 2012): each seed draws its own small set of features, for a world in which everything
+goes wrong at once hides the bugs that need some things to go right. The plan is data: it leaves nothing to chance
+later, and can be shown, cut down and replayed.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, fields
+
+from scheduler.config import SchedulerConfig
+from scheduler.model import ArrayRange, Constraint, JobKind, JobSpec, OnLost, Operator, Resources
+from sim.network import Link
+
+MIB = 1 << 20
+CAPACITIES = (Resources(1000, 1024 * MIB), Resources(2000, 1024 * MIB), Resources(1000, 2048 * MIB, (("gpu", 2),)))
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Which kinds of trouble a world has. Each is drawn alone."""
+
+    loss: bool = False
+    duplicates: bool = False
+    delays: bool = False
+    partitions: bool = False
+    one_way_cuts: bool = False
+    agent_crashes: bool = False
+    host_crashes: bool = False
+    leaves: bool = False
+    slow_nodes: bool = False
+    false_alarms: bool = False
+    failing_starts: bool = False
+    failing_exits: bool = False
+    cancels: bool = False
+    cordons: bool = False
+    arrays: bool = False
+    throttles: bool = False
+    priorities: bool = False
+    services: bool = False
+    impossible_jobs: bool = False
+    constraints: bool = False
+    extras: bool = False
+    wide_load: bool = False
+    short_history: bool = False
+    small_windows: bool = False
+    clock_skew: bool = False
+
+    def names(self) -> list[str]:
+        """Return the features that are on."""
+        return [each.name for each in fields(self) if getattr(self, each.name)]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that goes wrong at a time (virtual seconds), on some nodes, for a while.
+
+    `steps`: a crash falls on the n-th step the agent takes from then on; a step is a commit or a single action.
+    """
+
+    at_s: float
+    kind: str
+    nodes: tuple[str, ...]
+    lasts_s: float = 0.0
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Something a client asks of a home: a job (`spec`), or the end of an earlier wish's job (`cancels`)."""
+
+    at_s: float
+    home: str
+    spec: JobSpec | None = None
+    cancels: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One world's whole fate."""
+
+    seed: int
+    nodes: tuple[str, ...]
+    homes: tuple[str, ...]
+    features: Features
+    config: SchedulerConfig
+    link: Link
+    capacities: tuple[Resources, ...]
+    labels: tuple[tuple[tuple[str, str], ...], ...]
+    run_mean_s: float
+    trouble_s: float
+    calm_s: float
+    faults: tuple[Fault, ...] = ()
+    wishes: tuple[Wish, ...] = ()
+    slow: tuple[str, ...] = field(default=())
+
+
+def draw_plan(seed: int, nodes: int | None = None, homes: int | None = None, jobs: int | None = None) -> Plan:
+    """Draw a world; what is given is kept as given."""
+    rng = random.Random(f"world {seed}")
+    count = nodes or rng.choice((1, 2, 3, 3, 4, 5, 5, 7))
+    names = tuple(f"n{number}" for number in range(1, count + 1))
+    features = Features(**{each.name: rng.random() < 0.4 for each in fields(Features)})
+    chosen = names[: homes or rng.randint(1, count)]
+    trouble_s = rng.choice((20.0, 40.0, 60.0))
+    return Plan(
+        seed=seed,
+        nodes=names,
+        homes=chosen,
+        features=features,
+        config=_config(rng, features),
+        link=_link(rng, features),
+        capacities=tuple(rng.choice(CAPACITIES) if features.extras else CAPACITIES[0] for _ in names),
+        labels=tuple((("zone", rng.choice("ab")),) for _ in names),
+        run_mean_s=rng.choice((0.5, 3.0)),
+        trouble_s=trouble_s,
+        calm_s=150.0,
+        faults=_faults(rng, features, names, trouble_s),
+        wishes=_wishes(rng, features, chosen, trouble_s, jobs or rng.choice((3, 10, 25))),
+        slow=tuple(name for name in names if features.slow_nodes and rng.random() < 0.4),
+    )
+
+
+def _config(rng: random.Random, features: Features) -> SchedulerConfig:
+    return SchedulerConfig(
+        policy=rng.choice(("best-fit", "spread")),
+        cpu_ratio_permille=rng.choice((1000, 1500)),
+        lost_grace_s=rng.choice((1.0, 5.0)),
+        left_grace_s=12.0,
+        holding_interval_s=3.0,
+        census_interval_s=7.0,
+        retry_s=0.4,
+        retry_max_s=4.0,
+        restart_max_s=5.0,
+        window=2 if features.small_windows else 1000,
+        order_batch=3 if features.small_windows else 1000,
+        history_jobs=2 if features.short_history else 10_000,
+    )
+
+
+def _link(rng: random.Random, features: Features) -> Link:
+    return Link(
+        delay_min_s=0.0005,
+        delay_max_s=0.3 if features.delays else 0.002,
+        loss=rng.choice((0.02, 0.1, 0.3)) if features.loss else 0.0,
+        duplicate=0.2 if features.duplicates else 0.0,
+        reorder=0.3 if features.delays else 0.0,
+        reorder_delay_s=1.0,
+    )
+
+
+def _faults(rng: random.Random, features: Features, names: tuple[str, ...], trouble_s: float) -> tuple[Fault, ...]:
+    kinds = [
+        kind
+        for kind, on in (
+            ("partition", features.partitions and len(names) > 1),
+            ("cut", features.one_way_cuts and len(names) > 1),
+            ("agent crash", features.agent_crashes),
+            ("host crash", features.host_crashes),
+            ("leave", features.leaves),
+            ("false alarm", features.false_alarms and len(names) > 1),
+            ("cordon", features.cordons),
+        )
+        if on
+    ]
+    if not kinds:
+        return ()
+    faults = [_fault(rng, rng.choice(kinds), names, trouble_s) for _ in range(rng.randint(1, 12))]
+    return tuple(sorted(faults, key=lambda fault: fault.at_s))
+
+
+def _fault(rng: random.Random, kind: str, names: tuple[str, ...], trouble_s: float) -> Fault:
+    at_s = rng.uniform(0.5, trouble_s)
+    lasts_s = rng.choice((0.2, 2.0, 8.0, 20.0))
+    if kind == "partition":
+        size = rng.randint(1, len(names) - 1)
+        return Fault(at_s, kind, tuple(sorted(rng.sample(names, size))), lasts_s)
+    if kind in ("cut", "false alarm"):
+        return Fault(at_s, kind, tuple(rng.sample(names, 2)), lasts_s)
+    return Fault(at_s, kind, (rng.choice(names),), lasts_s, steps=rng.choice((0, 0, 1, 2, 3, 5, 8)))
+
+
+def _wishes(
+    rng: random.Random, features: Features, homes: tuple[str, ...], trouble_s: float, jobs: int
+) -> tuple[Wish, ...]:
+    wishes = []
+    for number in range(jobs):
+        at_s = rng.uniform(0.1, trouble_s * rng.choice((0.2, 0.9)))
+        spec = _spec(rng, features, number)
+        wishes.append(Wish(at_s, rng.choice(homes), spec))
+        if spec.kind is JobKind.SERVICE or (features.cancels and rng.random() < 0.3):
+            later_s = trouble_s + 1 if spec.kind is JobKind.SERVICE else at_s + rng.choice((0.05, 1.0, 10.0))
+            wishes.append(Wish(later_s, "", cancels=len(wishes) - 1))
+    return tuple(wishes)
+
+
+def _spec(rng: random.Random, features: Features, number: int) -> JobSpec:
+    array = None
+    if features.arrays and rng.random() < 0.5:
+        last = rng.choice((3, 10, 30))
+        array = ArrayRange(0, last, rng.choice((1, 1, 3)), rng.choice((1, 4)) if features.throttles else 0)
+    constraints: tuple[Constraint, ...] = ()
+    if features.constraints and rng.random() < 0.4:
+        constraints = (Constraint("zone", Operator.IN, (rng.choice("ab"),)),)
+    return JobSpec(
+        name=f"job{number}",
+        argv=("true",),
+        request=_request(rng, features),
+        array=array,
+        kind=JobKind.SERVICE if features.services and rng.random() < 0.2 else JobKind.BATCH,
+        priority=rng.choice((0, 0, 5)) if features.priorities else 0,
+        attempts_max=rng.choice((1, 3, 20)),
+        on_lost=rng.choice((OnLost.REQUEUE, OnLost.REQUEUE, OnLost.FAIL)),
+        stop_grace_s=rng.choice((0.0, 1.0)),
+        constraints=constraints,
+    )
+
+
+def _request(rng: random.Random, features: Features) -> Resources:
+    if features.impossible_jobs and rng.random() < 0.2:
+        return Resources(100, 1 << 50)
+    extra = (("gpu", rng.choice((1, 2))),) if features.extras and rng.random() < 0.3 else ()
+    heavy = features.wide_load and rng.random() < 0.5
+    cpu = rng.choice((500, 900)) if heavy else rng.choice((50, 100, 250))
+    return Resources(cpu, rng.choice((32, 128, 700 if heavy else 256)) * MIB, extra)

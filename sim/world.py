@@ -1,0 +1,234 @@
+"""A fault world: N hosts with real scheduling machines and the real codec, in virtual time, with trouble from one seed.
+
+    result = run_world(seed=7)                    everything drawn from the seed
+    result = run_world(seed=7, nodes=20, homes=5, traced=True)
+    print(format_world(result))
+
+Trouble lasts for a while; then everything heals, crashed agents start again, and the world gets time to settle. The
+checkers watch all along. The same arguments give the same run.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from scheduler.events import Accepting, Cancel, Submit
+from scheduler.fit import fits, unmet
+from scheduler.model import JobSpec, Resources
+from sim.checkers import Checkers, Violation
+from sim.faults import Fault, Plan, Wish, draw_plan
+from sim.kernel import Kernel
+from sim.network import Network
+from sim.world_host import Host
+from sim.world_members import Members
+
+TRACE_MAX = 200_000
+CLIENT_PATIENCE_S = 2.0
+
+
+@dataclass(frozen=True)
+class WorldResult:
+    """What a world showed: broken promises (none is good), figures, and the trace if one was asked for."""
+
+    plan: Plan
+    violations: tuple[Violation, ...]
+    figures: dict[str, int]
+    trace: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.violations
+
+    @property
+    def command(self) -> str:
+        """The command that shows this world again."""
+        plan = self.plan
+        return f"fofoca sim world --nodes {len(plan.nodes)} --homes {len(plan.homes)} --seed {plan.seed}"
+
+
+class World:
+    """All hosts, the network between them, and the clients."""
+
+    def __init__(self, plan: Plan, *, traced: bool = False) -> None:
+        self.plan = plan
+        self.config = plan.config
+        self.kernel = Kernel(plan.seed)
+        self.network = Network(self.kernel, plan.link)
+        self.trace: list[str] | None = [] if traced else None
+        self.checks = Checkers(self)
+        self._count = 0
+        self._jobs: dict[int, tuple[int, str]] = {}
+        self.hosts = {name: self._host(position) for position, name in enumerate(plan.nodes)}
+
+    def _host(self, position: int) -> Host:
+        plan = self.plan
+        name = plan.nodes[position]
+        skew_s = self.kernel.random("skew", name).uniform(0, 1e6) if plan.features.clock_skew else 0.0
+        return Host(
+            self, name, position + 1, plan.capacities[position], plan.labels[position], skew_s, name in plan.slow
+        )
+
+    # --- what hosts and checkers ask
+
+    def note(self, who: str, what: str) -> None:
+        """Add a line to the trace."""
+        if self.trace is not None and len(self.trace) < TRACE_MAX:
+            self.trace.append(f"{self.kernel.now:9.3f}  {who:6s} {what}")
+
+    def count(self) -> int:
+        """Return a number never returned before."""
+        self._count += 1
+        return self._count
+
+    def permitted(self, node: str) -> Resources:
+        """The most that may run on a node."""
+        capacity = self.hosts[node].capacity
+        cpu = capacity.cpu_milli * self.config.cpu_ratio_permille // 1000
+        memory = capacity.memory_bytes * self.config.memory_ratio_permille // 1000
+        return Resources(cpu, memory, capacity.extra)
+
+    def possible(self, spec: JobSpec) -> bool:
+        """Whether some node could run a task of this job, were it empty."""
+        return any(
+            fits(spec.request, self.permitted(host.name)) and unmet(spec.constraints, dict(host.labels)) is None
+            for host in self.hosts.values()
+        )
+
+    # --- the run
+
+    def run(self) -> None:
+        """Trouble, then calm, then the reckoning."""
+        members = Members(self)
+        for host in self.hosts.values():
+            self.kernel.after(self.kernel.random("start", host.name).uniform(0, 0.3), host.start)
+        for fault in self.plan.faults:
+            self.kernel.at(fault.at_s, self._strike, fault, members)
+        for number, wish in enumerate(self.plan.wishes):
+            self.kernel.at(wish.at_s, self._wish, number, wish)
+        self.kernel.run_until(self.plan.trouble_s)
+        self._heal()
+        self.kernel.run_until(self.plan.trouble_s + self.plan.calm_s)
+        self.checks.at_end()
+
+    def _strike(self, fault: Fault, members: Members) -> None:
+        self.note("world", f"{fault.kind} of {', '.join(fault.nodes)} for {fault.lasts_s} s, at step {fault.steps}")
+        host = self.hosts[fault.nodes[0]]
+        match fault.kind:
+            case "partition":
+                rest = [name for name in self.plan.nodes if name not in fault.nodes]
+                self.network.partition(fault.nodes, rest)
+                self.kernel.after(fault.lasts_s, self.network.heal)
+            case "cut":
+                self.network.cut(*fault.nodes)
+                self.kernel.after(fault.lasts_s, self.network.mend, *fault.nodes)
+            case "agent crash":
+                host.crash_steps = fault.steps
+                self.kernel.after(fault.lasts_s, self._restart, host)
+            case "host crash":
+                host.lose_power()
+                self.kernel.after(fault.lasts_s, host.get_power)
+            case "leave":
+                host.left = host.agent is not None
+                host.crash()
+                self.kernel.after(fault.lasts_s, host.start)
+            case "false alarm":
+                members.accuse(*fault.nodes)
+            case "cordon":
+                host.post(Accepting(False))
+                self.kernel.after(fault.lasts_s, host.post, Accepting(True))
+
+    def _restart(self, host: Host) -> None:
+        host.crash()
+        host.start()
+
+    def _heal(self) -> None:
+        self.note("world", "all is healed")
+        self.network.heal()
+        self.network.set_default(type(self.plan.link)())
+        for host in self.hosts.values():
+            host.crash_steps = None
+            if not host.up:
+                host.get_power()
+            host.start()
+            host.post(Accepting(True))
+
+    # --- clients
+
+    def _wish(self, number: int, wish: Wish) -> None:
+        """Ask until it is acknowledged; a client doesn't know what became of a request without an answer."""
+        if wish.spec is not None:
+            self._submit(number, wish.home, wish.spec)
+        elif wish.cancels in self._jobs:
+            job, home = self._jobs[wish.cancels]
+            if job in self.checks.cancelled:
+                return
+            self.hosts[home].ask(Cancel(job, self.hosts[home].unix()), lambda _: self._cancelled(job))
+            self.kernel.after(CLIENT_PATIENCE_S, self._wish, number, wish)
+        elif self.kernel.now < self.plan.trouble_s + 30:
+            self.kernel.after(CLIENT_PATIENCE_S, self._wish, number, wish)
+
+    def _submit(self, number: int, home: str, spec: JobSpec) -> None:
+        host = self.hosts[home]
+        if number in self._jobs:
+            return
+        host.ask(Submit("user", spec, host.unix()), lambda job: self._acknowledged(number, home, job))
+        self.kernel.after(CLIENT_PATIENCE_S, self._submit, number, home, spec)
+
+    def _acknowledged(self, number: int, home: str, job: object) -> None:
+        assert isinstance(job, int)
+        self.note(home, f"job {job} is acknowledged")
+        self._jobs[number] = (job, home)
+        self.checks.acknowledged[job] = home
+
+    def _cancelled(self, job: int) -> None:
+        self.note("world", f"the end of job {job} is acknowledged")
+        self.checks.cancelled[job] = None
+
+    def figures(self) -> dict[str, int]:
+        """Return what happened, in numbers."""
+        return {
+            "events": self.kernel.events_run,
+            "jobs": len(self.checks.acknowledged),
+            "containers": self.checks.started,
+            "messages": self.network.counters.datagrams_sent,
+            "lost": self.network.counters.datagrams_lost + self.network.counters.datagrams_cut,
+            "faults": len(self.plan.faults),
+        }
+
+
+def run_world(
+    seed: int,
+    nodes: int | None = None,
+    homes: int | None = None,
+    jobs: int | None = None,
+    *,
+    traced: bool = False,
+    plan: Plan | None = None,
+) -> WorldResult:
+    """Run one world; what is not given is drawn from the seed. An exception in a machine is a violation too."""
+    world = World(plan or draw_plan(seed, nodes, homes, jobs), traced=traced)
+    try:
+        world.run()
+    except Exception as error:  # noqa: BLE001  whatever a machine raises here is its bug, to be shown with its seed
+        where = traceback.format_exc(limit=-6)
+        world.checks.broken("illegal events change nothing", f"{type(error).__name__}: {error}\n{where}")
+    return WorldResult(world.plan, tuple(world.checks.violations), world.figures(), tuple(world.trace or ()))
+
+
+def format_world(result: WorldResult) -> str:
+    """Describe a world's outcome in a few lines, its trace first if there is one."""
+    return "\n".join(_lines(result))
+
+
+def _lines(result: WorldResult) -> Iterator[str]:
+    yield from result.trace
+    plan = result.plan
+    yield f"seed {plan.seed}: {len(plan.nodes)} nodes, {len(plan.homes)} homes; {', '.join(plan.features.names())}"
+    yield ", ".join(f"{value} {name}" for name, value in result.figures.items())
+    yield "every promise was kept" if result.passed else f"{len(result.violations)} promises were broken:"
+    yield from (f"  {violation}" for violation in result.violations[:20])
+    if not result.passed:
+        yield f"to see it again: {result.command}"

@@ -1,0 +1,320 @@
+"""One host of a fault world: a real scheduling machine, with a disk, containers and a clock that are virtual.
+
+Does what an agent's shell does, in the same order: outcomes are committed in groups, then their actions are carried out
+one by one. A crash may fall on any of these steps; it takes all that was not committed, and every action not yet
+carried out. Containers survive their agent and die with their host. Clocks: each host's monotonic clock has its own
+zero, its wall clock its own error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from scheduler import Scheduler
+from scheduler.errors import SchedulerError
+from scheduler.events import (
+    Action,
+    ContainerEnded,
+    ContainerStarted,
+    Event,
+    Measured,
+    Outcome,
+    Publish,
+    Put,
+    Received,
+    RemoveContainer,
+    Send,
+    StartContainer,
+    StopContainer,
+    Timer,
+)
+from scheduler.model import Allocation, AllocationId, Resources, Result
+from scheduler.records import ALLOCATIONS, TABLES, HeldRecord, read_table
+from sim.kernel import Handle
+
+if TYPE_CHECKING:
+    from sim.world import World
+
+STEP_S = 1e-6
+UNIX_ZERO_S = 1_700_000_000.0
+
+
+@dataclass(slots=True)
+class Container:
+    """A virtual container: starting, running, or ended with a result that outlives its agent."""
+
+    allocation: Allocation
+    running: bool = False
+    result: Result | None = None
+    timer: Handle | None = None
+
+
+@dataclass(slots=True)
+class _Queued:
+    outcome: Outcome
+    answer: Callable[[object], object] | None = None
+
+
+@dataclass(eq=False)
+class Host:
+    """A host, its agent when one runs, its disk and its containers."""
+
+    world: World
+    name: str
+    number: int
+    capacity: Resources
+    labels: tuple[tuple[str, str], ...]
+    skew_s: float
+    slow: bool
+    up: bool = True
+    left: bool = False
+    agent: Scheduler | None = None
+    boot_epoch: int = 0
+    disk: dict[str, dict[str, bytes]] = field(default_factory=lambda: {table: {} for table in TABLES})
+    containers: dict[AllocationId, Container] = field(default_factory=dict)
+    published: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    accepting: bool = True
+    crash_steps: int | None = None
+    _life: int = 0
+    _queue: list[_Queued] = field(default_factory=list)
+    _busy: bool = False
+    _timer: Handle | None = None
+    _latest_s: float = 0.0
+
+    # --- clocks
+
+    def clock(self) -> float:
+        """This host's monotonic clock; never falls, also not by rounding."""
+        self._latest_s = max(self._latest_s, self.world.kernel.now + self.skew_s)
+        return self._latest_s
+
+    def unix(self) -> float:
+        """This host's wall clock, wrong by its skew."""
+        return UNIX_ZERO_S + self.world.kernel.now + self.skew_s
+
+    # --- the agent's life
+
+    def start(self) -> None:
+        """Start the agent: restore from disk, then tell it what the runtime found."""
+        if self.agent is not None or not self.up:
+            return
+        self.left = False
+        self.boot_epoch += 1
+        self.crash_steps = None
+        self.world.note(self.name, f"agent starts, boot {self.boot_epoch}")
+        self.agent = Scheduler(self.world.config, self.name, self.number, self.boot_epoch, self.world.plan.seed)
+        rows = {table: dict(entries) for table, entries in self.disk.items()}
+        self._enqueue(self.agent.restore(self.clock(), self.unix(), rows))
+        self.world.network.attach(self.name, on_datagram=self._on_datagram)
+        self.post(Measured(self.capacity, self.capacity, Resources(), self.labels))
+        self._recover()
+        self._arm()
+
+    def _recover(self) -> None:
+        known = [each for each in read_table(self.disk, ALLOCATIONS, HeldRecord).values() if each.result is None]
+        for record in known:
+            if record.allocation.id not in self.containers:
+                self.post(ContainerEnded(record.allocation.id, Result(error="the container is gone")))
+        for id_, container in list(self.containers.items()):
+            if container.result is not None:
+                self.post(ContainerEnded(id_, container.result))
+            elif container.running:
+                self.post(ContainerStarted(id_, self.unix()))
+
+    def crash(self) -> None:
+        """The agent dies as by SIGKILL: what was not committed or carried out is gone."""
+        if self.agent is None:
+            return
+        self.world.note(self.name, "agent dies")
+        self.agent = None
+        self.crash_steps = None
+        self._life += 1
+        self._queue.clear()
+        self._busy = False
+        self.world.network.detach(self.name)
+
+    def lose_power(self) -> None:
+        """The host dies: agent and containers with it; the disk stays."""
+        self.crash()
+        self.up = False
+        self.world.note(self.name, "host dies")
+        self.world.network.set_host(self.name, up=False)
+        for id_, container in list(self.containers.items()):
+            if container.result is None:
+                if container.timer is not None:
+                    container.timer.cancel()
+                self.world.checks.container_over(self.name, id_, None)
+                del self.containers[id_]
+
+    def get_power(self) -> None:
+        """The host boots; its agent starts."""
+        self.up = True
+        self.world.network.set_host(self.name, up=True)
+        self.start()
+
+    # --- events in, outcomes through the disk, actions out
+
+    def post(self, event: Event) -> None:
+        """Give the agent an event that comes from no user."""
+        if self.agent is not None:
+            self._enqueue(self._handle(self.agent, self.clock(), event))
+
+    def ask(self, event: Event, answer: Callable[[object], object]) -> None:
+        """Give the agent a user's event; `answer` is called when what it decided is durable. Refusals are dropped."""
+        if self.agent is None:
+            return
+        try:
+            outcome = self._handle(self.agent, self.clock(), event)
+        except SchedulerError as error:
+            self.world.note(self.name, f"refuses: {error}")
+            return
+        self._enqueue(outcome, answer)
+
+    def _handle(self, agent: Scheduler, now: float, event: Event) -> Outcome:
+        outcome = agent.handle(now, event)
+        self._arm()
+        return outcome
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self.agent.next_timer() if self.agent is not None else None
+        if due is not None:
+            self._timer = self.world.kernel.at(due - self.skew_s, self._ring, self._life, due)
+
+    def _ring(self, life: int, due: float) -> None:
+        if life == self._life and self.agent is not None:
+            self._latest_s = max(self._latest_s, due)
+            self.post(Timer())
+
+    def _enqueue(self, outcome: Outcome, answer: Callable[[object], object] | None = None) -> None:
+        self._queue.append(_Queued(outcome, answer))
+        if not self._busy:
+            self._busy = True
+            self.world.kernel.after(0.05 if self.slow else 0.0005, self._commit, self._life)
+
+    def _commit(self, life: int) -> None:
+        if life != self._life or self._crashes_here():
+            return
+        batch, self._queue = self._queue, []
+        for queued in batch:
+            for change in queued.outcome.changes:
+                self.world.checks.committing(self.name, change, self.disk)
+                if isinstance(change, Put):
+                    self.disk[change.table][change.key] = change.value
+                else:
+                    self.disk[change.table].pop(change.key, None)
+        steps: list[Callable[[], object]] = []
+        for queued in batch:
+            if queued.answer is not None:
+                steps.append(lambda queued=queued: queued.answer(queued.outcome.answer))
+            steps += [lambda action=action: self._carry_out(action) for action in queued.outcome.actions]
+        self._walk(life, steps, 0)
+
+    def _walk(self, life: int, steps: list[Callable[[], object]], position: int) -> None:
+        """Carry out the steps one by one; a crash may fall between any two."""
+        while position < len(steps):
+            if life != self._life or self._crashes_here():
+                return
+            steps[position]()
+            position += 1
+        if life != self._life:
+            return
+        self._busy = False
+        if self._queue:
+            self._busy = True
+            self.world.kernel.after(STEP_S, self._commit, life)
+
+    def _crashes_here(self) -> bool:
+        if self.crash_steps is None:
+            return False
+        self.crash_steps -= 1
+        if self.crash_steps > 0:
+            return False
+        self.crash()
+        return True
+
+    def _on_datagram(self, source: object, payload: bytes) -> None:
+        event = Received(str(source), payload)
+        if self.slow:
+            self.world.kernel.after(0.3, self._deliver, self._life, event)
+        else:
+            self.post(event)
+
+    def _deliver(self, life: int, event: Event) -> None:
+        if life == self._life:
+            self.post(event)
+
+    # --- actions
+
+    def _carry_out(self, action: Action) -> None:
+        kernel = self.world.kernel
+        match action:
+            case Send(to, message):
+                self.world.checks.sending(self.name, message, self.disk)
+                if to == self.name:
+                    kernel.after(STEP_S, self._deliver, self._life, Received(self.name, message))
+                else:
+                    self.world.network.send(self.name, to, message)
+            case StartContainer(allocation):
+                self._start_container(allocation)
+            case StopContainer(id_, grace_s, why):
+                self._stop_container(id_, grace_s, why)
+            case RemoveContainer(id_):
+                container = self.containers.get(id_)
+                if container is not None:
+                    self.world.checks.removing(self.name, id_, container.result)
+                    del self.containers[id_]
+            case Publish(key, value):
+                self.published[key] = (self.world.count(), value)
+                self.world.checks.published(self.name, self.boot_epoch, key, value)
+
+    # --- containers
+
+    def _start_container(self, allocation: Allocation) -> None:
+        if allocation.id in self.containers:
+            return
+        self.world.note(self.name, f"container {allocation.id} starts")
+        self.world.checks.starting(self.name, allocation)
+        container = self.containers[allocation.id] = Container(allocation)
+        rng = self.world.kernel.random("container", str(allocation.id))
+        delay_s = rng.uniform(0.01, 0.2)
+        if self.world.plan.features.failing_starts and rng.random() < 0.1:
+            result = Result(error="the image is not to be had")
+            container.timer = self.world.kernel.after(delay_s, self._end_container, allocation.id, result)
+        else:
+            container.timer = self.world.kernel.after(delay_s, self._run_container, allocation.id)
+
+    def _run_container(self, id_: AllocationId) -> None:
+        container = self.containers[id_]
+        container.running = True
+        rng = self.world.kernel.random("run", str(id_))
+        run_s = rng.expovariate(1 / self.world.plan.run_mean_s)
+        code = rng.choice((1, 137)) if self.world.plan.features.failing_exits and rng.random() < 0.2 else 0
+        container.timer = self.world.kernel.after(
+            run_s, self._end_container, id_, Result(exit_code=code, ended_unix_s=self.unix() + run_s)
+        )
+        self.post(ContainerStarted(id_, self.unix()))
+
+    def _stop_container(self, id_: AllocationId, grace_s: float, why: str) -> None:
+        self.world.note(self.name, f"container {id_} is to stop: {why}")
+        container = self.containers.get(id_)
+        if container is None:
+            result = Result(error="there is no such container")
+            self.world.kernel.after(STEP_S, self._deliver, self._life, ContainerEnded(id_, result))
+        elif container.result is None:
+            self.world.kernel.after(grace_s, self._end_container, id_, Result(signal=15, ended_unix_s=self.unix()))
+
+    def _end_container(self, id_: AllocationId, result: Result) -> None:
+        container = self.containers.get(id_)
+        if container is None or container.result is not None:
+            return
+        if container.timer is not None:
+            container.timer.cancel()
+        container.running = False
+        container.result = result
+        self.world.note(self.name, f"container {id_} ended: {result.error or result.exit_code or result.signal or 0}")
+        self.world.checks.container_over(self.name, id_, result)
+        self.post(ContainerEnded(id_, result))
