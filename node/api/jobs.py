@@ -13,7 +13,7 @@ from node.api import render
 from node.api.documents import JobSummaryDocument
 from node.api.exchange import Exchange, json_response
 from node.api.forward import at_home, to_all
-from node.api.schemas import read_submission
+from node.api.schemas import body_field, read_submission
 from node.errors import InvalidValue
 from node.tokens import check_user_name
 from scheduler.errors import InvalidSpec, UnknownJob
@@ -32,7 +32,10 @@ async def submit(exchange: Exchange) -> Response:
     work = read_submission(await exchange.body(exchange.services.bounds.body_bytes_max))
     services, owner = exchange.services, exchange.principal.name
     if isinstance(work, JobSpec):
-        job_id = await services.jobs.submit(owner, work)
+        try:
+            job_id = await services.jobs.submit(owner, work)
+        except InvalidSpec as error:
+            raise InvalidValue(body_field(error.field), error.value, error.expected) from None
         return json_response({"id": job_id, "home": services.node}, 201)
     return json_response({"ids": await _submit_all(exchange, work), "home": services.node}, 201)
 
@@ -47,7 +50,7 @@ async def _submit_all(exchange: Exchange, specs: list[JobSpec]) -> list[int]:
         try:
             ids[index] = await jobs.submit(owner, spec)
         except (InvalidSpec, InvalidValue) as error:
-            refusals.append(InvalidValue(f"[{index}].{error.field}", error.value, error.expected))
+            refusals.append(InvalidValue(f"[{index}].{body_field(error.field)}", error.value, error.expected))
         except Exception as error:  # noqa: BLE001 (told to the caller below, once the others are settled)
             refusals.append(error)
 

@@ -24,6 +24,14 @@ IMAGE = re.compile(rf"({IMAGE_PART})(?::({IMAGE_PART}))?", re.ASCII)
 IMAGE_EXPECTED = "expected NAME or NAME:TAG of small letters, digits and . _ -, such as busybox:1.36"
 NETWORKS = ("bridge", "none")
 
+_BODY_FIELDS = {
+    "cpu": "cpu_milli",
+    "memory": "memory_bytes",
+    "limit of cpu": "limit.cpu_milli",
+    "limit of memory": "limit.memory_bytes",
+    "constraint": "constraints",
+}
+
 
 class LimitBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the cgroup enforces; 0 means the request."""
@@ -74,9 +82,20 @@ def decode(decoder: Callable[[bytes], Any], body: bytes) -> Any:
     try:
         return decoder(body)
     except msgspec.ValidationError as error:
-        raise _named(str(error), body) from None
+        raise _named(str(error), _decode_plain(body)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidValue("body", body[:60].decode("utf-8", "replace"), f"expected JSON: {error}") from None
+        raise _no_json(body, error) from None
+
+
+def _decode_plain(body: bytes) -> object:
+    try:
+        return _decode_any(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _no_json(body, error) from None
+
+
+def _no_json(body: bytes, error: Exception) -> InvalidValue:
+    return InvalidValue("body", body[:60].decode("utf-8", "replace"), f"expected JSON: {error}")
 
 
 def job_spec(job: JobBody, prefix: str) -> JobSpec:
@@ -105,6 +124,11 @@ def job_spec(job: JobBody, prefix: str) -> JobSpec:
         if not prefix:
             raise
         raise InvalidValue(prefix + error.field, error.value, error.expected) from None
+
+
+def body_field(spec_field: str) -> str:
+    """Return the body's name for a field of the spec, as the scheduler names it in a refusal."""
+    return _BODY_FIELDS.get(spec_field, spec_field)
 
 
 def check_image(reference: str, field: str = "image") -> tuple[str, str]:
@@ -143,7 +167,7 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 
 
-def _named(message: str, body: bytes) -> InvalidValue:
+def _named(message: str, body: object) -> InvalidValue:
     """Turn a decoder's message into field, value and what would be right."""
     match = _PATH.match(message)
     assert match is not None
@@ -160,9 +184,9 @@ def _joined(path: str, field: str) -> str:
     return f"{path}.{field}" if path else field
 
 
-def _value_at(body: bytes, path: str) -> Any:
+def _value_at(body: object, path: str) -> Any:
     """Return what stands at a path such as `[3].limit.cpu_milli`; the path's [...] stands for any item of a table."""
-    value = _decode_any(body)
+    value = body
     for step in re.findall(r"[^.\[\]]+", path):
         if isinstance(value, list) and step.isdigit() and int(step) < len(value):
             value = value[int(step)]
