@@ -13,7 +13,7 @@ from scheduler.model import Allocation, Result
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TMPFS_SHARE_MAX = 2
-"""/tmp is charged to the container's memory; it may hold at most one part in this many of it."""
+"""A container's temporary files in memory are charged to it; they may fill one part in this many of its memory."""
 
 
 def container_spec(

@@ -15,11 +15,15 @@ from dataclasses import dataclass, field
 
 import trio
 
+from node import logs
 from node.ledger.protocol import Ledger
 from scheduler import Scheduler
-from scheduler.events import Action, Change, Event, Outcome, Timer
+from scheduler.errors import SchedulerError
+from scheduler.events import Action, Change, Event, Outcome, Received, Timer
 
 OUTCOMES_PER_COMMIT_MAX = 256
+
+log = logs.get("effects")
 
 
 @dataclass(slots=True)
@@ -42,8 +46,20 @@ class Effects:
         self._rearm = trio.Event()
 
     def post(self, event: Event) -> None:
-        """Tell the machine; what follows is carried out soon. For events that come from no user."""
-        self.enqueue(self.machine.handle(trio.current_time(), event))
+        """Tell the machine; what follows is carried out soon. For events that come from no user.
+
+        What another node got wrong changes nothing here and is logged.
+        """
+        try:
+            outcome = self.machine.handle(trio.current_time(), event)
+        except SchedulerError as error:
+            log.warning("refused an event", event=type(event).__name__, why=str(error))
+        else:
+            self.enqueue(outcome)
+
+    def received(self, sender: str, message: bytes) -> None:
+        """Pass on a message of another node's machine, or of our own."""
+        self.post(Received(sender, message))
 
     async def ask(self, event: Event) -> object:
         """Tell the machine and wait until what it decided is durable; return its answer.

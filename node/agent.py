@@ -1,0 +1,286 @@
+"""The agent: one node's nursery tree, and the order in which it starts and stops.
+
+Start: data directory and ledger (which locks out a second agent), runtime, gossip, this node's number, the machine
+from the ledger, containers found running, and only then the API: whoever gets an answer gets it from a whole node.
+Stop (SIGTERM, SIGINT): the API first, then a goodbye by gossip, the ledger last. Containers run on.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from importlib.metadata import version
+from typing import cast
+
+import trio
+
+from cluster import BodySealer, GossipConfig, KeyRing
+from cluster.seal import SESSION_BYTES
+from node import logs
+from node.allocations import Allocations, Host
+from node.api.app import build
+from node.api.auth import Gate
+from node.api.server import Listening, serve
+from node.api.services import Bounds, Services
+from node.config import AgentConfig, split_address
+from node.effects import Effects
+from node.gossip_io import GossipService, GossipSettings
+from node.hands import Hands
+from node.home import Home
+from node.host.data_directory import DataDirectory
+from node.host.images import ImageStore
+from node.host.inventory import CapacitySettings, Inventory, UsageSampler, take_inventory
+from node.host.network import AddressPool, ensure_bridge
+from node.host.user_ranges import UserRanges
+from node.image_exchange import ImageExchange
+from node.image_names import ImageNames
+from node.ledger.protocol import Content, Ledger
+from node.ledger.sqlite import SqliteLedger
+from node.measuring import Meter
+from node.members import Members
+from node.outbox import Outbox
+from node.output import OutputStore
+from node.peers import Peers, PlainBodies
+from node.runtime.opening import RuntimeKind, lxc_obstacles, open_runtime
+from node.runtime.protocol import Runtime
+from scheduler import Scheduler, SchedulerConfig
+from scheduler.events import Put
+
+AGENT_TABLE = "agent"
+NUMBER_KEY = "number"
+OUTPUTS_MAX = 20_000
+OUTPUT_BYTES_MAX = 4 << 30
+OWNERS_MAX = 1_000
+LEFT_GRACE_S = 600.0
+
+log = logs.get("agent")
+
+
+def run(config: AgentConfig) -> None:
+    """Run an agent until SIGTERM or SIGINT. NodeError, LedgerError and ContainerError tell why it can't run."""
+    logs.configure(config.log.level, config.log.format, config.node_name)
+    try:
+        trio.run(Agent(config).run)
+    except BaseExceptionGroup as group:
+        raise _first_leaf(group) from group
+
+
+def _first_leaf(error: BaseException) -> BaseException:
+    """Return what made a nursery tree fall: its first exception that is no group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class Agent:
+    """One node, from start to stop."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._name = config.node_name
+        self._directory = DataDirectory(config.data_dir)
+        self._key = config.cluster_key()
+
+    async def run(self) -> None:
+        """Start, serve until a signal, stop in order."""
+        self._directory.prepare()
+        ledger = await SqliteLedger.open(self._directory.ledger)
+        try:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                await self._run(ledger, signals)
+        finally:
+            with trio.CancelScope(shield=True):
+                await ledger.close()
+        log.info("stopped; containers run on")
+
+    async def _run(self, ledger: Ledger, signals: AsyncIterator[int]) -> None:
+        rows = await ledger.load()
+        runtime = await self._open_runtime()
+        inventory = self._inventory(runtime)
+        gossip = GossipService(self._gossip_settings())
+        peers = Peers(self._name, self._sealer())
+        members = Members(self._name, gossip, peers, self._api_address)
+        gossip.subscribe(members.hear)
+        images = await self._images(peers, members)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(gossip.run)
+            boot_epoch = gossip.machine.identity.boot_epoch
+            number = await self._number(ledger, rows, members, boot_epoch)
+            machine = Scheduler(self._scheduling(), self._name, number, boot_epoch, random.getrandbits(64))
+            effects = Effects(machine, ledger, lambda action: hands.perform(action))
+            host = self._host(runtime, images, inventory)
+            hands = Hands(
+                effects,
+                allocations=Allocations(host, effects.post, nursery),
+                home=Home(effects, images, image_required="rootfs" in runtime.features),
+                outbox=Outbox(peers, effects.received, nursery),
+                publish=gossip.set_state,
+            )
+            effects.enqueue(machine.restore(trio.current_time(), time.time(), rows))
+            await hands.allocations.recover(machine.allocations())
+            nursery.start_soon(effects.run)
+            nursery.start_soon(self._meter(runtime, inventory).run, effects.post)
+            members.connect(effects.post, lambda name: nursery.start_soon(images.tell, name))
+            serving = await nursery.start(self._serve, self._services(hands, peers, images, members, gossip, number))
+            members.publish(number, boot_epoch, settled=True)
+            log.info("ready", number=number, api=self._api_address, runtime=runtime.name)
+            await self._until_signal(signals)
+            serving.cancel()
+            await effects.flush()
+            await gossip.leave()
+            nursery.cancel_scope.cancel()
+
+    async def _until_signal(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            return
+
+    # --- the parts, from the configuration
+
+    @property
+    def _api_address(self) -> str:
+        return f"{self._config.node.address or self._config.api.host}:{self._config.api.port}"
+
+    def _gossip_settings(self) -> GossipSettings:
+        settings = self._config.gossip
+        return GossipSettings(
+            name=self._name,
+            host=settings.host,
+            port=settings.port,
+            advertise=self._config.node.address or "",
+            cluster_key=self._key,
+            seeds=tuple(split_address("cluster.seeds", seed) for seed in self._config.cluster.seeds),
+            label=self._config.cluster.name,
+            data_directory=self._directory.root,
+            config=GossipConfig(
+                probe_interval_s=settings.probe_interval_s,
+                probe_timeout_s=settings.probe_timeout_s,
+            ),
+        )
+
+    def _sealer(self) -> BodySealer | PlainBodies:
+        if self._key is None:
+            return PlainBodies(self._name)
+        ring = KeyRing(self._key, label=self._config.cluster.name)
+        return BodySealer(ring, self._name, secrets.token_bytes(SESSION_BYTES), time.time)
+
+    async def _open_runtime(self) -> Runtime:
+        settings = self._config.runtime
+        runtime = await open_runtime(cast(RuntimeKind, settings.kind), self._directory.containers, settings.cgroup_root)
+        if settings.kind == "auto" and runtime.name != "lxc":
+            log.warning(
+                "containers by LXC can't run here, so tasks are plain processes", why="; ".join(lxc_obstacles())
+            )
+        if "network" in runtime.features:
+            await trio.to_thread.run_sync(ensure_bridge, settings.bridge, self._bridge_address)
+        return runtime
+
+    @property
+    def _bridge_address(self) -> str:
+        network = ipaddress.ip_network(self._config.runtime.address_pool, strict=False)
+        return f"{network[1]}/{network.prefixlen}"
+
+    def _inventory(self, runtime: Runtime) -> Inventory:
+        resources = self._config.resources
+        return take_inventory(
+            CapacitySettings(
+                cpu_milli=resources.cpu_milli,
+                memory_bytes=resources.memory_bytes,
+                reserve_cpu_milli=resources.reserve_cpu_milli,
+                reserve_memory_bytes=resources.reserve_memory_bytes,
+            ),
+            runtime.name,
+        )
+
+    def _meter(self, runtime: Runtime, inventory: Inventory) -> Meter:
+        labels = {"node": self._name, **self._config.node.labels}
+        sliced = self._config.resources.memory_bytes is not None
+        return Meter(inventory, labels, None if sliced else UsageSampler(self._directory.root), runtime.usage)
+
+    async def _images(self, peers: Peers, members: Members) -> ImageExchange:
+        store = await ImageStore.open(self._directory.images)
+        names = ImageNames(self._directory.root / "image_names")
+        return ImageExchange(store, names, peers, members.alive)
+
+    def _host(self, runtime: Runtime, images: ImageExchange, inventory: Inventory) -> Host:
+        settings = self._config.runtime
+        root = self._directory.root
+        pool = AddressPool(self._bridge_address, root / "addresses") if "network" in runtime.features else None
+        return Host(
+            node=self._name,
+            runtime=runtime,
+            images=images,
+            ranges=UserRanges(root / "user_ranges.json", settings.first_user_id, OWNERS_MAX),
+            pool=pool,
+            output=OutputStore(root / "output", OUTPUTS_MAX, OUTPUT_BYTES_MAX),
+            settings=settings,
+            cpu_milli=inventory.allocatable.cpu_milli,
+        )
+
+    def _scheduling(self) -> SchedulerConfig:
+        settings, resources = self._config.scheduler, self._config.resources
+        return SchedulerConfig(
+            policy=settings.policy,
+            cpu_ratio_permille=resources.cpu_ratio_permille,
+            memory_ratio_permille=resources.memory_ratio_permille,
+            lost_grace_s=settings.lost_grace_s,
+            left_grace_s=max(settings.lost_grace_s, LEFT_GRACE_S),
+            history_jobs=settings.history_jobs_max,
+        )
+
+    async def _number(self, ledger: Ledger, rows: Content, members: Members, boot_epoch: int) -> int:
+        """Return this node's number: configured, remembered, or claimed now and remembered."""
+        remembered = rows.get(AGENT_TABLE, {}).get(NUMBER_KEY)
+        number = self._config.node.number or (int(remembered) if remembered else None)
+        if number is None:
+            number = await members.claim_number(boot_epoch=boot_epoch, seeds=bool(self._config.cluster.seeds))
+        if remembered != b"%d" % number:
+            await ledger.commit([Put(AGENT_TABLE, NUMBER_KEY, b"%d" % number)])
+        return number
+
+    def _services(
+        self,
+        hands: Hands,
+        peers: Peers,
+        images: ImageExchange,
+        members: Members,
+        gossip: GossipService,
+        number: int,
+    ) -> Services:
+        api = self._config.api
+        return Services(
+            node=self._name,
+            number=lambda: number,
+            cluster=self._config.cluster.name,
+            version=version("fofoca"),
+            gate=Gate(self._key),
+            jobs=hands.home,
+            logs=hands.allocations,
+            images=images,
+            peers=peers,
+            members=lambda: gossip.snapshot()["members"],
+            bounds=Bounds(
+                body_bytes_max=api.body_bytes_max,
+                image_bytes_max=api.image_bytes_max,
+                stall_timeout_s=api.stall_timeout_s,
+            ),
+        )
+
+    async def _serve(self, services: Services, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        api = self._config.api
+        where = Listening(
+            host=api.host,
+            port=api.port,
+            socket_path=self._config.socket_path,
+            connections_max=api.connections_max,
+            stall_timeout_s=api.stall_timeout_s,
+        )
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(partial(serve, build(services), where))
+                task_status.started(scope)

@@ -1,0 +1,227 @@
+"""The executing node's hands: from an allocation to a container, and back to a result.
+
+Carries out StartContainer, StopContainer and RemoveContainer, and posts ContainerStarted and ContainerEnded. Owns what
+lies around the runtime: the image, the owner's user ids, the address, the kept output. Decides nothing: which
+allocations there are is the scheduling machine's business, how a container is made is the runtime's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from node import logs
+from node.config import Runtime as RuntimeSettings
+from node.container_spec import container_spec, result
+from node.errors import NodeError
+from node.host.network import AddressPool, NetworkError, mac_address
+from node.host.user_ranges import UserRanges
+from node.image_exchange import ImageExchange
+from node.output import OutputStore
+from node.runtime.protocol import (
+    ContainerError,
+    Exit,
+    LogChunk,
+    NetworkSpec,
+    Recovered,
+    Runtime,
+    Stream,
+    UnknownContainerError,
+    Usage,
+    reduced,
+)
+from scheduler.events import ContainerEnded, ContainerStarted, Event
+from scheduler.model import Allocation, AllocationId, Result
+
+log = logs.get("allocations")
+
+STARTS_AT_ONCE_MAX = 8
+LOG_POLL_S = 0.1
+
+
+@dataclass(slots=True)
+class _Live:
+    """A container between StartContainer and its end."""
+
+    allocation: Allocation
+    fetching: trio.CancelScope = field(default_factory=trio.CancelScope)
+    started: bool = False
+    stop_grace_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the containers of this node are made from."""
+
+    node: str
+    runtime: Runtime
+    images: ImageExchange
+    ranges: UserRanges
+    pool: AddressPool | None
+    output: OutputStore
+    settings: RuntimeSettings
+    cpu_milli: int
+
+
+class Allocations:
+    """The containers of one node."""
+
+    def __init__(self, host: Host, post: Callable[[Event], None], nursery: trio.Nursery) -> None:
+        self._host = host
+        self._post = post
+        self._nursery = nursery
+        self._starting = trio.CapacityLimiter(STARTS_AT_ONCE_MAX)
+        self._live: dict[AllocationId, _Live] = {}
+        self._recovered: dict[AllocationId, Recovered] = {}
+        self._images: dict[AllocationId, str] = {}
+
+    async def recover(self, held: Iterable[Allocation]) -> None:
+        """After a restart: bring every allocation the machine holds and every container found into agreement.
+
+        A held allocation goes on where it was (or is set up now, if it never was); a container that nothing holds is
+        removed.
+        """
+        wanted = {str(allocation.id): allocation for allocation in held}
+        for found in await self._host.runtime.recover():
+            if found.name in wanted:
+                self._recovered[wanted[found.name].id] = found
+            else:
+                log.warning("removing a container that belongs to no allocation", container=found.name)
+                await self._host.runtime.remove(found.name)
+        for name in self._host.pool.holders() if self._host.pool else ():
+            if name not in wanted and self._host.pool:
+                self._host.pool.give_back(name)
+        for allocation in wanted.values():
+            self.start(allocation)
+
+    def start(self, allocation: Allocation) -> None:
+        """Set up and start the container in the background. A second call for the same id does nothing."""
+        if allocation.id not in self._live:
+            live = self._live[allocation.id] = _Live(allocation)
+            self._nursery.start_soon(self._run, live)
+
+    def stop(self, id: AllocationId, grace_s: float, why: str) -> None:
+        """End the container; ContainerEnded follows, at once when there is none."""
+        live = self._live.get(id)
+        log.info("stopping", allocation=str(id), why=why)
+        if live is None:
+            self._post(ContainerEnded(id, Result(error="no container of this allocation is on the node")))
+            return
+        live.stop_grace_s = grace_s
+        live.fetching.cancel()
+        if live.started:
+            self._nursery.start_soon(self._host.runtime.stop, str(id), grace_s)
+
+    def remove(self, id: AllocationId) -> None:
+        """Remove what is left of an ended container, in the background; its output is kept."""
+        self._nursery.start_soon(self._remove, id)
+
+    def usage(self) -> Mapping[str, Usage]:
+        """Return what every running container uses now, by allocation."""
+        return self._host.runtime.usage()
+
+    async def read_log(
+        self, id: AllocationId, stream: Stream, offset: int, limit: int, wait_s: float = 0.0
+    ) -> tuple[LogChunk, bool]:
+        """Return a piece of a container's output and whether the container has ended; waits for new bytes if asked."""
+        deadline = trio.current_time() + wait_s
+        while True:
+            ended = id not in self._live
+            chunk = self._read_log(str(id), stream, offset, limit)
+            if chunk.data or ended or trio.current_time() >= deadline:
+                return chunk, ended and chunk.offset + len(chunk.data) >= chunk.size
+            await trio.sleep(LOG_POLL_S)
+
+    def _read_log(self, name: str, stream: Stream, offset: int, limit: int) -> LogChunk:
+        try:
+            return self._host.runtime.read_log(name, stream, offset, limit)
+        except UnknownContainerError:
+            return self._host.output.read(name, stream, offset, limit)
+
+    async def _run(self, live: _Live) -> None:
+        id = live.allocation.id
+        recovered = self._recovered.pop(id, None)
+        try:
+            if recovered is None:
+                await self._set_up(live)
+            else:
+                self._use(live.allocation)
+            exit_ = recovered.exit if recovered and recovered.exit else await self._watch(live)
+            ended = result(exit_)
+        except (ContainerError, NodeError, NetworkError, OSError) as error:
+            ended = Result(error=str(getattr(error, "reason", error)))
+        del self._live[id]
+        if ended.error:
+            log.warning("not run", allocation=str(id), why=ended.error)
+        self._post(ContainerEnded(id, ended))
+
+    async def _watch(self, live: _Live) -> Exit:
+        id = live.allocation.id
+        live.started = True
+        self._post(ContainerStarted(id, 0.0))
+        if live.stop_grace_s is not None:
+            await self._host.runtime.stop(str(id), live.stop_grace_s)
+        return await self._host.runtime.wait(str(id))
+
+    async def _set_up(self, live: _Live) -> None:
+        rootfs = await self._rootfs(live)
+        if live.stop_grace_s is not None:
+            raise NodeError("stopped before it was started")
+        host = self._host
+        spec = container_spec(
+            live.allocation,
+            host.settings,
+            node=host.node,
+            cpu_milli_max=host.cpu_milli,
+            rootfs=rootfs,
+            user_base=host.ranges.base(live.allocation.owner),
+            network=self._network(live.allocation),
+        )
+        spec = reduced(spec, host.runtime.features)
+        async with self._starting:
+            await host.runtime.prepare(spec)
+            await host.runtime.start(spec)
+
+    async def _rootfs(self, live: _Live) -> Path | None:
+        """Return the image's root file system, fetched if need be; None if the wait for it was cut short."""
+        digest = live.allocation.spec.image_digest
+        if not digest or "rootfs" not in self._host.runtime.features:
+            return None
+        with live.fetching:
+            rootfs = await self._host.images.ensure(digest)
+            self._use(live.allocation)
+            return rootfs
+        return None
+
+    def _use(self, allocation: Allocation) -> None:
+        """Keep the image from being removed until the container is."""
+        digest = allocation.spec.image_digest
+        if digest and self._host.images.store.resolve(digest) is not None:
+            self._host.images.store.acquire(digest)
+            self._images[allocation.id] = digest
+
+    def _network(self, allocation: Allocation) -> NetworkSpec | None:
+        if self._host.pool is None or allocation.spec.network == "none":
+            return None
+        pool, name = self._host.pool, str(allocation.id)
+        return NetworkSpec(
+            bridge=self._host.settings.bridge,
+            address=pool.take(name),
+            gateway=str(pool.gateway),
+            mac=mac_address(name),
+        )
+
+    async def _remove(self, id: AllocationId) -> None:
+        name = str(id)
+        try:
+            await trio.to_thread.run_sync(self._host.output.adopt, self._host.runtime, name)
+            await self._host.runtime.remove(name)
+        except (ContainerError, OSError) as error:
+            log.error("can't be removed", allocation=str(id), why=str(error))
+        if self._host.pool is not None:
+            self._host.pool.give_back(name)
+        if digest := self._images.pop(id, None):
+            self._host.images.store.release(digest)

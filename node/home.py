@@ -1,0 +1,97 @@
+"""A node as the home of jobs, and as a window on the cluster: what the API needs of the scheduling machine.
+
+Adds to the machine what it may not know: wall-clock time, the image a name means today, and people who wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+import trio
+
+from node.effects import Effects
+from node.errors import InvalidValue
+from node.image_exchange import ImageExchange
+from scheduler.events import Accepting, Cancel, Submit
+from scheduler.explain import Explanation
+from scheduler.model import JobSpec
+from scheduler.views import JobSummary, JobView, NodeStatus
+
+
+class Home:
+    """Jobs of this home, and nodes as this one sees them."""
+
+    def __init__(self, effects: Effects, images: ImageExchange, *, image_required: bool) -> None:
+        self._effects = effects
+        self._machine = effects.machine
+        self._images = images
+        self._image_required = image_required
+        self._waiters: dict[int, set[trio.Event]] = defaultdict(set)
+
+    async def submit(self, owner: str, spec: JobSpec) -> int:
+        """Take a job; once this returns its id, the job survives this node's crash.
+
+        Raises InvalidSpec, UnknownImage or InvalidValue with nothing changed.
+        """
+        spec = await self._resolved(spec)
+        job_id = await self._effects.ask(Submit(owner, spec, time.time()))
+        assert isinstance(job_id, int)
+        return job_id
+
+    async def cancel(self, job_id: int) -> None:
+        """End the job's tasks; UnknownJob if there is no such job here."""
+        await self._effects.ask(Cancel(job_id, time.time()))
+
+    async def set_accepting(self, accepting: bool) -> None:
+        """Let this node take new allocations, or no more."""
+        await self._effects.ask(Accepting(accepting))
+
+    @property
+    def leader(self) -> str:
+        """The node that keeps the queue's order, as this one sees it."""
+        return self._machine.leader
+
+    def job(self, job_id: int, first: int = 0, count: int | None = None) -> JobView:
+        """Return the job with `count` of its tasks (None: all) from the `first`-th on; UnknownJob."""
+        return self._machine.job(job_id, first, count)
+
+    def jobs(self, owner: str | None = None) -> Sequence[JobSummary]:
+        """Return this home's jobs, of one owner or of all."""
+        return self._machine.jobs(owner)
+
+    def explain(self, job_id: int) -> Explanation:
+        """Return why the job waits, or where it runs and why there."""
+        return self._machine.explain(job_id)
+
+    def nodes(self) -> Sequence[NodeStatus]:
+        """Return every node this one has heard of, with its last report."""
+        return self._machine.nodes()
+
+    async def wait(self, job_id: int, wait_s: float) -> None:
+        """Return when the job is final, or after `wait_s`; UnknownJob."""
+        with trio.move_on_after(wait_s):
+            while not self._machine.job_state(job_id).final:
+                changed = trio.Event()
+                waiters = self._waiters[job_id]
+                waiters.add(changed)
+                try:
+                    await changed.wait()
+                finally:
+                    waiters.discard(changed)
+                    if not waiters:
+                        self._waiters.pop(job_id, None)
+
+    def changed(self, job_id: int) -> None:
+        """Wake those who wait for this job."""
+        for waiter in list(self._waiters.get(job_id, ())):
+            waiter.set()
+
+    async def _resolved(self, spec: JobSpec) -> JobSpec:
+        if spec.image:
+            return msgspec.structs.replace(spec, image_digest=await self._images.digest_of(spec.image))
+        if self._image_required:
+            raise InvalidValue("image", "", "expected the name of an image, such as busybox: containers need one here")
+        return spec

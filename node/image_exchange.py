@@ -1,0 +1,197 @@
+"""Images across nodes: what a name means, who has the content, and getting it from there.
+
+A name given on one node is told to all others at once and again to every node that appears, so that a job may name it
+anywhere; the content travels only when a container needs it, checked by its digest (node/host/images.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, suppress
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import trio
+
+from node import logs
+from node.api.documents import ImageDocument
+from node.errors import Busy, NotFound, PeerError, UnknownImage
+from node.host.errors import FetchInterrupted, ImageError
+from node.host.image_name import is_digest, parse_image_name
+from node.host.images import Image, ImageStore
+from node.image_names import ImageNames, decode, encode
+from node.peers import Peers
+
+TELL_TIMEOUT_S = 2.0
+READ_TIMEOUT_S = 60.0
+READ_BYTES_MAX = 4 << 20
+
+log = logs.get("images")
+
+
+class _Read(msgspec.Struct, frozen=True, array_like=True):
+    digest: str
+    offset: int
+    bytes_max: int
+
+
+_decode_read = msgspec.msgpack.Decoder(_Read).decode
+
+
+class ImageExchange:
+    """The images of the cluster as one node sees them. `alive` names the other nodes that can be asked."""
+
+    def __init__(self, store: ImageStore, names: ImageNames, peers: Peers, alive: Callable[[], Sequence[str]]) -> None:
+        self.store = store
+        self._names = names
+        self._peers = peers
+        self._alive = alive
+        peers.register("image.names", self._on_names)
+        peers.register("image.has", self._on_has)
+        peers.register("image.read", self._on_read)
+
+    # --- names
+
+    async def digest_of(self, reference: str) -> str:
+        """Return the digest a user's image reference means; UnknownImage when no node knows it."""
+        if is_digest(reference):
+            if self.store.resolve(reference) is None and not await self._holders(reference):
+                raise UnknownImage(reference)
+            return reference
+        try:
+            name = str(parse_image_name(reference))
+        except ImageError as error:
+            raise UnknownImage(reference, str(error)) from None
+        if self._names.digest(name) is None:
+            await self._ask_all("image.names", encode(()))
+        digest = self._names.digest(name)
+        if digest is None:
+            raise UnknownImage(reference)
+        return digest
+
+    async def tell(self, node: str) -> None:
+        """Exchange names with a node that appeared."""
+        with suppress(PeerError, Busy):
+            self._names.merge(decode(await self._ask(node, "image.names", encode(self._names.entries()))))
+
+    # --- what the API shows
+
+    def list(self) -> Sequence[ImageDocument]:
+        """Return the images whose content is on this node; one whose name now means other content has none."""
+        return [self._view(image) for image in self.store.images()]
+
+    async def put(self, name: str, tag: str, tar: AsyncIterator[bytes]) -> ImageDocument:
+        """Import a root file system's tar and tell all nodes its name; raises ImageError with nothing stored."""
+        image = await self.store.import_tar(f"{name}:{tag}", tar)
+        await self._give(f"{image.name}:{image.tag}", image.digest, image.size_bytes)
+        return self._view(image)
+
+    def _view(self, image: Image) -> ImageDocument:
+        current = self._names.digest(f"{image.name}:{image.tag}") == image.digest
+        return ImageDocument(
+            name=image.name if current else "",
+            tag=image.tag if current else "",
+            digest=image.digest,
+            size_bytes=image.size_bytes,
+            nodes=[self._peers.name],
+        )
+
+    async def remove(self, name: str, tag: str) -> None:
+        """Remove a name everywhere, and the content from this node; ImageInUse while containers need it here."""
+        reference = f"{name}:{tag}"
+        if self.store.resolve(reference) is not None:
+            await self.store.remove(reference)
+        elif self._names.digest(reference) is None:
+            raise NotFound(f"image {reference}: there is none of that name")
+        await self._give(reference, "", 0)
+
+    async def export(self, name: str, tag: str) -> AsyncIterator[bytes]:
+        """Return an image's canonical tar, fetched from another node first if it is not here; NotFound."""
+        digest = self._names.digest(f"{name}:{tag}")
+        if digest is None:
+            raise NotFound(f"image {name}:{tag}: there is none of that name")
+        await self.ensure(digest)
+        return self.store.export(digest)
+
+    # --- content
+
+    async def ensure(self, digest: str) -> Path:
+        """Return the image's root file system on this node, fetched from another if need be; ImageError."""
+        if self.store.resolve(digest) is None:
+            holders = await self._holders(digest)
+            if not holders:
+                raise ImageError(f"image {digest}: no node that answers has it")
+            log.info("fetching an image", digest=digest, source=holders[0])
+            await self.store.fetch(digest, partial(self._stream, holders, digest))
+        return self.store.rootfs(digest)
+
+    async def _stream(self, holders: Sequence[str], digest: str, offset: int) -> AsyncIterator[bytes]:
+        """Yield the canonical tar from an offset on, from the first holder that answers."""
+        holder = holders[0]
+        while True:
+            read = _Read(digest, offset, READ_BYTES_MAX)
+            try:
+                chunk = await self._peers.call(holder, "image.read", msgspec.msgpack.encode(read), READ_TIMEOUT_S)
+            except (PeerError, Busy) as error:
+                raise FetchInterrupted(str(error)) from error
+            if not chunk:
+                return
+            offset += len(chunk)
+            yield chunk
+
+    async def _holders(self, digest: str) -> Sequence[str]:
+        answers = await self._ask_all("image.has", digest.encode())
+        return sorted(node for node, answer in answers.items() if answer)
+
+    # --- the wire
+
+    async def _give(self, name: str, digest: str, size_bytes: int) -> None:
+        entry = self._names.give(name, digest, size_bytes, int(time.time() * 1000))
+        await self._ask_all("image.names", encode([entry]))
+
+    async def _on_names(self, sender: str, payload: bytes) -> bytes:
+        for entry in self._names.merge(decode(payload)):
+            if not entry.digest:
+                await self._let_go(entry.name)
+        return encode(self._names.entries())
+
+    async def _let_go(self, name: str) -> None:
+        """Remove what a removed name meant here. Content whose name only moved stays: waiting jobs may mean it."""
+        if self.store.resolve(name) is not None:
+            try:
+                await self.store.remove(name)
+            except ImageError as error:
+                log.info("a removed image is kept while it is in use", image=name, why=str(error))
+
+    async def _on_has(self, sender: str, payload: bytes) -> bytes:
+        return b"1" if self.store.resolve(payload.decode()) is not None else b""
+
+    async def _on_read(self, sender: str, payload: bytes) -> bytes:
+        read = _decode_read(payload)
+        data = bytearray()
+        async with aclosing(self.store.export(read.digest, read.offset)) as pieces:
+            async for piece in pieces:
+                data += piece
+                if len(data) >= read.bytes_max:
+                    break
+        return bytes(data[: read.bytes_max])
+
+    async def _ask(self, node: str, method: str, payload: bytes) -> bytes:
+        return await self._peers.call(node, method, payload, TELL_TIMEOUT_S)
+
+    async def _ask_all(self, method: str, payload: bytes) -> dict[str, bytes]:
+        """Return the answers of the nodes that gave one in time."""
+        answers: dict[str, bytes] = {}
+
+        async def ask(node: str) -> None:
+            with suppress(PeerError, Busy):
+                answers[node] = await self._ask(node, method, payload)
+                if method == "image.names":
+                    self._names.merge(decode(answers[node]))
+
+        async with trio.open_nursery() as nursery:
+            for node in self._alive():
+                nursery.start_soon(ask, node)
+        return answers
