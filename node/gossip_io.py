@@ -5,7 +5,7 @@ and times go into cluster.Gossip, effects come out and are carried out here. Not
 order.
 
     service = GossipService(GossipSettings(name="n1", host="10.0.0.1", port=7946, cluster_key=key, seeds=(...)))
-    service.subscribe(callback)                 callback(MemberChanged | StateChanged | NameConflict), must not block
+    service.subscribe(on_member, on_state)      called with each MemberChanged / StateChanged; must not block or raise
     await nursery.start(service.run)            the task's value is the bound (host, port)
     service.set_state("report", data); service.members(); service.state_of("n2")
     await service.leave()                       then cancel
@@ -116,7 +116,8 @@ class GossipService:
         self.key_ring = None if key is None else KeyRing(key, *settings.other_keys, label=settings.label)
         self.addresses_refused = 0
         self.send_errors = 0
-        self._subscribers: list[Callable[[Notification], None]] = []
+        self._on_member: list[Callable[[MemberChanged], None]] = []
+        self._on_state: list[Callable[[StateChanged], None]] = []
         self._memory = _Memory(settings)
         self._machine: Gossip | None = None
         self._udp: socket.socket | None = None
@@ -129,16 +130,17 @@ class GossipService:
 
     # -- for the agent
 
-    def subscribe(self, callback: Callable[[Notification], None]) -> None:
-        """Have a function called with everything that changes; it must be quick and must not raise."""
-        self._subscribers.append(callback)
+    def subscribe(self, on_member: Callable[[MemberChanged], None], on_state: Callable[[StateChanged], None]) -> None:
+        """Have functions called with everything that changes; they must be quick and must not raise."""
+        self._on_member.append(on_member)
+        self._on_state.append(on_state)
 
     def set_state(self, key: str, value: bytes | None) -> None:
         """Tell all nodes something about this one. Errors: InvalidState."""
         self._perform(self.machine.set_state(trio.current_time(), key, value))
 
     def members(self) -> Sequence[Member]:
-        """Return all members, this node first; `since_s` is the seconds spent in the present state."""
+        """Return all members, this node first; `since_s` is trio's time of the last change of state."""
         return self.machine.members()
 
     def state_of(self, name: str) -> Mapping[str, bytes]:
@@ -153,10 +155,15 @@ class GossipService:
             "send_errors": self.send_errors,
         }
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return members and counters as plain values, for an API or a page."""
+    @property
+    def boot_epoch(self) -> int:
+        """Which life of this node this is; rises with every start."""
+        return self.machine.identity.boot_epoch
+
+    def document(self) -> list[dict[str, Any]]:
+        """Return the members as plain values, for an API: name, host, port, state, incarnation, boot_epoch, since_s."""
         now_s = time.time()
-        members = [
+        return [
             {
                 "name": member.name,
                 "host": member.address[0],
@@ -168,7 +175,6 @@ class GossipService:
             }
             for member in self.members()
         ]
-        return {"members": members, "counters": dict(self.counters), "keys": self.keys()}
 
     def keys(self) -> list[dict[str, Any]]:
         """Return the key ring's key ids and which one seals."""
@@ -305,12 +311,15 @@ class GossipService:
             self._since[notification.member.name] = time.time()
             if notification.new is None:
                 self._since.pop(notification.member.name, None)
+            for on_member in self._on_member:
+                on_member(notification)
         elif isinstance(notification, NameConflict):
             logger.error(
                 "the name %s is also used by %s:%s; change one of them", self.settings.name, *notification.address
             )
-        for subscriber in self._subscribers:
-            subscriber(notification)
+        elif isinstance(notification, StateChanged):
+            for on_state in self._on_state:
+                on_state(notification)
 
     @staticmethod
     def _log(change: MemberChanged) -> None:
