@@ -39,8 +39,6 @@ class Limits:
     cpu_milli: int = 0
     cpu_limit_milli: int | None = None
     pids_max: int = 0
-    devices: bool = False
-    """Deny all devices but DEVICES (on v2 that takes a BPF program, which LXC loads)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +71,6 @@ class Write:
     file: str
     value: str
     optional: bool = False
-    read_back: str | None = None
-    """What the file says afterwards, if not the value. None: the same."""
 
 
 def detect(mounts: str | None = None, first_process: str | None = None) -> Layout:
@@ -137,9 +133,6 @@ def writes_v1(limits: Limits) -> list[Write]:
         ]
     if limits.pids_max:
         writes.append(Write("pids", "pids.max", str(limits.pids_max)))
-    if limits.devices:
-        writes.append(Write("devices", "devices.deny", "a", read_back=""))
-        writes += [Write("devices", "devices.allow", f"{device} rwm", read_back="") for device in DEVICES]
     return writes
 
 
@@ -182,7 +175,8 @@ class Cgroups:
         return None if hierarchy is None else hierarchy.mount / self.root / name / PAYLOAD
 
     def ensure(self) -> None:
-        """Makes the root in every hierarchy, ready to be divided. Raises CgroupError."""
+        """Makes the root in every hierarchy, ready to be divided, and on v1 closes it to all but DEVICES, which no
+        group below can undo (on v2 that takes a BPF program, which LXC loads). Raises CgroupError."""
         try:
             for hierarchy in self.layout.hierarchies:
                 path = hierarchy.mount
@@ -192,6 +186,7 @@ class Cgroups:
                     path.mkdir(exist_ok=True)
                     _inherit_cpuset(path, hierarchy)
                 _open_for_children(path, hierarchy)
+                _close_devices(path, hierarchy)
         except OSError as error:
             raise CgroupError(f"cannot make the control group {self.root}: {error}") from error
 
@@ -199,8 +194,21 @@ class Cgroups:
         """The container's payload with its limits, each read back. A tree left by a former life goes first."""
         if any(path.exists() for path in self.directories(name)):
             self.remove(name)
-        for write in self._writes(limits):
+        writes = self._writes(limits)
+        try:
+            for hierarchy in {write.controller: self.layout.having(write.controller) for write in writes}.values():
+                self._create_payload(name, hierarchy)
+        except OSError as error:
+            raise CgroupError(f"cannot make a control group: {error}") from error
+        for write in writes:
             self._apply(name, write)
+
+    def _create_payload(self, name: str, hierarchy: Hierarchy | None) -> None:
+        assert hierarchy is not None, "_writes refused what nobody has"
+        path = hierarchy.mount / self.root / name
+        path.mkdir(exist_ok=True)  # on v2 several controllers share it
+        _open_for_children(path, hierarchy)
+        (path / PAYLOAD).mkdir(exist_ok=True)
 
     def update(self, name: str, limits: Limits) -> None:
         """New limits for what is running: as `create`. Raises CgroupError, for memory below use too."""
@@ -225,22 +233,15 @@ class Cgroups:
         return chosen
 
     def _apply(self, name: str, write: Write) -> None:
-        hierarchy = self.layout.having(write.controller)
-        assert hierarchy is not None, "chosen by _writes"
-        payload = hierarchy.mount / self.root / name / PAYLOAD
-        if not payload.exists():
-            payload.parent.mkdir(exist_ok=True)
-            _open_for_children(payload.parent, hierarchy)
-            payload.mkdir()
-        file = payload / write.file
-        if write.optional and not file.exists():
+        file = f"{self.directory(write.controller, name)}/{write.file}"
+        if write.optional and not os.path.exists(file):
             return
         try:
             _write(file, write.value)
-            found = "" if write.read_back == "" else _read(str(file)).strip()
+            found = _read(file).strip()
         except OSError as error:
             raise CgroupError(f"{write.file}={write.value} refused: {error.strerror}") from error
-        if found != (write.value if write.read_back is None else write.read_back):
+        if found != write.value:
             raise CgroupError(f"{write.file} is {found} after writing {write.value}")
 
     def names(self) -> set[str]:
@@ -372,7 +373,17 @@ def _inherit_cpuset(path: Path, hierarchy: Hierarchy) -> None:
     _write(path / "cgroup.clone_children", "1")
 
 
-def _write(file: Path, value: str) -> None:
+def _close_devices(path: Path, hierarchy: Hierarchy) -> None:
+    """v1 takes this only before there are groups below; with them it has been done."""
+    if "devices" not in hierarchy.controllers or hierarchy.unified:
+        return
+    if "a *:* rwm" in _read(f"{path}/devices.list"):
+        _write(path / "devices.deny", "a")
+        for device in DEVICES:
+            _write(path / "devices.allow", f"{device} rwm")
+
+
+def _write(file: Path | str, value: str) -> None:
     """os.write and not a file object: that one reports the kernel's refusal when nobody listens any more."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
     try:

@@ -2,9 +2,9 @@
 
 Owns: names, formats and atomicity of those files. May not know: processes, LXC, trio.
 
-    spec        the ContainerSpec (JSON), written whole by the agent; without it the container was never prepared
+    spec        the ContainerSpec (JSON), by the agent; flocked by the supervisor from before its first instruction
+                until its end
     orders      what the supervisor must know, "key value" lines, written by the agent before the start
-    lock        flocked by the supervisor from before its first instruction until its end
     supervisor  its pid, and the boot that pid belongs to
     running     written when the command is being executed
     stop, lease orders to a running supervisor: a grace in ms; a deadline in ms of CLOCK_BOOTTIME
@@ -43,8 +43,15 @@ class ContainerDirectory:
     def create(self, spec: ContainerSpec) -> None:
         """Raises FileExistsError. 0711: a container's mapped root walks through, and can't look around."""
         self.path.mkdir(mode=0o711)
-        (self.path / "lock").touch(mode=0o600)
-        self.write("spec", msgspec.json.encode(spec, enc_hook=str))
+        self.write_once("spec", msgspec.json.encode(spec, enc_hook=str))
+
+    def write_once(self, name: str, content: bytes) -> None:
+        """For what nobody reads before the agent's next step."""
+        descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
 
     def write(self, name: str, content: bytes, *, durable: bool = False) -> None:
         """Whole or not at all."""
@@ -59,7 +66,7 @@ class ContainerDirectory:
         temporary.replace(self.path / name)
 
     def write_orders(self, orders: Iterable[tuple[str, object]]) -> None:
-        self.write("orders", "".join(f"{key} {value}\n" for key, value in orders).encode())
+        self.write_once("orders", "".join(f"{key} {value}\n" for key, value in orders).encode())
 
     def spec(self) -> ContainerSpec | None:
         try:
@@ -106,7 +113,7 @@ class ContainerDirectory:
 
     def lock(self) -> int:
         """The descriptor to hand to the supervisor. Raises BlockingIOError if it has one already."""
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(self.path / "spec", os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -117,7 +124,7 @@ class ContainerDirectory:
     def is_locked(self) -> bool:
         """A supervisor lives, or is about to. Asked with a shared lock: askers don't see each other."""
         try:
-            descriptor = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.path / "spec", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:

@@ -1,6 +1,6 @@
 /* One container's supervisor: runs its command, keeps its output, ends it when it must end, records how it ended.
  *
- *   supervise DIR COMMAND [ARGUMENT...]     fd 3: told "started"; fd 4: DIR/lock, flocked, held for life
+ *   supervise DIR COMMAND [ARGUMENT...]     fd 3: told "started"; fd 4: DIR/spec, flocked, held for life
  *
  * It outlives the agent and needs nobody: limits count in CLOCK_BOOTTIME, which an operator's date and a sleeping
  * laptop don't bend. node/runtime/supervisor.py starts it and documents the files of DIR; supervise.py is its twin
@@ -99,16 +99,18 @@ static int64 read_number(const char *directory, const char *name, const char *ke
     return strtoll(at + strlen(key), NULL, 10);
 }
 
-static void record(const char *name, const char *text, int durable) {     /* whole or not at all */
-    char temporary[64];
-    snprintf(temporary, sizeof temporary, ".%s", name);
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0) return;
-    int whole = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-    if (durable && fsync(fd) < 0) whole = 0;
+static int note(const char *name, const char *text, int durable) {
+    int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0) return 0;
+    int whole = write(fd, text, strlen(text)) == (ssize_t)strlen(text) && (!durable || fsync(fd) == 0);
     close(fd);
-    if (!whole || rename(temporary, name) < 0 || !durable) return;
-    if ((fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0) fsync(fd), close(fd);
+    return whole;
+}
+
+static void record_exit(const char *text) {        /* whole and synced, or not at all */
+    if (!note(".exit", text, 1) || rename(".exit", "exit") < 0) return;
+    int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) fsync(fd), close(fd);
 }
 
 static void take_order(const char *key, const char *value) {
@@ -180,7 +182,6 @@ static int open_stream(struct stream *stream) {    /* returns the command's end 
     fcntl(ends[0], F_SETFL, O_NONBLOCK);
     if (orders.owner >= 0 && fchown(ends[1], orders.owner, orders.owner) < 0)  /* lets it reopen /dev/stdout */
         fail("cannot give its output to user %lld: %s", orders.owner, strerror(errno));
-    next_segment(stream);
     return ends[1];
 }
 
@@ -308,7 +309,7 @@ static void on_started(void) {
     self.started_unix_ms = now_ms(CLOCK_REALTIME);
     if (orders.time_limit_ms > 0) self.limit_at = now_ms(CLOCK_BOOTTIME) + orders.time_limit_ms;
     snprintf(text, sizeof text, "started_unix_ms %lld\nchild %d\n", self.started_unix_ms, self.child);
-    record("running", text, 0);
+    note("running", text, 0);
     if (write(STATUS_FD, "started\n", 8) < 0) { /* the agent is gone: the record will tell the next one */ }
     close(STATUS_FD);
     on_orders();
@@ -374,7 +375,7 @@ static void prepare(void) {
     self.timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
     read_text("", "/proc/sys/kernel/random/boot_id", boot, sizeof boot);
     snprintf(text, sizeof text, "pid %d\nboot %s", getpid(), boot);
-    record("supervisor", text, 0);
+    note("supervisor", text, 0);
     read_orders();
     snprintf(text, sizeof text, "%d", getpid());
     if (orders.join[0] && !write_text(orders.join, "cgroup.procs", text)) fail("cannot join %s", orders.join);
@@ -441,7 +442,7 @@ static void finish(void) {
     snprintf(buffer, sizeof buffer, "exit_code %d\noom_killed %d\ntimed_out %d\nlease_expired %d\nmemory_peak_bytes %lld\ncpu_ns %lld\n"
              "started_unix_ms %lld\nended_unix_ms %lld\nerror %s\n", exit_code, ooms > 0, self.timed_out, self.lease_expired,
              peak, cpu_ns, self.started_unix_ms, ended_unix_ms, self.error);
-    record("exit", buffer, 1);
+    record_exit(buffer);
 }
 
 int main(int count, char **arguments) {

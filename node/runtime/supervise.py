@@ -65,24 +65,29 @@ def write_text(path: str, text: str) -> bool:
         os.close(descriptor)
 
 
-def record(name: str, text: str, *, durable: bool = False) -> None:
+def note(name: str, text: str, *, durable: bool = False) -> bool:
     try:
-        descriptor = os.open(f".{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     except OSError:
-        return
+        return False
     try:
         os.write(descriptor, text.encode())
         if durable:
             os.fsync(descriptor)
-        os.rename(f".{name}", name)
     except OSError:
-        return
+        return False
     finally:
         os.close(descriptor)
-    if durable:
-        descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    return True
+
+
+def record_exit(text: str) -> None:
+    if not note(".exit", text, durable=True):
+        return
+    os.rename(".exit", "exit")
+    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 class Orders:
@@ -115,7 +120,6 @@ class Output:
         self.file = -1
         self.size = self.segment_end = 0
         self.tails: list[int] = []
-        self.next_segment()
 
     def next_segment(self) -> None:
         if self.file >= 0:
@@ -194,7 +198,7 @@ class Supervisor:
             signal.signal(number, lambda *_: None)
         self.libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         boot = read_text("/proc/sys/kernel/random/boot_id")
-        record("supervisor", f"pid {os.getpid()}\nboot {boot}")
+        note("supervisor", f"pid {os.getpid()}\nboot {boot}")
         self.orders = Orders()
 
     def fail(self, reason: str) -> None:
@@ -314,7 +318,7 @@ class Supervisor:
         self.started_unix_ms = unix_ms()
         if self.orders.time_limit_ms > 0:
             self.limit_at = boottime_ms() + self.orders.time_limit_ms
-        record("running", f"started_unix_ms {self.started_unix_ms}\nchild {self.child}\n")
+        note("running", f"started_unix_ms {self.started_unix_ms}\nchild {self.child}\n")
         with contextlib.suppress(OSError):
             os.write(STATUS_FD, b"started\n")
         os.close(STATUS_FD)
@@ -450,7 +454,7 @@ class Supervisor:
             "ended_unix_ms": ended_unix_ms,
             "error": self.error,
         }
-        record("exit", "".join(f"{key} {value}\n" for key, value in fields.items()), durable=True)
+        record_exit("".join(f"{key} {value}\n" for key, value in fields.items()))
 
     def count_ooms(self) -> int:
         if self.oom < 0:

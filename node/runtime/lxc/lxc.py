@@ -77,13 +77,13 @@ class LxcRuntime(SupervisedRuntime):
     def _set_up(self, spec: ContainerSpec, directory: ContainerDirectory) -> None:
         try:
             lower = self._lower(spec)
-            self._cgroups.create(spec.name, _limits(spec, self._cgroups))
+            self._cgroups.create(spec.name, _limits(spec))
         except (MountError, CgroupError) as error:
             raise StartError(spec.name, str(error)) from error
         places = self._places(spec.name, lower)
         _make_delta(places.delta, spec)
         os.mkfifo(places.ready, 0o600)
-        directory.write("config", config.text(spec, places, self._host).encode())
+        directory.write_once("config", config.text(spec, places, self._host).encode())
         directory.write_orders(self._orders(spec))
 
     def _lower(self, spec: ContainerSpec) -> Path:
@@ -131,12 +131,11 @@ class LxcRuntime(SupervisedRuntime):
 
     def _verify(self, spec: ContainerSpec) -> str | None:
         """LXC has put it below each of the directories that carry limits."""
-        limits = _limits(spec, self._cgroups)
         for controller, wanted in (
-            ("memory", limits.memory_bytes),
-            ("cpu", limits.cpu_milli or limits.cpu_limit_milli),
-            ("pids", limits.pids_max),
-            ("devices", limits.devices),
+            ("memory", spec.memory_bytes),
+            ("cpu", spec.cpu_milli or spec.cpu_limit_milli),
+            ("pids", spec.pids_max),
+            ("devices", True),
         ):
             payload = self._cgroups.directory(controller, spec.name) if wanted else None
             if payload is not None and not (payload / "lxc").exists():
@@ -195,25 +194,23 @@ def _apparmor_profile() -> str | None:
     return APPARMOR_PROFILE if f"{APPARMOR_PROFILE} " in loaded else "unconfined"
 
 
-def _limits(spec: ContainerSpec, cgroups: Cgroups) -> Limits:
+def _limits(spec: ContainerSpec) -> Limits:
     return Limits(
         memory_bytes=spec.memory_bytes,
         cpu_milli=spec.cpu_milli,
         cpu_limit_milli=spec.cpu_limit_milli,
         pids_max=spec.pids_max,
-        devices=cgroups.layout.having("devices") is not None,
     )
 
 
 def _make_delta(delta: Path, spec: ContainerSpec) -> None:
-    """The container's own layer. Its files in /etc lie over the image's, which needs no mount."""
-    etc = delta / "etc"
+    """The container's own layer. Its file in /etc lies over the image's, which needs no mount."""
+    etc, hosts = delta / "etc", delta / "etc" / "hosts"
     etc.mkdir(parents=True)
     hostname = spec.hostname or spec.name.replace(".", "-")
     address = spec.network.address.partition("/")[0] if spec.network else "127.0.1.1"
-    (etc / "hostname").write_text(f"{hostname}\n")
-    (etc / "hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{address} {hostname}\n")
-    for path in (delta.parent, delta, etc, etc / "hostname", etc / "hosts"):
+    hosts.write_text(f"127.0.0.1 localhost\n::1 localhost\n{address} {hostname}\n")
+    for path in (delta.parent, delta, etc, hosts):
         os.chown(path, spec.user_base, spec.user_base)
 
 
