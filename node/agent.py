@@ -13,7 +13,6 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 from importlib.metadata import version
 from typing import cast
 
@@ -105,11 +104,11 @@ class Agent:
         gossip = GossipService(self._gossip_settings())
         peers = Peers(self._name, self._sealer())
         members = Members(self._name, gossip, peers, self._api_address)
-        gossip.subscribe(members.hear)
+        gossip.subscribe(members.on_member, members.on_state)
         images = await self._images(peers, members)
         async with trio.open_nursery() as nursery:
             await nursery.start(gossip.run)
-            boot_epoch = gossip.machine.identity.boot_epoch
+            boot_epoch = gossip.boot_epoch
             number = await self._number(ledger, rows, members, boot_epoch)
             machine = Scheduler(self._scheduling(), self._name, number, boot_epoch, random.getrandbits(64))
             effects = Effects(machine, ledger, lambda action: hands.perform(action))
@@ -126,11 +125,14 @@ class Agent:
             nursery.start_soon(effects.run)
             nursery.start_soon(self._meter(runtime, inventory).run, effects.post)
             members.connect(effects.post, lambda name: nursery.start_soon(images.tell, name))
-            serving = await nursery.start(self._serve, self._services(hands, peers, images, members, gossip, number))
-            members.publish(number, boot_epoch, settled=True)
-            log.info("ready", number=number, api=self._api_address, runtime=runtime.name)
-            await self._until_signal(signals)
-            serving.cancel()
+            services = self._services(hands, peers, images, gossip, number)
+            async with trio.open_nursery() as serving:
+                shutdown = trio.Event()
+                await serving.start(serve, build(services), self._listening(), shutdown)
+                members.publish(number, boot_epoch, settled=True)
+                log.info("ready", number=number, api=self._api_address, runtime=runtime.name)
+                await self._until_signal(signals)
+                shutdown.set()
             await effects.flush()
             await gossip.leave()
             nursery.cancel_scope.cancel()
@@ -248,7 +250,6 @@ class Agent:
         hands: Hands,
         peers: Peers,
         images: ImageExchange,
-        members: Members,
         gossip: GossipService,
         number: int,
     ) -> Services:
@@ -263,7 +264,7 @@ class Agent:
             logs=hands.allocations,
             images=images,
             peers=peers,
-            members=lambda: gossip.snapshot()["members"],
+            members=gossip.document,
             bounds=Bounds(
                 body_bytes_max=api.body_bytes_max,
                 image_bytes_max=api.image_bytes_max,
@@ -271,16 +272,12 @@ class Agent:
             ),
         )
 
-    async def _serve(self, services: Services, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+    def _listening(self) -> Listening:
         api = self._config.api
-        where = Listening(
+        return Listening(
             host=api.host,
             port=api.port,
             socket_path=self._config.socket_path,
             connections_max=api.connections_max,
             stall_timeout_s=api.stall_timeout_s,
         )
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(partial(serve, build(services), where))
-                task_status.started(scope)

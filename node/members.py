@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 import trio
 
-from cluster import Member, MemberChanged, NameConflict, StateChanged, Status
+from cluster import Member, MemberChanged, StateChanged, Status
 from node import logs
 from node.peers import Peers
 from scheduler.events import Event, Heard, MemberDown, MemberFailed, MemberLeft, MemberUp
@@ -22,8 +22,6 @@ CARD = "card"
 HEARD_KEYS = frozenset({"report", "leader"})
 CLAIM_SETTLE_S = 1.0
 JOIN_LOG_S = 10.0
-
-Notification = MemberChanged | StateChanged | NameConflict
 
 log = logs.get("members")
 
@@ -105,18 +103,23 @@ class Members:
             for key, value in self._gossip.state_of(member.name).items():
                 self._heard(member.name, key, value)
 
-    def hear(self, change: Notification) -> None:
-        """Gossip: a member came, changed, was forgotten, or published something."""
-        if isinstance(change, MemberChanged) and change.member.name != self._me:
-            self._met.set()
-            if change.new is None:
-                self._cards.pop(change.member.name, None)
-            self._follow(change.member)
-        elif isinstance(change, StateChanged) and change.name != self._me:
-            if change.key == CARD:
-                self._take_card(change.name, change.value)
-            elif change.value is not None:
-                self._heard(change.name, change.key, change.value)
+    def on_member(self, change: MemberChanged) -> None:
+        """Gossip: a member came, changed or was forgotten."""
+        if change.member.name == self._me:
+            return
+        self._met.set()
+        if change.new is None:
+            self._cards.pop(change.member.name, None)
+        self._follow(change.member)
+
+    def on_state(self, change: StateChanged) -> None:
+        """Gossip: a member published something."""
+        if change.name == self._me:
+            return
+        if change.key == CARD:
+            self._take_card(change.name, change.value)
+        elif change.value is not None:
+            self._heard(change.name, change.key, change.value)
 
     def _heard(self, name: str, key: str, value: bytes) -> None:
         if key in HEARD_KEYS and name != self._me and self._post:
