@@ -17,6 +17,7 @@ import shutil
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -111,7 +112,8 @@ class ImageStore:
             await download(archive, stream, self._bounds.total_bytes_max)
             facts = await self._import_archive(archive)
         finally:
-            archive.unlink(missing_ok=True)
+            with trio.CancelScope(shield=True):  # a large file takes long to remove: not on the loop
+                await trio.to_thread.run_sync(partial(archive.unlink, missing_ok=True))
         return await self._named(facts, image_name)
 
     async def import_directory(self, name: str, path: Path) -> Image:

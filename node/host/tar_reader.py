@@ -152,10 +152,9 @@ def _checksum_matches(block: bytes) -> bool:
         expected = _number(block[148:156], "checksum")
     except ArchiveError:
         return False
-    unsigned = sum(block) - sum(block[148:156]) + 8 * 0x20
+    summed = block[:148] + b" " * 8 + block[156:]
     # Some old tools summed signed characters.
-    signed = unsigned - 256 * sum(1 for byte in block[:148] + block[156:] if byte > 127)
-    return expected in (unsigned, signed)
+    return expected == sum(summed) or expected == sum(summed) - 256 * sum(byte > 127 for byte in summed)
 
 
 def _number(text: bytes, what: str, name: bytes = b"") -> int:
