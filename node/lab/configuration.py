@@ -103,7 +103,7 @@ def write(
         },
         "runtime": {
             "kind": runtime,
-            "cgroup_root": f"{layout.CGROUP_ROOT}/{node.name}",
+            "cgroup_root": f"{layout.cgroup_root()}/{node.name}",
             "address_pool": layout.container_subnet(node.number),
         },
         "scheduler": {"lost_grace_s": LOST_GRACE_S},

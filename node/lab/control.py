@@ -153,8 +153,8 @@ def kill_host(name: str) -> None:
         node = node_of(lab, name)
         require_on(node)
         leftovers.stop_processes([node.keeper_pid])
-        leftovers.kill_containers(f"{layout.CGROUP_ROOT}/{name}")
-        leftovers.remove_cgroups(f"{layout.CGROUP_ROOT}/{name}")
+        leftovers.kill_containers(f"{layout.cgroup_root()}/{name}")
+        leftovers.remove_cgroups(f"{layout.cgroup_root()}/{name}")
         if lab.isolated:
             network.remove_node(node.number)
         Path(node.api_socket).unlink(missing_ok=True)
@@ -327,8 +327,15 @@ def _describe(plan: Plan, isolated: bool) -> tuple[Lab, list[configuration.Endpo
                 netns=layout.namespace(name) if isolated else "",
             )
         )
-    runtime = plan.runtime if isolated or plan.runtime == "lxc" else "process"
-    return Lab(runtime, isolated, "", tuple(nodes), os.geteuid()), endpoints
+    return Lab(_runtime(plan, isolated), isolated, "", tuple(nodes), os.geteuid()), endpoints
+
+
+def _runtime(plan: Plan, isolated: bool) -> str:
+    if plan.runtime != "auto":
+        return plan.runtime
+    from node.runtime.opening import lxc_obstacles
+
+    return "lxc" if isolated and not lxc_obstacles() else "process"
 
 
 def _switch_on(node: LabNode) -> LabNode:

@@ -8,17 +8,18 @@ Every name is derived from the node's number, so that a lab can be removed witho
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
+
+from node.errors import InvalidValue
 
 NODES_MAX = 200
 API_PORT = 8642
 GOSSIP_PORT = 7946
-NAMESPACE_PREFIX = "fofoca-"
-FABRIC = "fofoca-fab"
 FABRIC_BRIDGE = "fab0"
 NETNS_FOLDER = Path("/run/netns")
-CGROUP_ROOT = "fofoca-lab"
+LAB_NAME = re.compile(r"[a-z][a-z0-9]{0,11}", re.ASCII)
 SOCKET_PATH_BYTES_MAX = 107  # sun_path less its closing zero
 
 
@@ -26,14 +27,32 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
+def lab_name() -> str:
+    """A user has one lab, unless FOFOCA_LAB names another: tests have their own, so that they leave a user's alone."""
+    name = os.environ.get("FOFOCA_LAB", "")
+    if name and LAB_NAME.fullmatch(name) is None:
+        raise InvalidValue("FOFOCA_LAB", name, "expected up to 12 small letters and digits, a letter first")
+    return name
+
+
+def own_name() -> str:
+    """`fofoca-lab`, or `fofoca-lab-NAME`: folders and cgroups are called so."""
+    return f"fofoca-lab-{lab_name()}" if lab_name() else "fofoca-lab"
+
+
 def state_folder() -> Path:
     """Holds lab.json. For root it is gone after a reboot, as the namespaces are."""
-    return Path("/run/fofoca-lab") if is_root() else _user_folder()
+    return Path("/run") / own_name() if is_root() else _user_folder()
 
 
 def data_folder() -> Path:
     """Holds one folder a node: its disk."""
-    return Path("/var/lib/fofoca-lab") if is_root() else _user_folder() / "nodes"
+    return Path("/var/lib") / own_name() if is_root() else _user_folder() / "nodes"
+
+
+def cgroup_root() -> str:
+    """Below it, in every hierarchy, each node has a cgroup of its name."""
+    return own_name()
 
 
 def lock_path() -> Path:
@@ -43,11 +62,11 @@ def lock_path() -> Path:
 
 def _user_folder() -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    folder = base / "fofoca-lab"
+    folder = base / own_name()
     longest = folder / "nodes" / f"n{NODES_MAX}" / "run" / "api.sock"
     if len(os.fsencode(longest)) > SOCKET_PATH_BYTES_MAX:
         # A unix socket's path is short; a home directory's need not be.
-        return Path(tempfile.gettempdir()) / f"fofoca-lab-{os.geteuid()}"
+        return Path(tempfile.gettempdir()) / f"{own_name()}-{os.geteuid()}"
     return folder
 
 
@@ -56,7 +75,18 @@ def node_name(number: int) -> str:
 
 
 def namespace(name: str) -> str:
-    return NAMESPACE_PREFIX + name
+    """The network namespace of a node."""
+    return f"fofoca-{lab_name()}-{name}" if lab_name() else f"fofoca-{name}"
+
+
+def fabric() -> str:
+    """The network namespace that joins the nodes."""
+    return namespace("fab")
+
+
+def is_namespace(name: str) -> bool:
+    """Whether a network namespace is one of this lab's."""
+    return name == fabric() or re.fullmatch(re.escape(namespace("n")) + r"\d+", name) is not None
 
 
 def fabric_port(number: int) -> str:

@@ -26,13 +26,13 @@ CGROUP_MOUNTS = Path("/proc/self/mountinfo")
 def remove_all() -> list[str]:
     """Remove everything; returns what could not be removed, a line each (empty: all gone)."""
     stop_processes(keepers())
-    kill_containers(layout.CGROUP_ROOT)
+    kill_containers(layout.cgroup_root())
     names = network.namespaces() if layout.is_root() else []
     _until_empty(lambda: set(_in_namespaces(names)), KILL_TIMEOUT_S)
     for name in names:
         with contextlib.suppress(network.NetworkFailure):
             network.remove_namespace(name)
-    remove_cgroups(layout.CGROUP_ROOT)
+    remove_cgroups(layout.cgroup_root())
     for folder in (layout.data_folder(), layout.state_folder()):
         shutil.rmtree(folder, ignore_errors=True)
     return list(remains())
@@ -43,7 +43,7 @@ def remains() -> Iterator[str]:
     yield from (f"process {pid}" for pid in keepers())
     if layout.is_root():
         yield from (f"network namespace {name}" for name in network.namespaces())
-        yield from (f"cgroup {path}" for path in _cgroup_folders(layout.CGROUP_ROOT))
+        yield from (f"cgroup {path}" for path in _cgroup_folders(layout.cgroup_root()))
     yield from (f"folder {path}" for path in (layout.data_folder(), layout.state_folder()) if path.exists())
 
 
@@ -63,7 +63,7 @@ def stop_processes(roots: Iterable[int]) -> None:
     Kill processes and all their descendants, as if the plug were pulled: all are stopped first, so that nobody sees
     another one die and acts on it.
     """
-    thaw(layout.CGROUP_ROOT)  # a frozen process dies only when it is thawed
+    thaw(layout.cgroup_root())  # a frozen process dies only when it is thawed
     roots = set(roots)
     stopped: set[int] = set()
     while found := descendants_of(roots) - stopped:

@@ -30,7 +30,7 @@ class NetworkFailure(Exception):
 
 
 def make_fabric() -> None:
-    fabric, bridge = layout.FABRIC, layout.FABRIC_BRIDGE
+    fabric, bridge = layout.fabric(), layout.FABRIC_BRIDGE
     _ip("netns", "add", fabric)
     _ip_batch(fabric, ["link set lo up", f"link add {bridge} type bridge", f"link set {bridge} up"])
 
@@ -43,7 +43,7 @@ def make_node(number: int, others: Iterable[int]) -> None:
         name,
         [
             "link set lo up",
-            f"link add up0 type veth peer name {port} netns {layout.FABRIC}",
+            f"link add up0 type veth peer name {port} netns {layout.fabric()}",
             f"addr add {layout.underlay_address(number)}/24 dev up0",
             "link set up0 up",
             "link add br0 type bridge",
@@ -56,13 +56,13 @@ def make_node(number: int, others: Iterable[int]) -> None:
             ),
         ],
     )
-    _ip_batch(layout.FABRIC, [f"link set {port} master {layout.FABRIC_BRIDGE}", f"link set {port} up"])
+    _ip_batch(layout.fabric(), [f"link set {port} master {layout.FABRIC_BRIDGE}", f"link set {port} up"])
 
 
 def remove_node(number: int) -> None:
     # The kernel takes a namespace apart in its own time; the link must be gone before a new one takes its name.
     with contextlib.suppress(NetworkFailure):
-        _ip("-n", layout.FABRIC, "link", "del", layout.fabric_port(number))
+        _ip("-n", layout.fabric(), "link", "del", layout.fabric_port(number))
     remove_namespace(layout.namespace(layout.node_name(number)))
 
 
@@ -72,15 +72,10 @@ def remove_namespace(name: str) -> None:
 
 
 def namespaces() -> list[str]:
-    """The namespaces of any lab on this machine."""
+    """The namespaces of this lab that exist."""
     if not layout.NETNS_FOLDER.is_dir():
         return []
-    names = sorted(entry.name for entry in layout.NETNS_FOLDER.iterdir())
-    return [name for name in names if name == layout.FABRIC or _is_node_namespace(name)]
-
-
-def _is_node_namespace(name: str) -> bool:
-    return name.startswith(layout.NAMESPACE_PREFIX + "n") and name[len(layout.NAMESPACE_PREFIX) + 1 :].isdigit()
+    return sorted(entry.name for entry in layout.NETNS_FOLDER.iterdir() if layout.is_namespace(entry.name))
 
 
 def cut(pairs: Iterable[tuple[int, int]]) -> None:
@@ -107,7 +102,7 @@ def heal() -> None:
 
 
 def _nft(lines: list[str]) -> None:
-    _run(["ip", "netns", "exec", layout.FABRIC, "nft", "-f", "-"], "\n".join(lines) + "\n")
+    _run(["ip", "netns", "exec", layout.fabric(), "nft", "-f", "-"], "\n".join(lines) + "\n")
 
 
 def _ip(*words: str) -> None:
