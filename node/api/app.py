@@ -21,8 +21,8 @@ ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/members": {"GET": nodes.members},
     "/v1/node/accepting": {"POST": nodes.accepting},
     "/v1/images": {"GET": images.list_images},
-    "/v1/images/{reference}": {"PUT": images.put, "DELETE": images.remove},
-    "/v1/images/{reference}/export": {"GET": images.export},
+    "/v1/images/{reference:path}/export": {"GET": images.export},
+    "/v1/images/{reference:path}": {"PUT": images.put, "DELETE": images.remove},
     "/v1/version": {"GET": nodes.version},
 }
 

@@ -13,8 +13,7 @@ from node.api.documents import ImageDocument
 from node.api.exchange import Exchange, json_response
 from node.api.forward import to_all
 from node.api.jobs import MISSING_HEADER, REACHABLE_STATES
-from node.api.schemas import check_image
-from node.errors import NotFound, PeerUnreachable
+from node.host.image_name import parse_image_name
 
 _decode_images = msgspec.json.Decoder(list[ImageDocument]).decode
 
@@ -36,37 +35,29 @@ async def list_images(exchange: Exchange) -> Response:
 async def put(exchange: Exchange) -> Response:
     """PUT /v1/images/NAME[:TAG]: the body is the root file system as a tar, streamed into this node's store."""
     exchange.require_admin("store images")
-    name, tag = check_image(exchange.path("reference"))
+    name, tag = _reference(exchange)
     tar = exchange.stream(exchange.services.bounds.image_bytes_max)
     return json_response(await exchange.services.images.put(name, tag, tar), 201)
 
 
 async def remove(exchange: Exchange) -> Response:
-    """DELETE /v1/images/NAME[:TAG]: from every node that has it; a node that can't be asked is an error."""
+    """DELETE /v1/images/NAME[:TAG]: the name everywhere, the content where no task uses it."""
     exchange.require_admin("remove images")
-    name, tag = check_image(exchange.path("reference"))
-    removed = False
-    try:
-        await exchange.services.images.remove(name, tag)
-        removed = True
-    except NotFound:
-        if exchange.forwarded:
-            raise
-    if not exchange.forwarded:
-        answers, missing = await to_all(exchange, _others(exchange), accept=(200, 404))
-        removed = removed or any(answer.status == 200 for answer in answers.values())
-        if missing:
-            raise PeerUnreachable(missing[0], f"it may still have the image {name}:{tag}; try again when it answers")
-    if not removed:
-        raise NotFound(f"no image {name}:{tag}")
+    name, tag = _reference(exchange)
+    await exchange.services.images.remove(name, tag)
     return json_response({"name": name, "tag": tag})
 
 
 async def export(exchange: Exchange) -> Response:
     """GET /v1/images/NAME[:TAG]/export: the root file system as a tar."""
-    name, tag = check_image(exchange.path("reference"))
+    name, tag = _reference(exchange)
     chunks = await exchange.services.images.export(name, tag)
     return StreamingResponse(chunks, media_type="application/x-tar")
+
+
+def _reference(exchange: Exchange) -> tuple[str, str]:
+    image = parse_image_name(exchange.path("reference"))
+    return image.name, image.tag
 
 
 def _others(exchange: Exchange) -> list[str]:

@@ -17,6 +17,7 @@ from node import logs
 from node.errors import (
     BadToken,
     Busy,
+    CallerError,
     InvalidValue,
     NotFound,
     NotPermitted,
@@ -26,7 +27,8 @@ from node.errors import (
     UnknownImage,
     shorten,
 )
-from scheduler.errors import ForeignJob, InvalidSpec, UnknownJob
+from node.host.errors import FetchInterrupted, ImageError, ImageInUse
+from scheduler.errors import ForeignJob, InvalidSpec, Overloaded, UnknownJob
 
 TYPE_PREFIX = "urn:fofoca:problem:"
 MEDIA_TYPE = "application/problem+json"
@@ -56,6 +58,11 @@ _KINDS: list[tuple[type[Exception], int, str, str]] = [
     (PeerRefused, 502, "node-refused", "Another node refused"),
     (PeerUnreachable, 503, "node-unreachable", "Another node can't be reached"),
     (Busy, 503, "busy", "Too much at once"),
+    (ImageInUse, 409, "image-in-use", "The image is in use"),
+    (FetchInterrupted, 503, "node-unreachable", "Another node can't be reached"),
+    (ImageError, 400, "bad-image", "An image that can't be taken"),
+    (Overloaded, 503, "busy", "Too much at once"),
+    (CallerError, 400, "refused", "Refused"),
     (ForeignJob, 508, "not-the-home", "Forwarded to a node that is not the job's home"),
 ]
 
@@ -99,7 +106,7 @@ def _members(error: Exception) -> dict[str, Any]:
 def _add_headers(error: Exception, response: Response) -> None:
     if isinstance(error, BadToken):
         response.headers["www-authenticate"] = 'Bearer realm="fofoca"'
-    elif isinstance(error, Busy | PeerUnreachable):
+    elif isinstance(error, Busy | Overloaded | PeerUnreachable):
         response.headers["retry-after"] = "1"
     elif isinstance(error, MethodNotAllowed):
         response.headers["allow"] = ", ".join(error.allowed)

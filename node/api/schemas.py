@@ -14,14 +14,13 @@ import msgspec
 
 from node.api.syntax import parse_array, parse_constraint
 from node.errors import InvalidValue
+from node.host.errors import ImageError
+from node.host.image_name import is_digest, parse_image_name
 from scheduler.model import JobKind, JobSpec, OnLost, Resources
 
 JOBS_PER_REQUEST_MAX = 1_000
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
-IMAGE_PART = r"[a-z0-9](?:[a-z0-9._-]{0,62})"
-IMAGE = re.compile(rf"({IMAGE_PART})(?::({IMAGE_PART}))?", re.ASCII)
-IMAGE_EXPECTED = "expected NAME or NAME:TAG of small letters, digits and . _ -, such as busybox:1.36"
 NETWORKS = ("bridge", "none")
 
 _BODY_FIELDS = {
@@ -131,17 +130,12 @@ def body_field(spec_field: str) -> str:
     return _BODY_FIELDS.get(spec_field, spec_field)
 
 
-def check_image(reference: str, field: str = "image") -> tuple[str, str]:
-    """Return name and tag (`latest` where none is given) of an image's reference."""
-    match = IMAGE.fullmatch(reference)
-    if match is None:
-        raise InvalidValue(field, reference, IMAGE_EXPECTED)
-    return match[1], match[2] or "latest"
-
-
 def _check(job: JobBody) -> None:
-    if job.image:
-        check_image(job.image)
+    if job.image and not is_digest(job.image):
+        try:
+            parse_image_name(job.image)
+        except ImageError as error:
+            raise InvalidValue("image", job.image, f"expected NAME[:TAG] or a digest ({error})") from None
     if job.network not in NETWORKS:
         raise InvalidValue("network", job.network, f"expected one of {', '.join(NETWORKS)}")
     for name in job.env:

@@ -48,13 +48,9 @@ class Listening:
 
 
 async def serve(
-    app: ASGIApp,
-    where: Listening,
-    shutdown: trio.Event,
-    *,
-    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+    app: ASGIApp, where: Listening, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serve until `shutdown`, then let requests under way end for a moment; tells the bound TCP port.
+    """Serve until cancelled, and then let requests under way end for a moment; tells the bound TCP port.
 
     OSError if an address can't be bound.
     """
@@ -62,20 +58,30 @@ async def serve(
     local = open_local_socket(where.socket_path)
     server = _Server(app, where.stall_timeout_s)
     try:
-        async with trio.open_nursery() as connections:
-            async with trio.open_nursery() as accepting:
-                slots = trio.Semaphore(where.connections_max)
-                for listener in tcp:
-                    accepting.start_soon(server.accept, listener, slots, connections)
-                accepting.start_soon(server.accept, local, trio.Semaphore(LOCAL_CONNECTIONS_MAX), connections)
-                task_status.started(tcp[0].socket.getsockname()[1])
-                await shutdown.wait()
-                accepting.cancel_scope.cancel()
-            await server.finish(connections)
+        async with trio.open_nursery() as nursery:
+            connections: trio.Nursery = await nursery.start(_shielded_nursery)
+            try:
+                async with trio.open_nursery() as accepting:
+                    slots = trio.Semaphore(where.connections_max)
+                    for listener in tcp:
+                        accepting.start_soon(server.accept, listener, slots, connections)
+                    accepting.start_soon(server.accept, local, trio.Semaphore(LOCAL_CONNECTIONS_MAX), connections)
+                    task_status.started(tcp[0].socket.getsockname()[1])
+            finally:
+                with trio.CancelScope(shield=True):
+                    await server.finish(connections)
     finally:
         where.socket_path.unlink(missing_ok=True)
         for listener in (*tcp, local):
             listener.socket.close()
+
+
+async def _shielded_nursery(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    """Hold a nursery whose tasks outlive the cancellation of the server, until its own scope is cancelled."""
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.shield = True
+        task_status.started(nursery)
+        await trio.sleep_forever()
 
 
 def open_local_socket(path: Path) -> trio.SocketListener:
@@ -127,7 +133,7 @@ class _Server:
             while self._streams:
                 self._ended = trio.Event()
                 await self._ended.wait()
-        for stream in self._streams:
+        for stream in tuple(self._streams):
             stream.socket.close()
         connections.cancel_scope.cancel()
 
