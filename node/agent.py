@@ -8,6 +8,7 @@ Stop (SIGTERM, SIGINT): the API first, then a goodbye by gossip, the ledger last
 from __future__ import annotations
 
 import ipaddress
+import os
 import random
 import secrets
 import signal
@@ -62,6 +63,7 @@ log = logs.get("agent")
 
 def run(config: AgentConfig) -> None:
     """Run an agent until SIGTERM or SIGINT. NodeError, LedgerError and ContainerError tell why it can't run."""
+    os.umask(0o077)
     logs.configure(config.log.level, config.log.format, config.node_name)
     try:
         trio.run(Agent(config).run)
@@ -127,12 +129,11 @@ class Agent:
             members.connect(effects.post, lambda name: nursery.start_soon(images.tell, name))
             services = self._services(hands, peers, images, gossip, number)
             async with trio.open_nursery() as serving:
-                shutdown = trio.Event()
-                await serving.start(serve, build(services), self._listening(), shutdown)
+                await serving.start(serve, build(services), self._listening())
                 members.publish(number, boot_epoch, settled=True)
                 log.info("ready", number=number, api=self._api_address, runtime=runtime.name)
                 await self._until_signal(signals)
-                shutdown.set()
+                serving.cancel_scope.cancel()
             await effects.flush()
             await gossip.leave()
             nursery.cancel_scope.cancel()
@@ -173,7 +174,7 @@ class Agent:
 
     async def _open_runtime(self) -> Runtime:
         settings = self._config.runtime
-        runtime = await open_runtime(cast(RuntimeKind, settings.kind), self._directory.containers, settings.cgroup_root)
+        runtime = await open_runtime(cast(RuntimeKind, settings.kind), self._directory.root, settings.cgroup_root)
         if settings.kind == "auto" and runtime.name != "lxc":
             log.warning(
                 "containers by LXC can't run here, so tasks are plain processes", why="; ".join(lxc_obstacles())

@@ -46,6 +46,7 @@ class IdmappedMounts:
         target = self.path(source, first_id)
         if not is_mounted(target, source):
             target.mkdir(parents=True, exist_ok=True)
+            target.parent.chmod(0o711)  # whatever the agent's umask is: mapped roots walk through
             namespace = _user_namespace(first_id, self._width)
             try:
                 _mount(source, target, namespace)

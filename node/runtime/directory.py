@@ -42,7 +42,8 @@ class ContainerDirectory:
 
     def create(self, spec: ContainerSpec) -> None:
         """Raises FileExistsError. 0711: a container's mapped root walks through, and can't look around."""
-        self.path.mkdir(mode=0o711)
+        self.path.mkdir()
+        self.path.chmod(0o711)  # whatever the agent's umask is
         self.write_once("spec", msgspec.json.encode(spec, enc_hook=str))
 
     def write_once(self, name: str, content: bytes) -> None:

@@ -54,7 +54,7 @@ class LxcRuntime(SupervisedRuntime):
         if not config.SAFE_PATH.fullmatch(str(root)):
             raise SpecError(f"data directory is {str(root)!r}; LXC takes only A-Z a-z 0-9 _ . / + - in it")
         super().__init__(root, program)
-        self._mounts = IdmappedMounts(root / "images", USER_RANGE)
+        self._mounts = IdmappedMounts(root / "mounts", USER_RANGE)
         self._mounting = threading.Lock()
         self._cgroups = Cgroups(cgroup_root)
         self._cgroups.ensure()
@@ -210,7 +210,9 @@ def _make_delta(delta: Path, spec: ContainerSpec) -> None:
     hostname = spec.hostname or spec.name.replace(".", "-")
     address = spec.network.address.partition("/")[0] if spec.network else "127.0.1.1"
     hosts.write_text(f"127.0.0.1 localhost\n::1 localhost\n{address} {hostname}\n")
-    for path in (delta.parent, delta, etc, hosts):
+    # Modes are set whatever the agent's umask is: these are the container's own / and /etc.
+    for path, mode in ((delta.parent, 0o755), (delta, 0o755), (etc, 0o755), (hosts, 0o644)):
+        path.chmod(mode)
         os.chown(path, spec.user_base, spec.user_base)
 
 
