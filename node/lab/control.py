@@ -235,7 +235,7 @@ def wait_until_met(lab: Lab, timeout_s: float, progress: Progress) -> None:
         if not waiting:
             return
         for node in waiting:
-            if not agent_pid(node):
+            if _has_ended(node):
                 raise LabFailure(f"the agent of {node.name} ended; its log {node.log} ends with:", last_log_lines(node))
         if time.monotonic() > deadline:
             names = ", ".join(node.name for node in waiting)
@@ -265,6 +265,14 @@ def import_busybox(lab: Lab) -> dict[str, Any] | None:
     return stored
 
 
+def _has_ended(node: LabNode) -> bool:
+    if agent_pid(node):
+        return False
+    # A process that is just replacing its program has no command line for a moment.
+    time.sleep(POLL_S)
+    return not agent_pid(node)
+
+
 def _refuse_second_lab() -> None:
     lab = record.load()
     if lab is not None and any(record.is_on(node) for node in lab.nodes):
@@ -289,7 +297,7 @@ def _build(plan: Plan, progress: Progress) -> Lab:
     key, token = configuration.create_key(layout.state_folder())
     lab = replace(lab, token=token)
     for node, endpoint in zip(lab.nodes, endpoints, strict=True):
-        Path(node.data).mkdir(mode=0o700, parents=True)
+        Path(node.data).mkdir(mode=0o711, parents=True)  # containers, being nobody here, pass through
         configuration.write(node, endpoint, endpoints, plan.shape, lab.runtime, key)
         lab = lab.with_node(_switch_on(node))
         record.store(lab)

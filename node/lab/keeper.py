@@ -200,7 +200,7 @@ def main(arguments: list[str]) -> int:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         else:
             _check(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
-        os.umask(0o077)
+        os.umask(0o022)
         keeper = Keeper(command, log)
     except OSError as error:
         os.write(report, str(error).encode())
