@@ -49,7 +49,7 @@ def remains() -> Iterator[str]:
 
 def keepers() -> list[int]:
     """The keepers of this user's lab."""
-    marker = os.fsencode(str(layout.data_folder()))
+    marker = os.fsencode(f"{layout.data_folder()}/")  # the slash keeps `fofoca-lab` from meaning `fofoca-lab-tests`
     found = []
     for pid in _own_pids():
         words = command_line(pid)
