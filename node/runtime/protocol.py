@@ -11,7 +11,7 @@ name found there to a definite state (running, or ended with an exit), and `remo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -263,15 +263,15 @@ def check(spec: ContainerSpec) -> None:
     _require(spec.argv and spec.argv[0], "argv", spec.argv, "at least a command")
     for key, value in spec.env:
         _require(ENV_NAME_PATTERN.fullmatch(key), "env", key, "a name of A-Z a-z 0-9 _")
-        _require("\0" not in value, "env", f"{key}={value}", "text without NUL")
-    _require(not any("\0" in word for word in spec.argv), "argv", spec.argv, "text without NUL")
+        _require(_is_text(value), "env", f"{key}={value}", "text without NUL")
+    _require(all(_is_text(word) for word in spec.argv), "argv", spec.argv, "text without NUL")
     size = sum(len(word.encode()) + 1 for word in spec.argv)
     size += sum(len(key) + len(value.encode()) + 2 for key, value in spec.env)
     _require(size <= ARGV_BYTES_MAX, "argv and env", f"{size} bytes", f"at most {ARGV_BYTES_MAX} bytes")
     if spec.hostname is not None:
         _require(HOSTNAME_PATTERN.fullmatch(spec.hostname), "hostname", spec.hostname, "one label of a host name")
     _require(spec.workdir.startswith("/"), "workdir", spec.workdir, "an absolute path")
-    _require(not {"\0", "\n"} & set(spec.workdir), "workdir", spec.workdir, "a path without newline or NUL")
+    _require(_is_text(spec.workdir) and "\n" not in spec.workdir, "workdir", spec.workdir, "a path in one line")
     _require(spec.rootfs is None or spec.rootfs.is_absolute(), "rootfs", spec.rootfs, "an absolute path")
     _check_amounts(spec)
     if spec.network is not None:
@@ -293,17 +293,27 @@ def _check_amounts(spec: ContainerSpec) -> None:
 
 def _check_network(network: NetworkSpec) -> None:
     _require(re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", network.bridge), "bridge", network.bridge, "an interface name")
-    try:
-        ip_interface(network.address)
-        if network.gateway is not None:
-            ip_address(network.gateway)
-    except ValueError as error:
-        raise SpecError(f"network: {error}") from None
+    _require(_parses(ip_interface, network.address), "network address", network.address, "like 10.77.1.5/24")
+    gateway = network.gateway
+    _require(gateway is None or _parses(ip_address, gateway), "network gateway", gateway, "an address")
     _require("/" in network.address, "network address", network.address, "an address with its prefix length")
     _require(
         network.mac is None or MAC_PATTERN.fullmatch(network.mac), "mac", network.mac, "xx:xx:xx:xx:xx:xx in lower case"
     )
     _require(network.mtu is None or 576 <= network.mtu <= 65535, "mtu", network.mtu, "576 to 65535")
+
+
+def _parses(parse: Callable[[str], object], text: str) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_text(word: str) -> bool:
+    """Has no NUL, which ends strings for the kernel, and no half of a surrogate pair."""
+    return "\0" not in word and _parses(str.encode, word)
 
 
 def _require(holds: object, field: str, value: object, right: str) -> None:

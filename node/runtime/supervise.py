@@ -90,6 +90,13 @@ def record_exit(text: str) -> None:
     os.close(descriptor)
 
 
+def given_environment() -> dict[bytes, bytes]:
+    """What the agent gave; Python adds to os.environ in a C locale."""
+    with open("/proc/self/environ", "rb") as file:
+        pairs = (entry.partition(b"=") for entry in file.read().split(b"\0") if entry)
+        return {key: value for key, _, value in pairs}
+
+
 class Orders:
     """DIR/orders."""
 
@@ -272,7 +279,7 @@ class Supervisor:
             os.dup2(self.outputs[1].command_end, 2)
             if self.orders.workdir:
                 os.chdir(self.orders.workdir)
-            os.execvp(self.command[0], self.command)  # noqa: S606
+            os.execvpe(self.command[0], self.command, given_environment())  # noqa: S606
         except OSError as error:
             os.write(report, str(error.errno).encode())
         os._exit(127)

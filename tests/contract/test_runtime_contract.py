@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from node.runtime import (
     UnknownContainerError,
     UnsupportedError,
     lxc_obstacles,
-    supervisor,
     unmet,
 )
 from node.runtime.fake import FakeHost, FakeRuntime
@@ -70,38 +68,12 @@ class Backend:
         return self._words(("write", text), f"echo {text}")
 
 
-@pytest.fixture(scope="session")
-def image() -> Iterator[Path]:
-    """A root file system of busybox alone; below a directory that mapped users may pass."""
-    top = Path(tempfile.mkdtemp(prefix="fofoca-image."))
-    top.chmod(0o711)
-    for name in ("bin", "dev", "proc", "sys", "tmp", "etc"):
-        (top / name).mkdir()
-    if BUSYBOX:
-        shutil.copy(BUSYBOX, top / "bin/busybox")
-        for applet in ("sh", "sleep", "cat", "dd", "id", "yes", "head", "true"):
-            (top / "bin" / applet).symlink_to("busybox")
-    yield top
-    shutil.rmtree(top)
-
-
-@pytest.fixture(scope="session")
-def programs() -> Iterator[dict[str, tuple[str, ...]]]:
-    cache = Path(tempfile.mkdtemp(prefix="fofoca-bin."))
-    cache.chmod(0o711)
-    yield {
-        "compiled": supervisor.build(cache),
-        "twin": (sys.executable, "-I", "-S", str(supervisor.TWIN)),
-    }
-    shutil.rmtree(cache)
-
-
 @pytest.fixture(params=BACKENDS)
 async def backend(
-    request: pytest.FixtureRequest, image: Path, programs: dict[str, tuple[str, ...]]
+    request: pytest.FixtureRequest, busybox_image: Path, supervisors: dict[str, tuple[str, ...]]
 ) -> AsyncIterator[Backend]:
     kind, _, variant = request.param.partition("-")
-    program = programs[variant or "compiled"]
+    program = supervisors[variant or "compiled"]
     root = Path(tempfile.mkdtemp(prefix="fofoca-runtime."))
     root.chmod(0o711)
     host, cgroup_root = FakeHost(), f"fofoca-test-{os.getpid()}/{root.name[-8:]}"
@@ -111,7 +83,13 @@ async def backend(
         case "process":
             found = Backend(kind, lambda: ProcessRuntime(root, program), {})
         case _:
-            base = {"rootfs": image, "user_base": 300_000, "memory_bytes": 64 << 20, "cpu_milli": 100, "pids_max": 50}
+            base = {
+                "rootfs": busybox_image,
+                "user_base": 300_000,
+                "memory_bytes": 64 << 20,
+                "cpu_milli": 100,
+                "pids_max": 50,
+            }
             found = Backend(kind, lambda: LxcRuntime(root, program, cgroup_root), base)
     try:
         yield found

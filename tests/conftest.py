@@ -1,0 +1,44 @@
+"""What tests of several folders share: an image, and supervisors of each kind."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node.runtime import supervisor
+
+APPLETS = ("sh", "cat", "chmod", "dd", "echo", "env", "false", "head", "id", "ip", "kill", "ls", "mkdir", "mknod")
+APPLETS += ("mount", "nc", "ping", "ps", "sleep", "true", "umount", "unshare", "wget", "wc", "yes")
+
+
+@pytest.fixture(scope="session")
+def busybox_image() -> Iterator[Path]:
+    """A root file system of busybox alone, in a directory that the mapped users of a container may pass."""
+    top = Path(tempfile.mkdtemp(prefix="fofoca-image."))
+    top.chmod(0o711)
+    for name in ("bin", "dev", "proc", "sys", "tmp", "etc"):
+        (top / name).mkdir()
+    busybox = shutil.which("busybox")
+    if busybox:
+        shutil.copy(busybox, top / "bin/busybox")
+        for applet in APPLETS:
+            (top / "bin" / applet).symlink_to("busybox")
+    yield top
+    shutil.rmtree(top)
+
+
+@pytest.fixture(scope="session")
+def supervisors() -> Iterator[dict[str, tuple[str, ...]]]:
+    """The command of each kind of supervisor: "compiled" (the twin again where no compiler is) and "twin"."""
+    cache = Path(tempfile.mkdtemp(prefix="fofoca-bin."))
+    cache.chmod(0o711)
+    yield {
+        "compiled": supervisor.build(cache),
+        "twin": (sys.executable, "-I", "-S", str(supervisor.TWIN)),
+    }
+    shutil.rmtree(cache)
