@@ -110,26 +110,42 @@ class Resource:
 
 async def read_body(request: Request, bytes_max: int, timeout_s: float) -> bytes:
     """Return a request's whole body; TooLarge, or TooSlowError when all of it does not come in time."""
+    _check_declared(request, bytes_max)
+    body, more = bytearray(), True
     with trio.fail_after(timeout_s):
-        return b"".join([piece async for piece in stream_body(request, bytes_max, timeout_s)])
+        while more:
+            piece, more = await _piece(request)
+            body += piece
+            if len(body) > bytes_max:
+                raise TooLarge(f"the body may have {bytes_max:,} bytes")
+    return bytes(body)
 
 
 async def stream_body(request: Request, bytes_max: int, stall_timeout_s: float) -> AsyncIterator[bytes]:
     """Yield a request's body as it comes, without ever holding more than a piece of it."""
-    declared = request.headers.get("content-length", "0")[:20]
-    if declared.isdigit() and int(declared) > bytes_max:
-        raise TooLarge(f"the body may have {bytes_max:,} bytes, not {int(declared):,}")
-    pieces, size = request.stream(), 0
-    while True:
+    _check_declared(request, bytes_max)
+    size, more = 0, True
+    while more:
         with trio.fail_after(stall_timeout_s):
-            piece = await anext(pieces, None)
-        if piece is None:
-            return
+            piece, more = await _piece(request)
         size += len(piece)
         if size > bytes_max:
             raise TooLarge(f"the body may have {bytes_max:,} bytes")
         if piece:
             yield piece
+
+
+def _check_declared(request: Request, bytes_max: int) -> None:
+    declared = request.headers.get("content-length", "0")[:20]
+    if declared.isdigit() and int(declared) > bytes_max:
+        raise TooLarge(f"the body may have {bytes_max:,} bytes, not {int(declared):,}")
+
+
+async def _piece(request: Request) -> tuple[bytes, bool]:
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def whole_number(name: str, text: str, low: int, high: int) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -152,11 +151,15 @@ class _Server:
 
 
 class BoundedStream:
-    """A socket stream whose reader may not stall: a piece that is not taken in time breaks the stream."""
+    """A socket stream whose reader may not stall: a piece that is not taken in time breaks the stream.
+
+    An answer's head is held back until its body follows (hypercorn sends them apart): one packet and system call less.
+    """
 
     def __init__(self, stream: trio.SocketStream, stall_timeout_s: float) -> None:
         self._stream = stream
         self._stall_timeout_s = stall_timeout_s
+        self._held = b""
         self.socket = stream.socket
         self.receive_some = stream.receive_some
         self.send_eof = stream.send_eof
@@ -164,7 +167,11 @@ class BoundedStream:
 
     async def send_all(self, data: bytes) -> None:
         """Send, piece by piece; BrokenResourceError when the other side stalls or is gone."""
-        view = memoryview(data)
+        if data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            self._held += data
+            return
+        view = memoryview(self._held + data if self._held else data)
+        self._held = b""
         for start in range(0, len(view), SEND_PIECE_BYTES):
             try:
                 with trio.fail_after(self._stall_timeout_s):
@@ -180,22 +187,31 @@ async def _call_draining(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
     hypercorn hands bodies over through a short queue. Nobody reads it once the answer is given, and a client that goes
     on sending would then hold the connection for good.
     """
-    names = {name for name, _ in scope.get("headers", ())}
-    if not names & {b"content-length", b"transfer-encoding"}:
-        await app(scope, receive, send)
-        return
-    async with trio.open_nursery() as nursery:
+    unread = True
 
-        async def send_draining(message: Message) -> None:
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                nursery.start_soon(_drain, receive)
+    async def receive_noting() -> Message:
+        nonlocal unread
+        message = await receive()
+        unread = message.get("more_body", False)
+        return message
+
+    async def send_draining(message: Message) -> None:
+        if not unread or message["type"] != "http.response.body" or message.get("more_body", False):
             await send(message)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_drain, receive)
+            await send(message)
+            nursery.cancel_scope.cancel()
 
-        await app(scope, receive, send_draining)
-        nursery.cancel_scope.cancel()
+    names = {name for name, _ in scope.get("headers", ())}
+    if names & {b"content-length", b"transfer-encoding"}:
+        await app(scope, receive_noting, send_draining)
+    else:
+        await app(scope, receive, send)
 
 
-async def _drain(receive: Callable[[], Awaitable[Message]]) -> None:
+async def _drain(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
