@@ -61,3 +61,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + " }"
     return str(value)
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -54,11 +54,11 @@ def parse_size(text: str, field: str = "memory") -> int:
 
 def parse_duration(text: str, field: str = "time") -> float:
     """Return seconds; several units may follow each other, as in `1h30m`."""
-    text = _bounded(text)
-    if _BARE.fullmatch(text):
-        seconds = Fraction(text)
-    elif re.fullmatch(rf"(?:{_DURATION.pattern})+", text, re.ASCII):
-        seconds = sum((Fraction(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text)), Fraction(0))
+    trimmed = _bounded(text)
+    if _BARE.fullmatch(trimmed):
+        seconds = Fraction(trimmed)
+    elif re.fullmatch(rf"(?:{_DURATION.pattern})+", trimmed, re.ASCII):
+        seconds = sum((Fraction(number) * _SECONDS[unit] for number, unit in _DURATION.findall(trimmed)), Fraction(0))
     else:
         raise InvalidValue(field, text, EXPECTED_DURATION)
     if seconds > DURATION_S_MAX:
