@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import trio
 
@@ -31,7 +32,7 @@ async def download(target: Path, stream: AsyncIterator[bytes], bytes_max: int) -
             size_bytes += len(chunk)
             if size_bytes > bytes_max:
                 raise ArchiveError(f"more than {bytes_max} bytes; larger archives are not taken")
-            await trio.to_thread.run_sync(file.write, chunk)
+            await trio.to_thread.run_sync(_write, file, chunk)
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(file.close)
@@ -106,6 +107,14 @@ class SharedFetches:
         waiting.sort(key=lambda path: path.stat().st_mtime)
         for path in waiting[: max(0, len(waiting) - PARTIAL_FILES_MAX)]:
             path.unlink()
+
+
+def _write(file: BinaryIO, chunk: bytes) -> None:
+    try:
+        file.write(chunk)
+        file.flush()
+    except OSError as error:
+        raise ImageError(f"the archive cannot be stored: {error.strerror}") from error
 
 
 def _size_bytes(path: Path) -> int:

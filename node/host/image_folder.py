@@ -19,7 +19,8 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -45,19 +46,20 @@ class ImageFacts(msgspec.Struct, frozen=True):
 
 def build(folder: Path, members: Iterable[Member], bounds: Bounds, pulse: Callable[[], None]) -> ImageFacts:
     """Build an image in a new folder, durable but not yet under its own name; raises ArchiveError."""
-    folder.mkdir(mode=0o700)
-    builder = RootfsBuilder(folder / "rootfs", bounds)
-    for member in members:
-        builder.add(member)
-    entries = builder.finish()
-    facts = ImageFacts(
-        digest=_digest(entries, folder / "rootfs", pulse),
-        size_bytes=sum(entry.size_bytes for entry in entries),
-        imported_unix_s=int(time.time()),
-    )
-    (folder / "entries.msgpack").write_bytes(msgspec.msgpack.encode(entries))
-    (folder / "image.json").write_bytes(msgspec.json.encode(facts))
-    _sync_file_system(folder)
+    with _explained("the image cannot be stored"):
+        folder.mkdir(mode=0o700)
+        builder = RootfsBuilder(folder / "rootfs", bounds)
+        for member in members:
+            builder.add(member)
+        entries = builder.finish()
+        facts = ImageFacts(
+            digest=_digest(entries, folder / "rootfs", pulse),
+            size_bytes=sum(entry.size_bytes for entry in entries),
+            imported_unix_s=int(time.time()),
+        )
+        (folder / "entries.msgpack").write_bytes(msgspec.msgpack.encode(entries))
+        (folder / "image.json").write_bytes(msgspec.json.encode(facts))
+        _sync_file_system(folder)
     return facts
 
 
@@ -67,8 +69,9 @@ def publish(folder: Path, images: Path, facts: ImageFacts) -> None:
     if final.exists():
         shutil.rmtree(folder)
         return
-    folder.rename(final)
-    sync_folder(images)
+    with _explained("the image cannot be stored"):
+        folder.rename(final)
+        sync_folder(images)
 
 
 def read_facts(folder: Path) -> ImageFacts | None:
@@ -90,26 +93,31 @@ def read_canonical_tar(folder: Path) -> CanonicalTar:
     return CanonicalTar(entries, folder / "rootfs")
 
 
-def discard(folder: Path, incoming: Path) -> None:
-    """Remove a stored image; refuses while anything is mounted in it, whose content would go too."""
+def withdraw(folder: Path, incoming: Path) -> Path:
+    """Take a stored image's name away for good and return where its files are, to be removed.
+
+    Refuses while anything is mounted in it, because a removal would go into the mount.
+    """
     mounted = _mount_below(folder)
     if mounted is not None:
         raise ImageInUse(f"{mounted} is a mount inside the image; unmount it first")
     doomed = incoming / f"{folder.name}.removed"
-    folder.rename(doomed)
-    sync_folder(folder.parent)
-    shutil.rmtree(doomed)
+    with _explained(f"image {folder.name} cannot be removed"):
+        folder.rename(doomed)
+        sync_folder(folder.parent)
+    return doomed
 
 
 def write_names(images: Path, names: dict[str, str]) -> None:
     """Replace names.json, durably and in one step."""
     temporary = images / "incoming" / "names.json"
-    with temporary.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(names, order="sorted")))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(images / "names.json")
-    sync_folder(images)
+    with _explained("the image's name cannot be stored"):
+        with temporary.open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(names, order="sorted")))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(images / "names.json")
+        sync_folder(images)
 
 
 def read_names(images: Path) -> dict[str, str]:
@@ -151,9 +159,18 @@ def _sync_file_system(folder: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.syncfs(folder_fd) != 0:
             code = ctypes.get_errno()
-            raise ImageError(f"{folder}: the image cannot be made durable: {os.strerror(code)}")
+            raise OSError(code, os.strerror(code), str(folder))
     finally:
         os.close(folder_fd)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turn the disk's refusal into an ImageError."""
+    try:
+        yield
+    except OSError as error:
+        raise ImageError(f"{what}: {error.strerror} ({error.filename})") from error
 
 
 def _mount_below(folder: Path) -> str | None:

@@ -15,10 +15,11 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -29,12 +30,14 @@ from node.host.errors import ArchiveError, ImageError, ImageInUse
 from node.host.image_fetch import OpenStream, SharedFetches, download
 from node.host.image_folder import ImageFacts
 from node.host.image_name import ImageName, is_digest, parse_digest, parse_image_name
-from node.host.rootfs_entry import Bounds, Member
+from node.host.rootfs_entry import Bounds
 from node.host.tar_reader import TarReader
 from node.host.unpacking import unpacked
 
 IMPORTS_AT_ONCE_MAX = 2
 EXPORT_CHUNK_BYTES = 1024 * 1024
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,8 @@ class ImageStore:
         self._names: dict[ImageName, str] = {}
         self._uses: Counter[str] = Counter()
         self._fetches = SharedFetches(self._incoming, self._bounds.total_bytes_max)
-        self._changing_names = trio.Lock()
-        self._imports = trio.CapacityLimiter(IMPORTS_AT_ONCE_MAX)
+        self._changing = trio.Lock()
+        self._builders = trio.CapacityLimiter(IMPORTS_AT_ONCE_MAX)
         self._serial = itertools.count()
         self._exporting: tuple[str, CanonicalTar] | None = None
 
@@ -110,28 +113,28 @@ class ImageStore:
         archive = self._new_path("tar")
         try:
             await download(archive, stream, self._bounds.total_bytes_max)
-            facts = await self._import_archive(archive)
+            return await self._adopt(self._archive_builder(archive), image_name)
         finally:
-            with trio.CancelScope(shield=True):  # a large file takes long to remove: not on the loop
-                await trio.to_thread.run_sync(partial(archive.unlink, missing_ok=True))
-        return await self._named(facts, image_name)
+            await _in_thread_to_the_end(partial(archive.unlink, missing_ok=True))
 
     async def import_directory(self, name: str, path: Path) -> Image:
         """Store a copy of a directory on this host under NAME[:TAG]; raises ArchiveError."""
         image_name = parse_image_name(name)
 
-        def work() -> ImageFacts:
+        def build(folder: Path) -> ImageFacts:
             self._check_source(path)
-            return self._build(DirectoryReader(path, self._bounds, trio.from_thread.check_cancelled).members())
+            pulse = trio.from_thread.check_cancelled
+            members = DirectoryReader(path, self._bounds, pulse).members()
+            return image_folder.build(folder, members, self._bounds, pulse)
 
-        return await self._named(await self._import_in_thread(work), image_name)
+        return await self._adopt(build, image_name)
 
     async def remove(self, reference: str) -> None:
         """Remove a name, and the content with its last name; a digest removes all names.
 
         Raises ImageInUse while somebody uses the content, ImageError for what does not exist.
         """
-        async with self._changing_names:
+        async with self._changing:
             image = self.resolve(reference)
             if image is None:
                 raise ImageError(f"image {reference!r}: this node has none of that name")
@@ -148,10 +151,11 @@ class ImageStore:
         facts, self._exporting = self._stored.pop(digest), None
         folder = self._folder / image_folder.hex_of(digest)
         try:
-            await trio.to_thread.run_sync(image_folder.discard, folder, self._incoming)
-        except ImageInUse:
+            doomed = await _in_thread_to_the_end(partial(image_folder.withdraw, folder, self._incoming))
+        except ImageError:
             self._stored[digest] = facts
             raise
+        await _in_thread_to_the_end(partial(shutil.rmtree, doomed, ignore_errors=True))  # else at the next opening
 
     async def export(self, digest: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """Yield the canonical tar from a byte offset on, in pieces of about 1 MiB; the image is in use meanwhile."""
@@ -179,23 +183,39 @@ class ImageStore:
         image_name = parse_image_name(name) if name else None
 
         async def store(archive: Path) -> None:
-            await self._import_archive(archive, expected_digest=digest)
+            await self._adopt(self._archive_builder(archive), None, expected_digest=digest)
 
         while parse_digest(digest) not in self._stored:
             await self._fetches.fetch(image_folder.hex_of(digest), open_stream, store)
-        return await self._named(self._stored[digest], image_name)
+        async with self._changing:
+            self._require(digest)
+            await self._set_name(image_name, digest)
+        return self._image(self._stored[digest], image_name)
 
-    async def _import_archive(self, archive: Path, expected_digest: str | None = None) -> ImageFacts:
-        def work() -> ImageFacts:
-            with unpacked(archive, self._bounds, trio.from_thread.check_cancelled) as content:
-                return self._build(TarReader(content).members(), expected_digest)
+    def _archive_builder(self, archive: Path) -> Callable[[Path], ImageFacts]:
+        def build(folder: Path) -> ImageFacts:
+            pulse = trio.from_thread.check_cancelled
+            with unpacked(archive, self._bounds, pulse) as content:
+                return image_folder.build(folder, TarReader(content).members(), self._bounds, pulse)
 
-        return await self._import_in_thread(work)
+        return build
 
-    async def _import_in_thread(self, work: Callable[[], ImageFacts]) -> ImageFacts:
-        facts = await trio.to_thread.run_sync(work, limiter=self._imports)
-        # The earlier import of the same content keeps its time.
-        return self._stored.setdefault(facts.digest, facts)
+    async def _adopt(
+        self, build: Callable[[Path], ImageFacts], name: ImageName | None, expected_digest: str | None = None
+    ) -> Image:
+        """Build an image in a thread, check it, then store and name it; a cancelled or failed one leaves nothing."""
+        folder = self._new_path("image")
+        try:
+            facts = await trio.to_thread.run_sync(build, folder, limiter=self._builders)
+            if expected_digest not in (None, facts.digest):
+                raise ArchiveError(f"the content's digest is {facts.digest}, wanted was {expected_digest}")
+            async with self._changing:
+                await _in_thread_to_the_end(partial(image_folder.publish, folder, self._folder, facts))
+                facts = self._stored.setdefault(facts.digest, facts)
+                await self._set_name(name, facts.digest)
+        finally:
+            await _in_thread_to_the_end(partial(shutil.rmtree, folder, ignore_errors=True))
+        return self._image(facts, name)
 
     def _check_source(self, path: Path) -> None:
         if path.is_symlink() or not path.is_dir():
@@ -203,29 +223,13 @@ class ImageStore:
         if self._folder.resolve().is_relative_to(path.resolve()):
             raise ArchiveError(f"{path}: holds the image store itself; name the root file system's own directory")
 
-    def _build(self, members: Iterable[Member], expected_digest: str | None = None) -> ImageFacts:
-        """Build, check and publish one image. Runs in a thread, which a cancelled caller stops between two entries."""
-        folder = self._new_path("image")
-        try:
-            facts = image_folder.build(folder, members, self._bounds, trio.from_thread.check_cancelled)
-            if expected_digest not in (None, facts.digest):
-                raise ArchiveError(f"the content's digest is {facts.digest}, wanted was {expected_digest}")
-            image_folder.publish(folder, self._folder, facts)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)  # after publishing there is nothing left
-        return facts
-
-    async def _named(self, facts: ImageFacts, name: ImageName | None) -> Image:
-        async with self._changing_names:
-            if facts.digest not in self._stored:
-                raise ImageError(f"image {facts.digest} was removed while it was being named; import it again")
-            if name and self._names.get(name) != facts.digest:
-                await self._set_names(self._names | {name: facts.digest})
-        return self._image(facts, name)
+    async def _set_name(self, name: ImageName | None, digest: str) -> None:
+        if name and self._names.get(name) != digest:
+            await self._set_names(self._names | {name: digest})
 
     async def _set_names(self, names: dict[ImageName, str]) -> None:
         texts = {str(name): digest for name, digest in names.items()}
-        await trio.to_thread.run_sync(image_folder.write_names, self._folder, texts)
+        await _in_thread_to_the_end(partial(image_folder.write_names, self._folder, texts))
         self._names = names
 
     def _read(self) -> None:
@@ -254,6 +258,14 @@ class ImageStore:
 
     def _new_path(self, suffix: str) -> Path:
         return self._incoming / f"{next(self._serial)}.{suffix}"
+
+
+async def _in_thread_to_the_end(work: Callable[[], T]) -> T:
+    """Run what must not stop half-way, whether or not the caller is cancelled."""
+    result: list[T] = []
+    with trio.CancelScope(shield=True):
+        result.append(await trio.to_thread.run_sync(work))
+    return result[0]
 
 
 def _next_chunk(pieces: Iterator[bytes]) -> bytes:

@@ -136,7 +136,8 @@ def test_a_file_that_changed_is_noticed(tmp_path: Path, damage: str) -> None:
     else:
         target.unlink()
     if damage == "link":
-        target.symlink_to("/etc/passwd")
+        (rootfs / "same size").write_bytes(b"other")
+        target.symlink_to(rootfs / "same size")
     with pytest.raises(ImageError, match="bin/small"):
         list(CanonicalTar(listed, rootfs).stream())
 

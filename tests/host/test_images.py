@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tarfile
 import tempfile
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -319,6 +323,80 @@ async def test_two_imports_of_the_same_content_at_once_are_one_image(store: Imag
             nursery.start_soon(store.import_tar, name, chunks(tar_of(source)))
     assert [image.name for image in store.images()] == ["a", "b", "c"]
     assert len({image.digest for image in store.images()}) == 1
+
+
+IMPORTER = """
+import sys, trio
+from pathlib import Path
+from node.host.images import ImageStore
+
+async def main():
+    store = await ImageStore.open(Path(sys.argv[1]))
+    for number in range(10_000):
+        await store.import_directory(f"image:{number % 3}", Path(sys.argv[2]))
+        print(number, flush=True)
+        if number % 3 == 2:
+            await store.remove("image:1")
+        (Path(sys.argv[2]) / "empty").write_text(str(number))
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("run_for_s", [0.0, 0.03, 0.1])
+async def test_kill_9_in_the_middle_leaves_whole_images_only(tmp_path: Path, source: Path, run_for_s: float) -> None:
+    images = tmp_path / "images"
+    importer = subprocess.Popen([sys.executable, "-c", IMPORTER, images, source], stdout=subprocess.PIPE)
+    assert importer.stdout is not None
+    assert importer.stdout.readline() == b"0\n"
+    time.sleep(run_for_s)
+    importer.kill()
+    importer.communicate()
+
+    store = await ImageStore.open(images)
+    assert store.images()
+    assert len(list(images.iterdir())) == len({image.digest for image in store.images()}) + 2
+    for image in store.images():
+        content = await exported(store, image.digest)
+        assert "sha256:" + hashlib.sha256(content).hexdigest() == image.digest
+
+
+async def test_imports_and_removals_of_the_same_content_at_once_never_lose_it(store: ImageStore, source: Path) -> None:
+    async def remove_now_and_then() -> None:
+        while True:
+            await trio.sleep(0)
+            with suppress(ImageError):
+                await store.remove("base")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(remove_now_and_then)
+        for _ in range(15):
+            image = await store.import_directory("base", source)
+            if store.resolve(image.digest) is not None:
+                assert (store.rootfs(image.digest) / "bin/su").exists()
+        nursery.cancel_scope.cancel()
+    image = await store.import_directory("base", source)
+    assert (store.rootfs(image.digest) / "bin/su").exists()
+
+
+async def test_a_full_disk_is_said_and_nothing_is_stored(
+    store: ImageStore, source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("node.host.rootfs_builder.os.write", full)
+    with pytest.raises(ArchiveError, match="no space left on the disk"):
+        await store.import_directory("base", source)
+    monkeypatch.undo()
+    monkeypatch.setattr("node.host.image_folder.os.fsync", full)
+    with pytest.raises(ImageError, match="No space left"):
+        await store.import_directory("base", source)
+    monkeypatch.undo()
+    assert [image.name for image in store.images()] in ([], [""])
+    await store.import_directory("base", source)
+    again = await ImageStore.open(tmp_path / "images")
+    assert again.images() == store.images()
 
 
 class Peer:
