@@ -259,8 +259,10 @@ def _connect(url: str, timeout_s: float) -> tuple[httpx.AsyncClient, str]:
     parts = urlsplit(url)
     if parts.scheme == "unix" and parts.path.startswith("/"):
         return _new_client(timeout_s, unix_path=parts.path), "http://localhost"
-    if parts.scheme in ("http", "https") and parts.hostname:
-        return _new_client(timeout_s), url.rstrip("/")
+    # A port that is no number shows only when it is asked for.
+    with contextlib.suppress(ValueError):
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return _new_client(timeout_s), url.rstrip("/")
     raise InvalidValue("url", url, "expected http://host:port or unix:///path/to/api.sock")
 
 
