@@ -89,10 +89,12 @@ class RootfsBuilder:
         self._privileged = os.geteuid() == 0 if privileged is None else privileged
         self._nodes: dict[bytes, _Node] = {}
         self._total_bytes = 0
+        self._total_entries = 0
         os.mkdir(self._root, 0o700)
 
     def add(self, member: Member) -> None:
         """Create one entry; raises ArchiveError, after which the whole folder is to be thrown away."""
+        self._count_entry(member.name)
         path = checked_path(member.name, self._bounds)
         check_attributes(member)
         if not path and member.kind is not Kind.DIRECTORY:
@@ -124,6 +126,7 @@ class RootfsBuilder:
             parent = path[:end]
             node = self._nodes.get(parent)
             if node is None:
+                self._count_entry(path)
                 self._create(parent, Member(parent, Kind.DIRECTORY))
             elif node.kind is not Kind.DIRECTORY:
                 raise ArchiveError(f"{shown(path)}: lies below {shown(parent)}, which is a {node.kind.label}")
@@ -131,8 +134,6 @@ class RootfsBuilder:
 
     def _create(self, path: bytes, member: Member) -> None:
         known = self._nodes.get(path)
-        if known is None and len(self._nodes) >= self._bounds.entries_max:
-            raise ArchiveError(f"{shown(path)}: more than {self._bounds.entries_max} entries")
         if known is not None:
             if known.kind is not Kind.DIRECTORY or member.kind is not Kind.DIRECTORY:
                 raise ArchiveError(f"{shown(path)}: appears twice; an archive with overwritten entries is not taken")
@@ -162,6 +163,11 @@ class RootfsBuilder:
         finally:
             os.close(file_fd)
         self._nodes[path] = node
+
+    def _count_entry(self, name: bytes) -> None:
+        self._total_entries += 1
+        if self._total_entries > self._bounds.entries_max:
+            raise ArchiveError(f"{shown(name)}: more than {self._bounds.entries_max} entries")
 
     def _count_bytes(self, path: bytes, count: int) -> None:
         self._total_bytes += count

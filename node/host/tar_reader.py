@@ -7,6 +7,7 @@ length into memory, keeps every member, and older versions loop on negative size
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -29,6 +30,12 @@ _KINDS = {
     b"5": Kind.DIRECTORY,
     b"6": Kind.FIFO,
 }
+
+_SPARSE = b"GNU.sparse.major"
+# All else is dropped while reading, so that headers cannot pile up in memory.
+_RECORDS = frozenset((b"path", b"linkpath", b"uid", b"gid", b"mtime", b"size", b"SCHILY.xattr.security.capability"))
+_RECORD_LENGTH = re.compile(rb"([0-9]{1,8}) ")
+_PAX_NUMBER = re.compile(rb"(-?[0-9]{1,20})(?:\.([0-9]*))?")
 
 
 class ByteSource(Protocol):
@@ -99,7 +106,7 @@ class TarReader:
         name = attributes.get(b"path") or _name(block)
         type_flag = block[156:157]
         kind = _KINDS.get(type_flag)
-        if kind is None or any(key.startswith(b"GNU.sparse.") for key in attributes):
+        if kind is None or _SPARSE in attributes:
             what = "a sparse file" if kind is not None or type_flag == b"S" else f"of tar type {type_flag!r}"
             raise ArchiveError(f"{shown(name)}: is {what}, which is not taken; pack without such entries")
         if kind is Kind.FILE and name.endswith(b"/"):
@@ -170,11 +177,11 @@ def _attribute(attributes: dict[bytes, bytes], key: bytes, text: bytes, name: by
     value = attributes.get(key)
     if not value:
         return _number(text, key.decode(), name)
-    whole, _, fraction = value.partition(b".")
-    if not whole.lstrip(b"-").isdigit() or len(whole) > 20:
+    found = _PAX_NUMBER.fullmatch(value)
+    if found is None:
         raise ArchiveError(f"{shown(name)}: an extended header's {key.decode()} is no number: {value[:40]!r}")
     # Downwards, as the whole seconds of a file's time are counted.
-    return int(whole) - (whole.startswith(b"-") and bool(fraction.strip(b"0")))
+    return int(found[1]) - (value.startswith(b"-") and bool((found[2] or b"").strip(b"0")))
 
 
 def _name(block: bytes) -> bytes:
@@ -185,14 +192,18 @@ def _name(block: bytes) -> bytes:
 
 
 def _pax_records(text: bytes) -> dict[bytes, bytes]:
+    """Return those records that say something about a root file system."""
     records = {}
-    while text.strip(b"\0"):
-        digits, space, _ = text[:12].partition(b" ")
-        length = int(digits) if space and digits.isdigit() else 0
-        record = text[len(digits) + 1 : length - 1]
-        key, equals, value = record.partition(b"=")
-        if not equals or length > len(text) or text[length - 1 : length] != b"\n":
+    start = 0
+    while start < len(text) and text[start]:
+        found = _RECORD_LENGTH.match(text, start)
+        end = start + int(found[1]) if found else 0
+        key, equals, value = text[found.end() : end - 1].partition(b"=") if found else (b"", b"", b"")
+        if not equals or end > len(text) or text[end - 1 : end] != b"\n":
             raise ArchiveError("an extended tar header is damaged")
-        records[key] = value
-        text = text[length:]
+        if key in _RECORDS:
+            records[key] = value
+        elif key.startswith(b"GNU.sparse."):
+            records[_SPARSE] = value
+        start = end
     return records
