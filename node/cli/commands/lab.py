@@ -89,6 +89,9 @@ def execute(name: str, command: tuple[str, ...]) -> None:
     """Run a command in a node's network, with FOFOCA_API and FOFOCA_TOKEN set to its agent's."""
     from node.lab import control, keeper
 
+    command = command[1:] if command[0] == "--" else command
+    if not command:
+        raise click.UsageError("no command to run; write it after --", click.get_current_context())
     with _failures():
         running = control.running()
         node = control.node_of(running, name)

@@ -1,0 +1,24 @@
+"""A real lab for a module of tests. Nothing is left behind, also on failure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.end_to_end.command_line import CommandLine, remains_of
+
+
+@pytest.fixture(scope="module")
+def lab_name() -> Iterator[str]:
+    """A name no other test and no user has; whatever is there under it at the end is removed."""
+    name = "t" + os.environ.get("PYTEST_XDIST_WORKER", "main") + str(os.getpid() % 10_000)
+    yield name
+    CommandLine(name)("lab", "down")
+    assert remains_of(name) == []
+
+
+@pytest.fixture(scope="module")
+def fofoca(lab_name: str) -> CommandLine:
+    return CommandLine(lab_name)
