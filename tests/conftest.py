@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
-from node.runtime import supervisor
+from node.runtime import lxc_obstacles, supervisor
+from node.runtime.lxc.lxc import LxcRuntime
 
-APPLETS = ("sh", "cat", "chmod", "dd", "echo", "env", "false", "head", "id", "ip", "kill", "ls", "mkdir", "mknod")
+APPLETS = (
+    "sh",
+    "cat",
+    "chmod",
+    "dd",
+    "echo",
+    "env",
+    "false",
+    "grep",
+    "head",
+    "id",
+    "ip",
+    "kill",
+    "ls",
+    "mkdir",
+    "mknod",
+)
 APPLETS += ("mount", "nc", "ping", "ps", "sleep", "true", "umount", "unshare", "wget", "wc", "yes")
 
 
@@ -42,3 +61,20 @@ def supervisors() -> Iterator[dict[str, tuple[str, ...]]]:
         "twin": (sys.executable, "-I", "-S", str(supervisor.TWIN)),
     }
     shutil.rmtree(cache)
+
+
+@pytest.fixture
+async def lxc_runtime(supervisors: dict[str, tuple[str, ...]]) -> AsyncIterator[LxcRuntime]:
+    """LXC with a directory and a control group of its own. Skips where LXC cannot run."""
+    obstacles = lxc_obstacles()
+    if obstacles or shutil.which("busybox") is None:
+        pytest.skip("; ".join(obstacles) or "no busybox")
+    root = Path(tempfile.mkdtemp(prefix="fofoca-lxc."))
+    root.chmod(0o711)
+    runtime = LxcRuntime(root, supervisors["compiled"], f"fofoca-test-{os.getpid()}/{root.name[-8:]}")
+    try:
+        yield runtime
+    finally:
+        with trio.CancelScope(shield=True):
+            await runtime.purge()
+        shutil.rmtree(root)

@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 enum { STATUS_FD = 3, LOCK_FD = 4, CGROUPS_MAX = 16, DEPTH_MAX = 8, TEXT_MAX = 512 };
-enum { KILL_RETRY_MS = 2000, TELL_RETRY_MS = 10, BUSY_RETRIES = 100, BUSY_WAIT_US = 5000 };
+enum { KILL_RETRY_MS = 300, TELL_RETRY_MS = 10, LOOK_MS = 1000, BUSY_RETRIES = 100, BUSY_WAIT_US = 5000 };
 typedef long long int64;
 
 enum phase { STARTING, RUNNING, STOPPING, KILLING };
@@ -49,7 +49,7 @@ static struct {
     enum phase phase;
     pid_t child;
     int ended, status, timer, signals, ready, oom;
-    int64 deadline, limit_at, stop_at, started_unix_ms;
+    int64 deadline, start_by, look_at, limit_at, stop_at, ooms, started_unix_ms;
     int told, timed_out, lease_expired;
     char error[TEXT_MAX];
     struct stream out, err;
@@ -202,7 +202,7 @@ static int signal_tree(const char *path, int number, int depth) {     /* how man
     snprintf(file, sizeof file, "%s/cgroup.procs", path);
     FILE *list = fopen(file, "re");
     for (int pid; list && fscanf(list, "%d", &pid) == 1;)
-        if (pid > 0 && (number == SIGKILL || !is_init(pid))) reached += kill(pid, number) == 0;
+        if (pid > 0 && (number != SIGTERM || !is_init(pid))) reached += kill(pid, number) == 0;
     if (list) fclose(list);
     DIR *directory = depth < DEPTH_MAX ? opendir(path) : NULL;
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
@@ -264,6 +264,19 @@ static void tell(void) {                           /* LXC's init may not have fo
     set_deadline(self.told || soon > self.stop_at ? self.stop_at : soon);
 }
 
+static int64 count_ooms(void) {
+    int64 more = 0;
+    if (self.oom < 0) return self.ooms = orders.memory[0] ? read_number(orders.memory, "memory.events", "oom_kill ") : 0;
+    if (read(self.oom, &more, sizeof more) > 0) self.ooms += more;
+    return self.ooms;
+}
+
+static int is_empty(void) {                        /* LXC waits for ever for an init that was killed during the set-up */
+    char payload[TEXT_MAX + 16];
+    snprintf(payload, sizeof payload, "%s/payload", orders.cgroups[0]);
+    return orders.cgroup_count && !signal_tree(payload, 0, 0);
+}
+
 static void begin_stop(int64 grace_ms) {
     int64 at = now_ms(CLOCK_BOOTTIME) + grace_ms;
     if (self.phase == KILLING || self.ended) return;
@@ -279,6 +292,7 @@ static int64 lease_deadline(void) { return read_number("", "lease", ""); }
 
 static void plan(void) {                           /* while running: the next moment at which to look again */
     int64 lease = lease_deadline(), at = self.limit_at;
+    if (self.look_at && (!at || self.look_at < at)) at = self.look_at;
     if (lease >= 0 && (!at || lease < at)) at = lease ? lease : 1;
     set_deadline(at);
 }
@@ -286,9 +300,12 @@ static void plan(void) {                           /* while running: the next mo
 static void on_deadline(void) {
     int64 now = now_ms(CLOCK_BOOTTIME), lease = lease_deadline();
     if (!self.deadline || now < self.deadline) return;
+    if (self.phase == STARTING && count_ooms() > 0) fail("its memory limit is too small for its set-up");
+    else if (self.phase == STARTING && now < self.start_by) { set_deadline(now + LOOK_MS); return; }
     if (self.phase == STARTING) fail("its set-up took longer than %lld ms", orders.start_timeout_ms);
     if (self.phase == STOPPING && now < self.stop_at) { tell(); return; }
     if (self.phase != RUNNING) { kill_all(); return; }
+    if (self.look_at && now >= self.look_at && (self.look_at = 0, is_empty())) { kill_all(); return; }
     self.timed_out = self.limit_at && now >= self.limit_at;
     self.lease_expired = !self.timed_out && lease >= 0 && now >= lease;
     if (self.timed_out || self.lease_expired) begin_stop(orders.grace_ms);
@@ -307,6 +324,7 @@ static void on_started(void) {
     if (self.phase != STARTING) return;
     self.phase = RUNNING;
     self.started_unix_ms = now_ms(CLOCK_REALTIME);
+    self.look_at = now_ms(CLOCK_BOOTTIME) + LOOK_MS;
     if (orders.time_limit_ms > 0) self.limit_at = now_ms(CLOCK_BOOTTIME) + orders.time_limit_ms;
     snprintf(text, sizeof text, "started_unix_ms %lld\nchild %d\n", self.started_unix_ms, self.child);
     note("running", text, 0);
@@ -348,7 +366,8 @@ static void start(char **command) {
     close(out), close(err), close(report[1]);
     if (read(report[0], &number, sizeof number) > 0) fail("cannot run %s: %s", command[0], strerror(number));
     close(report[0]);
-    set_deadline(now_ms(CLOCK_BOOTTIME) + orders.start_timeout_ms);
+    self.start_by = now_ms(CLOCK_BOOTTIME) + orders.start_timeout_ms;
+    set_deadline(now_ms(CLOCK_BOOTTIME) + LOOK_MS);
     if (!self.error[0] && !orders.lxc) on_started();
 }
 
@@ -422,12 +441,11 @@ static void clean_up(void) {                       /* everything inside is dead 
 
 static void finish(void) {
     struct rusage usage;
-    int64 ooms = 0, peak = read_number(orders.memory, "memory.peak", ""), cpu_ns = read_number(orders.cpu, "cpuacct.usage", "");
+    int64 peak = read_number(orders.memory, "memory.peak", ""), cpu_ns = read_number(orders.cpu, "cpuacct.usage", "");
     int64 ended_unix_ms = now_ms(CLOCK_REALTIME);
     if (peak < 0) peak = read_number(orders.memory, "memory.max_usage_in_bytes", "");
     if (cpu_ns < 0 && (cpu_ns = read_number(orders.cpu, "cpu.stat", "usage_usec ")) > 0) cpu_ns *= 1000;
-    if (self.oom < 0) ooms = orders.memory[0] ? read_number(orders.memory, "memory.events", "oom_kill ") : 0;
-    else if (read(self.oom, &ooms, sizeof ooms) < 0) ooms = 0;
+    count_ooms();
     clean_up();
     drain(&self.out, 64), drain(&self.err, 64);    /* the pipes' whole content: they hold 64 KiB each */
     getrusage(RUSAGE_CHILDREN, &usage);
@@ -440,7 +458,7 @@ static void finish(void) {
     if (!self.error[0] && orders.lxc && WIFSIGNALED(self.status) && self.phase != KILLING)
         fail("lxc-execute was killed by signal %d", WTERMSIG(self.status));
     snprintf(buffer, sizeof buffer, "exit_code %d\noom_killed %d\ntimed_out %d\nlease_expired %d\nmemory_peak_bytes %lld\ncpu_ns %lld\n"
-             "started_unix_ms %lld\nended_unix_ms %lld\nerror %s\n", exit_code, ooms > 0, self.timed_out, self.lease_expired,
+             "started_unix_ms %lld\nended_unix_ms %lld\nerror %s\n", exit_code, self.ooms > 0, self.timed_out, self.lease_expired,
              peak, cpu_ns, self.started_unix_ms, ended_unix_ms, self.error);
     record_exit(buffer);
 }

@@ -7,7 +7,6 @@ it only what starts fast. The comments on why are in supervise.c.
 
 import contextlib
 import ctypes
-import errno
 import os
 import resource
 import select
@@ -17,7 +16,7 @@ import time
 
 STATUS_FD, LOCK_FD = 3, 4
 START_TIMEOUT_MS = 60_000
-KILL_RETRY_MS, TELL_RETRY_MS = 2000, 10
+KILL_RETRY_MS, TELL_RETRY_MS, LOOK_MS = 300, 10, 1000
 BUSY_RETRIES, BUSY_WAIT_S = 100, 0.005
 READ_BYTES, DRAIN_TURNS = 16384, 64
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -191,7 +190,8 @@ class Supervisor:
         self.phase = STARTING
         self.child = 0
         self.status: int | None = None
-        self.deadline = self.limit_at = self.stop_at = self.started_unix_ms = 0
+        self.deadline = self.start_by = self.look_at = self.limit_at = self.stop_at = 0
+        self.started_unix_ms = self.ooms = 0
         self.told = self.timed_out = self.lease_expired = False
         self.error = ""
         self.ready = self.oom = -1
@@ -256,7 +256,8 @@ class Supervisor:
         os.close(report)
         if number:
             self.fail(f"cannot run {self.command[0]}: {os.strerror(int(number))}")
-        self.deadline = boottime_ms() + self.orders.start_timeout_ms
+        self.start_by = boottime_ms() + self.orders.start_timeout_ms
+        self.deadline = boottime_ms() + LOOK_MS
         if not self.error and not self.orders.lxc:
             self.on_started()
 
@@ -323,6 +324,7 @@ class Supervisor:
             return
         self.phase = RUNNING
         self.started_unix_ms = unix_ms()
+        self.look_at = boottime_ms() + LOOK_MS
         if self.orders.time_limit_ms > 0:
             self.limit_at = boottime_ms() + self.orders.time_limit_ms
         note("running", f"started_unix_ms {self.started_unix_ms}\nchild {self.child}\n")
@@ -339,25 +341,43 @@ class Supervisor:
             self.begin_stop(grace_ms)
 
     def plan(self) -> None:
-        moments = [self.limit_at] if self.limit_at else []
         lease = read_number("lease")
+        moments = [at for at in (self.limit_at, self.look_at) if at]
         self.deadline = min([*moments, *([max(lease, 1)] if lease >= 0 else [])], default=0)
 
     def on_deadline(self) -> None:
-        now, lease = boottime_ms(), read_number("lease")
+        now = boottime_ms()
         if self.phase == STARTING:
-            self.fail(f"its set-up took longer than {self.orders.start_timeout_ms} ms")
-        if self.phase == STOPPING and now < self.stop_at:
+            self.look_at_start(now)
+        elif self.phase == STOPPING and now < self.stop_at:
             self.tell()
         elif self.phase != RUNNING:
             self.kill_all()
         else:
-            self.timed_out = bool(self.limit_at) and now >= self.limit_at
-            self.lease_expired = not self.timed_out and 0 <= lease <= now
-            if self.timed_out or self.lease_expired:
-                self.begin_stop(self.orders.grace_ms)
-            else:
-                self.plan()
+            self.look_at_limits(now)
+
+    def look_at_start(self, now: int) -> None:
+        if self.count_ooms() > 0:
+            self.fail("its memory limit is too small for its set-up")
+        elif now < self.start_by:
+            self.deadline = now + LOOK_MS
+            return
+        self.fail(f"its set-up took longer than {self.orders.start_timeout_ms} ms")
+        self.kill_all()
+
+    def look_at_limits(self, now: int) -> None:
+        lease = read_number("lease")
+        if self.look_at and now >= self.look_at:
+            self.look_at = 0
+            if self.orders.cgroups and not self.signal_group(f"{self.orders.cgroups[0]}/payload", 0):
+                self.kill_all()
+                return
+        self.timed_out = bool(self.limit_at) and now >= self.limit_at
+        self.lease_expired = not self.timed_out and 0 <= lease <= now
+        if self.timed_out or self.lease_expired:
+            self.begin_stop(self.orders.grace_ms)
+        else:
+            self.plan()
 
     def begin_stop(self, grace_ms: int) -> None:
         at = boottime_ms() + grace_ms
@@ -416,7 +436,7 @@ class Supervisor:
         reached = 0
         for inner, _, _ in os.walk(path):
             for word in read_text(f"{inner}/cgroup.procs").split():
-                if int(word) > 0 and (number == signal.SIGKILL or not is_init(int(word))):
+                if int(word) > 0 and (number != signal.SIGTERM or not is_init(int(word))):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(int(word), number)
                         reached += 1
@@ -465,13 +485,11 @@ class Supervisor:
 
     def count_ooms(self) -> int:
         if self.oom < 0:
-            return read_number(f"{self.orders.memory}/memory.events", "oom_kill ") if self.orders.memory else 0
-        try:
-            return os.eventfd_read(self.oom)
-        except OSError as error:
-            if error.errno != errno.EAGAIN:
-                raise
-            return 0
+            self.ooms = read_number(f"{self.orders.memory}/memory.events", "oom_kill ") if self.orders.memory else 0
+        else:
+            with contextlib.suppress(BlockingIOError):
+                self.ooms += os.eventfd_read(self.oom)
+        return self.ooms
 
     def exit_code(self) -> int:
         status = self.status or 0

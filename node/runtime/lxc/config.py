@@ -123,6 +123,7 @@ def _files(spec: ContainerSpec, places: Places) -> Iterator[Line]:
 def _network(network: NetworkSpec | None, host_end: str) -> Iterator[Line]:
     if network is None:
         yield "lxc.net.0.type", "empty"
+        yield "lxc.net.0.flags", "up"  # means loopback here
         return
     yield "lxc.net.0.type", "veth"
     yield "lxc.net.0.link", network.bridge
