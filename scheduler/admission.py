@@ -103,15 +103,15 @@ class Admission:
         """Return this node's allocations, ended ones that were not taken yet included. Read only."""
         return self._held
 
-    def restore(self, fx: Effects, rows: Rows, unix_s: float) -> None:
+    def restore(self, fx: Effects, rows: Rows) -> None:
         """Take over what the ledger remembers; what became of the containers, the shell tells next."""
         for record in read_table(rows, ALLOCATIONS, HeldRecord).values():
             held = Held(record.allocation, result=record.result)
             if record.result is None:
                 self._count(held, 1)
             else:
-                since_s = max(0.0, unix_s - record.result.ended_unix_s)
-                self._keep_end(fx, record.allocation, fx.now - since_s)
+                # Kept from now on: a wall clock that was wrong once must not make a result look old.
+                self._keep_end(fx, record.allocation)
             self._held[record.allocation.id] = held
         for home in self._homes:
             self._alarms.set_if_unset(("holding", home), fx.now)
@@ -193,7 +193,7 @@ class Admission:
             held.result = event.result
             held.running = False
             put_held(fx, HeldRecord(held.allocation, event.result))
-            self._keep_end(fx, held.allocation, fx.now)
+            self._keep_end(fx, held.allocation)
             self._fresh(fx, held.allocation.home)
 
     def on_measured(self, fx: Effects, event: Measured) -> None:
@@ -334,10 +334,10 @@ class Admission:
         held.stopping = True
         fx.act(StopContainer(held.allocation.id, held.allocation.spec.stop_grace_s, why))
 
-    def _keep_end(self, fx: Effects, allocation: Allocation, ended_at: float) -> None:
+    def _keep_end(self, fx: Effects, allocation: Allocation) -> None:
         self._raise_fence(allocation.id)
         self._ends.say(allocation.home, allocation.id)
-        self._alarms.set(("keep", allocation.id), ended_at + self._config.ended_keep_s)
+        self._alarms.set(("keep", allocation.id), fx.now + self._config.ended_keep_s)
 
     def _forget(self, fx: Effects, held: Held) -> None:
         id_ = held.allocation.id

@@ -40,10 +40,18 @@ class Alarms:
         self._skim()
         return self._heap[0][0] if self._heap else None
 
-    def pop_due(self, now: float) -> Key | None:
-        """Remove and return the earliest key that is due at `now`, or None."""
+    @property
+    def mark(self) -> int:
+        """A number that tells alarms set before now from those set later."""
+        return self._count
+
+    def pop_due(self, now: float, mark: int) -> Key | None:
+        """Remove and return the earliest key that is due at `now`, or None.
+
+        One set after `mark` is left for the next time: an alarm that sets itself anew for at once can't trap the caller.
+        """
         self._skim()
-        if not self._heap or self._heap[0][0] > now:
+        if not self._heap or self._heap[0][0] > now or self._heap[0][1] > mark:
             return None
         key = heapq.heappop(self._heap)[2]
         del self._at[key]

@@ -54,7 +54,10 @@ class SchedulerConfig:
     )
     census_interval_s: float = setting(60.0, 0.1, 3600, "how often a home asks nodes for what it believes them to hold")
     ended_keep_s: float = setting(
-        604_800.0, 1, 31_536_000, "a result that its home never takes is forgotten after this, its container removed"
+        604_800.0,
+        1,
+        31_536_000,
+        "a result its home does not take is forgotten after this; a restart counts anew",
     )
     fence_keep: int = setting(
         100_000, 100, 10_000_000, "how many ended or refused tasks a node remembers, so that late doubles start nothing"

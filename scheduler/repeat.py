@@ -21,9 +21,12 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(slots=True)
 class _Peer(Generic[K]):
+    """`sent` remembers at which ring an entry was said: what was said since the last one is not late yet."""
+
+    wait_s: float
     fresh: dict[K, None] = field(default_factory=dict)
-    sent: dict[K, None] = field(default_factory=dict)
-    wait_s: float = 0.0
+    sent: dict[K, int] = field(default_factory=dict)
+    rings: int = 0
 
 
 class Repeat(Generic[K]):
@@ -47,19 +50,21 @@ class Repeat(Generic[K]):
 
     def say(self, peer: str, key: K) -> None:
         """Say this at the end of the event, and again until it is answered."""
-        state = self._peers.setdefault(peer, _Peer())
+        state = self._peers.get(peer)
+        if state is None:
+            state = self._peers[peer] = _Peer(self._config.retry_s)
         state.sent.pop(key, None)
         state.fresh[key] = None
         self._touched[peer] = None
 
     def answered(self, peer: str, key: K) -> None:
-        """Stop repeating; an answer shows that the peer is well, so the backoff starts anew."""
+        """Stop repeating; an answer shows that the peer is well, so the backoff starts anew at its next ring."""
         state = self._peers.get(peer)
         if state is None:
             return
         state.sent.pop(key, None)
         state.fresh.pop(key, None)
-        state.wait_s = 0.0
+        state.wait_s = self._config.retry_s
         self._touched[peer] = None
 
     def holds(self, peer: str, key: K) -> bool:
@@ -76,9 +81,10 @@ class Repeat(Generic[K]):
         """The peer can be reached (again): say everything anew."""
         state = self._peers.get(peer)
         if state is not None:
-            state.fresh = {**state.sent, **state.fresh}
+            state.fresh = {**dict.fromkeys(state.sent), **state.fresh}
             state.sent = {}
-            state.wait_s = 0.0
+            state.wait_s = self._config.retry_s
+            self._alarms.cancel((self.kind, peer))
             self._touched[peer] = None
 
     def forget(self, peer: str) -> None:
@@ -87,14 +93,15 @@ class Repeat(Generic[K]):
         self._alarms.cancel((self.kind, peer))
 
     def ring(self, fx: Effects, peer: str) -> None:
-        """Repeat what is unanswered; the alarm (kind, peer) rang."""
+        """Repeat what was unanswered at the last ring already; the alarm (kind, peer) rang."""
         state = self._peers.get(peer)
         if state is None or not self._reachable(peer):
             return
-        state.wait_s = min(2 * state.wait_s, self._config.retry_max_s)
-        if state.sent:
-            self._speak(fx, peer, list(state.sent))
-            self._alarms.set((self.kind, peer), fx.now + state.wait_s)
+        late = [key for key, rings in state.sent.items() if rings < state.rings]
+        state.rings += 1
+        if late:
+            state.wait_s = min(2 * state.wait_s, self._config.retry_max_s)
+            self._speak(fx, peer, late)
         self._touched[peer] = None
 
     def flush(self, fx: Effects) -> None:
@@ -115,11 +122,7 @@ class Repeat(Generic[K]):
         keys = list(islice(state.fresh, max(0, self._config.window - len(state.sent))))
         for key in keys:
             del state.fresh[key]
-            state.sent[key] = None
+            state.sent[key] = state.rings
         if keys:
             self._speak(fx, peer, keys)
-        if state.wait_s == 0.0:
-            state.wait_s = self._config.retry_s
-            self._alarms.set((self.kind, peer), fx.now + state.wait_s)
-        else:
-            self._alarms.set_if_unset((self.kind, peer), fx.now + state.wait_s)
+        self._alarms.set_if_unset((self.kind, peer), fx.now + state.wait_s)

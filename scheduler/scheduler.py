@@ -88,7 +88,7 @@ class Scheduler:
         """Begin: with empty rows at the first start, with the ledger's rows at any later one. Call it once, first."""
         fx = Effects(now)
         self._leader.epoch_seen = self._admission.epoch = get_number(rows, "epoch")
-        self._admission.restore(fx, rows, unix_s)
+        self._admission.restore(fx, rows)
         self._home.restore(fx, rows, unix_s)
         self._leader.start(fx)
         return self._finish(fx)
@@ -97,7 +97,8 @@ class Scheduler:
         """Take one event; everything due by `now` is done too. Raises SchedulerError and then has changed nothing."""
         fx = Effects(now)
         self._dispatch(fx, event)
-        while (key := self._alarms.pop_due(now)) is not None:
+        mark = self._alarms.mark
+        while (key := self._alarms.pop_due(now, mark)) is not None:
             self._ring(fx, key[0], key[1])
         return self._finish(fx)
 

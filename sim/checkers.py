@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from scheduler.errors import UnknownJob
 from scheduler.events import Change, Put
 from scheduler.fit import shortage
 from scheduler.messages import Admit, EndedTaken, decode, decode_leads
 from scheduler.model import JOB_ID_STRIDE, Allocation, AllocationId, JobRecord, Resources, Result, State, TaskRecord
 from scheduler.records import ALLOCATIONS, JOBS, TASKS, HeldRecord, task_key
+from scheduler.views import JobView
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -78,8 +80,19 @@ class Checkers:
             self._task_written(node, change, disk)
         if isinstance(change, Put) and change.table == JOBS:
             self._job_written(change, disk)
-        if change.table == JOBS and not isinstance(change, Put) and not self._world.config.history_jobs < 100:
-            self.broken("acknowledged is durable", f"{node} drops job {change.key}")
+        if not isinstance(change, Put) and change.table == JOBS:
+            self._job_dropped(node, change.key, disk)
+
+    def _job_dropped(self, node: str, key: str, disk: Disk) -> None:
+        """Only history is forgotten: jobs of which every task has ended."""
+        record = _job.decode(disk[JOBS][key])
+        rows = [_task.decode(disk[TASKS][f"{key}.{i}"]) for i in record.spec.indices() if f"{key}.{i}" in disk[TASKS]]
+        if not all(row.state.final for row in rows) or not (
+            record.cancelled or len(rows) == len(record.spec.indices())
+        ):
+            self.broken("acknowledged is durable", f"{node} drops job {key}, which has not ended")
+        if not self._forgets():
+            self.broken("acknowledged is durable", f"{node} drops job {key} from a history that is not full")
 
     def _job_written(self, change: Put, disk: Disk) -> None:
         old = disk[JOBS].get(change.key)
@@ -163,7 +176,9 @@ class Checkers:
         self._load[node] = self._load[node] + allocation.spec.request
         short = shortage(self._load[node], self._world.permitted(node))
         if short is not None:
-            self.broken("a node is the authority", f"{node} runs {short.need} of {short.dimension}, permits {short.free}")
+            self.broken(
+                "a node is the authority", f"{node} runs {short.need} of {short.dimension}, permits {short.free}"
+            )
 
     def container_over(self, node: str, id_: AllocationId, result: Result | None) -> None:
         """A container ended, or died with its host (None)."""
@@ -192,28 +207,44 @@ class Checkers:
             if host.agent is not None:
                 self._check_agent(host.name)
 
+    def unfinished(self) -> bool:
+        """Whether some acknowledged job that could run has not ended, as its home sees it."""
+        views = (self._view(job, node) for job, node in self.acknowledged.items())
+        return any(view is not None and not view.state.final and self._world.possible(view.spec) for view in views)
+
+    def _view(self, job_id: int, node: str) -> JobView | None:
+        """A job as its home shows it; None when the home has dropped it, or has no agent."""
+        agent = self._world.hosts[node].agent
+        try:
+            return agent.job(job_id) if agent is not None else None
+        except UnknownJob:
+            return None
+
     def _check_agent(self, name: str) -> None:
         agent = self._world.hosts[name].agent
         assert agent is not None
         for node in agent.nodes():
             if node.report is not None and any(amount for _, amount in node.report.committed.items()):
-                self.broken("nothing leaks", f"{name} believes that {node.name} is committed to {node.report.committed}")
+                self.broken(
+                    "nothing leaks", f"{name} believes that {node.name} is committed to {node.report.committed}"
+                )
         for claim in agent.claims():
             self.broken("nothing leaks", f"{name} still claims {claim}")
 
     def _check_job(self, job_id: int, node: str) -> None:
         host = self._world.hosts[node]
-        if str(job_id) not in host.disk[JOBS]:
-            if not self._forgets():
-                self.broken("acknowledged is durable", f"job {job_id} is gone from {node}")
+        job = self._view(job_id, node)
+        if job is None:
+            if not self._forgets() or str(job_id) in host.disk[JOBS]:
+                self.broken("acknowledged is durable", f"{node} does not know job {job_id} any more")
             return
-        assert host.agent is not None
-        job = host.agent.job(job_id)
         for task in job.tasks:
+            name = f"{job_id}.{task.index}.{task.attempt}"
             if task.state.final:
-                if job_id in self.cancelled and task.state is State.PENDING:
-                    self.broken("acknowledged is durable", f"job {job_id} is cancelled, but task {task.index} is not")
+                continue
+            if job_id in self.cancelled:
+                self.broken("acknowledged is durable", f"{name} is {task.state}, though its job is cancelled")
             elif self._world.possible(job.spec):
-                self.broken("everything ends", f"{job_id}.{task.index}.{task.attempt} on {task.node!r} is {task.state}: {task.reason}")
+                self.broken("everything ends", f"{name} on {task.node!r} is {task.state}: {task.reason}")
             elif not task.reason:
-                self.broken("nothing waits without a reason", f"task {job_id}.{task.index} names none")
+                self.broken("nothing waits without a reason", f"{name} names none")

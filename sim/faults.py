@@ -91,7 +91,7 @@ class Plan:
     labels: tuple[tuple[tuple[str, str], ...], ...]
     run_mean_s: float
     trouble_s: float
-    calm_s: float
+    calm_max_s: float
     faults: tuple[Fault, ...] = ()
     wishes: tuple[Wish, ...] = ()
     slow: tuple[str, ...] = field(default=())
@@ -100,10 +100,12 @@ class Plan:
 def draw_plan(seed: int, nodes: int | None = None, homes: int | None = None, jobs: int | None = None) -> Plan:
     """Draw a world; what is given is kept as given."""
     rng = random.Random(f"world {seed}")
-    count = nodes or rng.choice((1, 2, 3, 3, 4, 5, 5, 7))
+    # Drawn in any case, so that naming what would have been drawn anyway gives the same world.
+    drawn_nodes, drawn_jobs, homes_share = rng.choice((1, 2, 3, 3, 4, 5, 5, 7)), rng.choice((3, 10, 25)), rng.random()
+    count = nodes or drawn_nodes
     names = tuple(f"n{number}" for number in range(1, count + 1))
     features = Features(**{each.name: rng.random() < 0.4 for each in fields(Features)})
-    chosen = names[: homes or rng.randint(1, count)]
+    chosen = names[: homes or 1 + int(homes_share * count)]
     trouble_s = rng.choice((20.0, 40.0, 60.0))
     return Plan(
         seed=seed,
@@ -116,9 +118,9 @@ def draw_plan(seed: int, nodes: int | None = None, homes: int | None = None, job
         labels=tuple((("zone", rng.choice("ab")),) for _ in names),
         run_mean_s=rng.choice((0.5, 3.0)),
         trouble_s=trouble_s,
-        calm_s=150.0,
+        calm_max_s=900.0,
         faults=_faults(rng, features, names, trouble_s),
-        wishes=_wishes(rng, features, chosen, trouble_s, jobs or rng.choice((3, 10, 25))),
+        wishes=_wishes(rng, features, chosen, trouble_s, jobs or drawn_jobs),
         slow=tuple(name for name in names if features.slow_nodes and rng.random() < 0.4),
     )
 

@@ -14,8 +14,11 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import msgspec
+
 from scheduler.events import Accepting, Cancel, Submit
 from scheduler.fit import fits, unmet
+from scheduler.messages import AnyItem, decode
 from scheduler.model import JobSpec, Resources
 from sim.checkers import Checkers, Violation
 from sim.faults import Fault, Plan, Wish, draw_plan
@@ -26,6 +29,8 @@ from sim.world_members import Members
 
 TRACE_MAX = 200_000
 CLIENT_PATIENCE_S = 2.0
+LAST_WORDS_S = 30.0
+EVENTS_MAX = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,12 @@ class World:
         if self.trace is not None and len(self.trace) < TRACE_MAX:
             self.trace.append(f"{self.kernel.now:9.3f}  {who:6s} {what}")
 
+    def note_message(self, sender: str, to: str, message: bytes) -> None:
+        """Add what a message says to the trace."""
+        if self.trace is not None:
+            for item in decode(message, len(message)):
+                self.note(sender, f"-> {to}: {describe_item(item)}")
+
     def count(self) -> int:
         """Return a number never returned before."""
         self._count += 1
@@ -108,10 +119,24 @@ class World:
             self.kernel.at(fault.at_s, self._strike, fault, members)
         for number, wish in enumerate(self.plan.wishes):
             self.kernel.at(wish.at_s, self._wish, number, wish)
-        self.kernel.run_until(self.plan.trouble_s)
+        self._run_until(self.plan.trouble_s)
         self._heal()
-        self.kernel.run_until(self.plan.trouble_s + self.plan.calm_s)
+        self._run_calm()
         self.checks.at_end()
+
+    def _run_until(self, end_s: float) -> None:
+        """Run on, but not for ever at one instant."""
+        stop = self.kernel.events_run + EVENTS_MAX
+        self.kernel.run_until(end_s, until=lambda: self.kernel.events_run >= stop)
+        if self.kernel.now < end_s:
+            raise RuntimeError(f"{EVENTS_MAX} events without an end by {self.kernel.now:.3f} s: a storm")
+
+    def _run_calm(self) -> None:
+        """Until everything ended, and a little longer for the last words; but not for ever."""
+        end_s = self.plan.trouble_s + self.plan.calm_max_s
+        while self.kernel.now < end_s and self.checks.unfinished():
+            self._run_until(self.kernel.now + 5.0)
+        self._run_until(self.kernel.now + LAST_WORDS_S)
 
     def _strike(self, fault: Fault, members: Members) -> None:
         self.note("world", f"{fault.kind} of {', '.join(fault.nodes)} for {fault.lasts_s} s, at step {fault.steps}")
@@ -197,6 +222,16 @@ class World:
             "lost": self.network.counters.datagrams_lost + self.network.counters.datagrams_cut,
             "faults": len(self.plan.faults),
         }
+
+
+def describe_item(item: AnyItem) -> str:
+    """Write one item of a message in a line: its kind and its facts, without specs and reports."""
+    facts = [
+        f"{name}={', '.join(map(str, value)) if name == 'ids' else value}"
+        for name, value in msgspec.structs.asdict(item).items()
+        if name not in ("spec", "report", "request", "constraints", "owner")
+    ]
+    return f"{type(item).__name__} {' '.join(facts)}"
 
 
 def run_world(

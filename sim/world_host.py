@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from scheduler import Scheduler
@@ -209,8 +210,8 @@ class Host:
         steps: list[Callable[[], object]] = []
         for queued in batch:
             if queued.answer is not None:
-                steps.append(lambda queued=queued: queued.answer(queued.outcome.answer))
-            steps += [lambda action=action: self._carry_out(action) for action in queued.outcome.actions]
+                steps.append(partial(queued.answer, queued.outcome.answer))
+            steps += [partial(self._carry_out, action) for action in queued.outcome.actions]
         self._walk(life, steps, 0)
 
     def _walk(self, life: int, steps: list[Callable[[], object]], position: int) -> None:
@@ -254,6 +255,7 @@ class Host:
         match action:
             case Send(to, message):
                 self.world.checks.sending(self.name, message, self.disk)
+                self.world.note_message(self.name, to, message)
                 if to == self.name:
                     kernel.after(STEP_S, self._deliver, self._life, Received(self.name, message))
                 else:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from sim.world_host import Host
 
 ALIVE = "alive"
+_VERDICTS: dict[str, type[MemberLeft | MemberDown | MemberFailed]] = {
+    "left": MemberLeft,
+    "down": MemberDown,
+    "failed": MemberFailed,
+}
 
 
 @dataclass(slots=True)
@@ -73,8 +78,7 @@ class Members:
             opinion.doubted_s = now
         if opinion.verdict and opinion.verdict != seen and now - opinion.doubted_s >= patience_s:
             opinion.verdict = seen
-            event = {"left": MemberLeft, "down": MemberDown, "failed": MemberFailed}[seen]
-            host.post(event(other.name))
+            host.post(_VERDICTS[seen](other.name))
 
     def _see(self, host: Host, other: Host) -> str:
         network = self._world.network
