@@ -71,8 +71,11 @@ class GossipConfig:
     spread_interval_s: float = 0.2
     # Peers a round.
     spread_fanout: int = 4
-    # Sends of a rumour by each node: this times log10 of the cluster's size, rounded up.
+    # Sends of a rumour by each node: at most this times log10 of the cluster's size, rounded up (memberlist's rule) ...
     retransmit_factor: int = 4
+    # ... and at most this many more than its natural logarithm, which is what reaching everybody takes: a rumour that
+    # every node tells to ln(n) + c others misses anybody with a probability of about exp(-c), before any repair.
+    retransmit_extra: int = 4
     # A new rumour goes on after at most this; 0 waits for the next round. A little bundles and avoids collisions.
     forward_jitter_s: float = 0.004
     # The second round of a new rumour follows after this.
@@ -84,7 +87,7 @@ class GossipConfig:
     stream_timeout_s: float = 10.0
     # Attempts to reach seeds and lost members: first and longest pause between them.
     rejoin_min_s: float = 0.25
-    rejoin_max_s: float = 30.0
+    rejoin_max_s: float = 15.0
     # Failed and down members are forgotten after this, those that left much sooner.
     forget_after_s: float = 24 * 3600.0
     forget_left_after_s: float = 600.0
@@ -138,8 +141,10 @@ class GossipConfig:
             spread_fanout=3,
             forward_jitter_s=0.0,
             forward_again_s=0.2,
+            retransmit_extra=1000,
         )
 
     def retransmissions(self, members: int) -> int:
-        """Return how often a node sends each rumour, as in SWIM: a multiple of the logarithm of the cluster's size."""
-        return self.retransmit_factor * max(1, math.ceil(math.log10(members + 1)))
+        """Return how often a node sends each rumour in a cluster of so many live members."""
+        decades = max(1, math.ceil(math.log10(members + 1)))
+        return min(self.retransmit_factor * decades, math.ceil(math.log(members + 1)) + self.retransmit_extra)

@@ -67,32 +67,59 @@ class Counters:
         return asdict(self)
 
 
+class Timer:
+    """One callback to come."""
+
+    __slots__ = ("_arguments", "_callback")
+
+    def __init__(self, callback: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        self._callback: Callable[..., None] | None = callback
+        self._arguments = arguments
+
+    def cancel(self) -> None:
+        """Make it not come; without effect afterwards."""
+        self._callback = None
+        self._arguments = ()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it will not come."""
+        return self._callback is None
+
+    def run(self) -> None:
+        """Call back, unless cancelled."""
+        if self._callback is not None:
+            self._callback(*self._arguments)
+
+
 class Timers:
-    """Callbacks by due time; what became pointless is let run and finds out itself."""
+    """Callbacks by due time."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._heap: list[tuple[float, int, Timer]] = []
         self._count = 0
 
-    def at(self, due_s: float, callback: Callable[..., None], *arguments: Any) -> None:
+    def at(self, due_s: float, callback: Callable[..., None], *arguments: Any) -> Timer:
         """Call back at a machine time."""
         self._count += 1
-        heapq.heappush(self._heap, (due_s, self._count, callback, arguments))
+        timer = Timer(callback, arguments)
+        heapq.heappush(self._heap, (due_s, self._count, timer))
+        return timer
 
     def next_s(self) -> float | None:
         """Return when the first is due."""
-        return self._heap[0][0] if self._heap else None
+        heap = self._heap
+        while heap:
+            if not heap[0][2].cancelled:
+                return heap[0][0]
+            heapq.heappop(heap)
+        return None
 
     def run(self, now_s: float) -> None:
         """Run all that is due."""
         heap = self._heap
         while heap and heap[0][0] <= now_s:
-            _, _, callback, arguments = heapq.heappop(heap)
-            callback(*arguments)
-
-    def clear(self) -> None:
-        """Drop all."""
-        self._heap.clear()
+            heapq.heappop(heap)[2].run()
 
 
 class Core:

@@ -73,12 +73,10 @@ class Gossip:
         return self._take()
 
     def adopt(self, now: float, members: Iterable[wire.Alive]) -> list[Effect]:
-        """Take members for alive without having heard them: a simulated cluster starts formed."""
+        """Take members for alive, silently: a simulated cluster starts formed."""
         self._enter(now)
         for alive in members:
-            if alive.name != self._core.identity.name:
-                self._judge.hear_alive(alive, alive.name)
-                self._core.rumours.drop(alive.name)
+            self._judge.adopt(alive)
         return self._take()
 
     def handle_datagram(self, now: float, data: bytes, source: Address) -> list[Effect]:

@@ -81,6 +81,14 @@ class Judge:
         else:
             self._plan_forgetting(entry)
 
+    def adopt(self, alive: wire.Alive) -> None:
+        """Take in a member without a word."""
+        core = self._core
+        if alive.name != core.identity.name and core.table.get(alive.name) is None:
+            entry = Entry(alive, Status.ALIVE, core.now_s)
+            core.table.put(entry)
+            core.refresh_digest(entry)
+
     def _drop_state(self, name: str, boot_epoch: int) -> None:
         if self._core.store.boot_epoch(name) < boot_epoch:
             for key in self._core.store.forget(name):

@@ -13,11 +13,13 @@ import bisect
 import hashlib
 import random
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from cluster import wire
+from cluster.config import MEMBERS_MAX
 from cluster.suspicion import Suspicion
 from cluster.wire import Status
 
@@ -50,9 +52,16 @@ class Member(msgspec.Struct, frozen=True):
     since_s: float = 0.0
 
 
+@lru_cache(MEMBERS_MAX)
 def short_id(name: str) -> int:
     """Return the 32-bit name of a node on the wire."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")
+
+
+@lru_cache(MEMBERS_MAX)
+def _digest(name: str, boot_epoch: int, incarnation: int, status: int) -> int:
+    text = f"{name} {boot_epoch} {incarnation} {status}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
 class Entry:
@@ -95,8 +104,7 @@ class Entry:
         """Return 63 bits that differ whenever two tables disagree on more than a passing suspicion."""
         alive = self.alive
         settled = Status.ALIVE if self.status == Status.SUSPECT else self.status
-        text = f"{alive.name} {alive.boot_epoch} {alive.incarnation} {settled}".encode()
-        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+        return _digest(alive.name, alive.boot_epoch, alive.incarnation, settled)
 
 
 class MemberTable:
@@ -106,6 +114,7 @@ class MemberTable:
         self._own_key = (short_id(own_name), own_name)
         self._entries: dict[str, Entry] = {}
         self._live: list[Entry] = []
+        self._failed: dict[str, Entry] = {}
         self._ring: list[tuple[int, str]] = []
         self._by_session: dict[bytes, Entry] = {}
         self._by_id: dict[int, str] = {}
@@ -139,6 +148,11 @@ class MemberTable:
         """The alive and suspect members, in no particular order; not to be changed."""
         return self._live
 
+    @property
+    def failed(self) -> dict[str, Entry]:
+        """The failed members by name; not to be changed."""
+        return self._failed
+
     def put(self, entry: Entry) -> None:
         """Take in a new row."""
         self._entries[entry.name] = entry
@@ -148,6 +162,8 @@ class MemberTable:
         bisect.insort(self._ring, entry.ring_key)
         if entry.live:
             self._enlist(entry)
+        elif entry.status == Status.FAILED:
+            self._failed[entry.name] = entry
 
     def change(self, entry: Entry, status: Status, since_s: float, alive: wire.Alive | None = None) -> None:
         """Change a row's state, and with `alive` its identity too."""
@@ -162,6 +178,10 @@ class MemberTable:
         if status != entry.status:
             entry.status = status
             entry.since_s = since_s
+            if status == Status.FAILED:
+                self._failed[entry.name] = entry
+            else:
+                self._failed.pop(entry.name, None)
         if was_live != entry.live:
             (self._delist if was_live else self._enlist)(entry)
 
@@ -170,6 +190,7 @@ class MemberTable:
         if entry.live:
             self._delist(entry)
         del self._entries[entry.name]
+        self._failed.pop(entry.name, None)
         self._by_session.pop(entry.alive.session, None)
         self._by_id.pop(entry.short_id, None)
         self._leave_address(entry)

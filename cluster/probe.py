@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from cluster import wire
-from cluster.core import Core
+from cluster.core import Core, Timer
 from cluster.judge import Judge
 from cluster.membership import Address, Entry
 from cluster.wire import Status
@@ -24,7 +24,7 @@ STREAM_PROBES_MAX: Final = 32
 class _Probe:
     """One member being probed by this node."""
 
-    __slots__ = ("asked", "entry", "helpers_refused", "nacks", "refused", "sequence", "silent")
+    __slots__ = ("asked", "entry", "helpers_refused", "nacks", "refused", "sequence", "silent", "timer")
 
     def __init__(self, entry: Entry, sequence: int) -> None:
         self.entry = entry
@@ -34,12 +34,15 @@ class _Probe:
         self.refused = False
         self.helpers_refused: list[str] = []
         self.silent = False
+        self.timer: Timer | None = None
 
 
 class _Relay:
     """One ping made for another node."""
 
-    __slots__ = ("address", "for_sequence", "origin", "origin_address")
+    __slots__ = ("address", "for_sequence", "origin", "origin_address", "timer")
+
+    timer: Timer
 
     def __init__(self, address: Address, origin: Entry | None, origin_address: Address, for_sequence: int) -> None:
         self.address = address
@@ -118,11 +121,10 @@ class Prober:
             return
         self._sequence += 1
         sequence = self._sequence
-        self._probes[sequence] = self._probed[entry.name] = _Probe(entry, sequence)
+        probe = self._probes[sequence] = self._probed[entry.name] = _Probe(entry, sequence)
         core.counters.probes += 1
         factor = core.health.factor
-        core.timers.at(core.now_s + core.config.probe_timeout_s * factor, self._late, sequence, factor)
-        core.timers.at(core.now_s + core.config.probe_interval_s * factor, self._over, sequence)
+        probe.timer = core.timers.at(core.now_s + core.config.probe_timeout_s * factor, self._late, probe, factor)
         self._ping(entry, sequence)
 
     def _ping(self, entry: Entry, sequence: int) -> None:
@@ -140,15 +142,16 @@ class Prober:
             parts.append(wire.encode(wire.Down(alive.name, alive.boot_epoch, alive.incarnation, by)))
         core.send(entry.address, parts, entry)
 
-    def _late(self, sequence: int, factor: int) -> None:
-        probe = self._probes.get(sequence)
-        if probe is None or probe.refused:
-            return
+    def _late(self, probe: _Probe, factor: int) -> None:
         core = self._core
+        sequence = probe.sequence
+        rest_s = (core.config.probe_interval_s - core.config.probe_timeout_s) * factor
+        probe.timer = core.timers.at(core.now_s + rest_s, self._over, probe)
+        if probe.refused:
+            return
         core.counters.probe_losses += 1
         self._ask_others(probe, core.config.indirect_probes)
         if len(self._streams) < STREAM_PROBES_MAX:
-            rest_s = (core.config.probe_interval_s - core.config.probe_timeout_s) * factor
             stream_id = self.next_stream_id()
             self._streams[stream_id] = probe
             entry = probe.entry
@@ -166,10 +169,7 @@ class Prober:
             probe.asked += 1
             self._core.send(helper.address, request, helper)
 
-    def _over(self, sequence: int) -> None:
-        probe = self._probes.get(sequence)
-        if probe is None:
-            return
+    def _over(self, probe: _Probe) -> None:
         self._finish(probe)
         core = self._core
         missing = probe.asked - probe.nacks
@@ -179,6 +179,8 @@ class Prober:
             self.judge.accuse(probe.entry, probe.silent or probe.refused)
 
     def _finish(self, probe: _Probe) -> None:
+        if probe.timer is not None:
+            probe.timer.cancel()
         self._probes.pop(probe.sequence, None)
         self._probed.pop(probe.entry.name, None)
 
@@ -199,6 +201,7 @@ class Prober:
         """Finish a probe, or pass the answer on to who asked for it."""
         relay = self._relays.pop(ack.sequence, None)
         if relay is not None:
+            relay.timer.cancel()
             self._core.send(relay.origin_address, [wire.encode(wire.Ack(relay.for_sequence))], relay.origin)
             return
         probe = self._probes.get(ack.sequence)
@@ -225,8 +228,9 @@ class Prober:
             return
         self._sequence += 1
         address = (request.host, request.port)
-        self._relays[self._sequence] = _Relay(address, sender, source, request.sequence)
-        core.timers.at(core.now_s + core.config.probe_timeout_s * 0.8, self._relay_late, self._sequence)
+        relay = self._relays[self._sequence] = _Relay(address, sender, source, request.sequence)
+        due_s = core.now_s + core.config.probe_timeout_s * 0.8
+        relay.timer = core.timers.at(due_s, self._relay_late, self._sequence)
         if address == entry.address:
             self._ping(entry, self._sequence)
         else:
@@ -238,6 +242,7 @@ class Prober:
     def _answer_relay(self, sequence: int, *, refused: bool) -> None:
         relay = self._relays.pop(sequence, None)
         if relay is not None:
+            relay.timer.cancel()
             nack = [wire.encode(wire.Nack(relay.for_sequence, refused))]
             self._core.send(relay.origin_address, nack, relay.origin)
 

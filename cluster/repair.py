@@ -88,9 +88,8 @@ class Repair:
 
     def _rejoin(self) -> None:
         core = self._core
-        live = {entry.address for entry in core.table.live}
-        lost = [address for address in self._contacts if address not in live]
-        lost += [entry.address for entry in core.table if entry.status == Status.FAILED and entry.address not in live]
+        lost = [address for address in self._contacts if not self._is_live(address)]
+        lost += [entry.address for entry in core.table.failed.values() if not self._is_live(entry.address)]
         if not self.joined:
             fresh = [entry for entry in core.table.live if entry.name not in self._joined]
             for entry in core.rng.sample(fresh, min(1, len(fresh))):
@@ -100,8 +99,14 @@ class Repair:
                 self._open(address, "")
         elif lost:
             self._open(core.rng.choice(lost), "")
+        if not lost and self.joined:
+            self._pause_s = core.config.rejoin_max_s
         core.timers.at(core.now_s + self._pause_s * core.rng.uniform(0.75, 1.25), self._rejoin)
         self._pause_s = min(self._pause_s * 2, core.config.rejoin_max_s)
+
+    def _is_live(self, address: Address) -> bool:
+        entry = self._core.table.by_address(address)
+        return entry is not None and entry.live
 
     def _open(self, address: Address, name: str) -> None:
         core = self._core
@@ -182,13 +187,9 @@ class Repair:
     def _done(self, sync: _Sync) -> None:
         core = self._core
         if sync.name and sync.name != core.identity.name:
-            first = not self._joined
             self._joined.add(sync.name)
-            self._pause_s = core.config.rejoin_min_s
-            if first:
-                core.tell(core.identity.name, core.alive)
             if not self.joined:
-                core.timers.at(core.now_s + self._pause_s * core.rng.random(), self._join_another)
+                core.timers.at(core.now_s + core.config.rejoin_min_s * core.rng.random(), self._join_another)
 
     def _join_another(self) -> None:
         fresh = [entry for entry in self._core.table.live if entry.name not in self._joined]

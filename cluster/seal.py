@@ -100,24 +100,22 @@ class KeyRing:
         """The id of the key that seals."""
         return self._primary
 
+    def known(self, key_id: bytes, session: bytes, purpose: str) -> AESGCM | None:
+        """Return the kept cipher of a sender's session."""
+        return self._ciphers.get((key_id, session, purpose))
+
     def cipher(self, key_id: bytes, session: bytes, purpose: str) -> AESGCM:
-        """Return the cipher of one sender's session for one purpose. Errors: BadPacket for an unknown key."""
-        name = (key_id, session, purpose)
-        cipher = self._ciphers.get(name)
-        if cipher is None:
-            cluster_key = self._keys.get(key_id)
-            if cluster_key is None:
-                raise BadPacket("key", key_id.hex())
-            cipher = AESGCM(derive_key(cluster_key, f"{purpose}\0{self.label}\0{session.hex()}"))
-        return cipher
+        """Make the cipher of one sender's session for one purpose. Errors: BadPacket for an unknown key."""
+        cluster_key = self._keys.get(key_id)
+        if cluster_key is None:
+            raise BadPacket("key", key_id.hex())
+        return AESGCM(derive_key(cluster_key, f"{purpose}\0{self.label}\0{session.hex()}"))
 
     def keep(self, key_id: bytes, session: bytes, purpose: str, cipher: AESGCM) -> None:
         """Remember the cipher of a sender that proved itself; forged sessions must not push real ones out."""
-        name = (key_id, session, purpose)
-        if name not in self._ciphers:
-            self._ciphers[name] = cipher
-            if len(self._ciphers) > SESSIONS_MAX:
-                self._ciphers.popitem(last=False)
+        self._ciphers[key_id, session, purpose] = cipher
+        if len(self._ciphers) > SESSIONS_MAX:
+            self._ciphers.popitem(last=False)
 
     def _find(self, key_id: str) -> bytes:
         try:
@@ -184,12 +182,14 @@ class Opener:
         data = packet[HEADER_BYTES:]
         if self._ring is not None:
             key_id = bytes(packet[_KEY_SLICE])
-            cipher = self._ring.cipher(key_id, session, self._purpose)
+            known = self._ring.known(key_id, session, self._purpose)
+            cipher = known or self._ring.cipher(key_id, session, self._purpose)
             try:
                 data = cipher.decrypt(_NONCE_PADDING + counter_bytes, data, packet[:HEADER_BYTES] + context)
             except InvalidTag:
                 raise BadPacket("forged", "the seal is broken") from None
-            self._ring.keep(key_id, session, self._purpose, cipher)
+            if known is None:
+                self._ring.keep(key_id, session, self._purpose, cipher)
         self._remember(session, window, counter)
         return packet[0] & 0x0F, session, data
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from operator import xor
 from typing import Final
 
 from cluster.config import KEY_CHARS_MAX, STATE_BYTES_MAX, STATE_KEYS_MAX
@@ -162,9 +163,10 @@ class Buckets:
 
     def fold(self, count: int) -> tuple[int, ...]:
         """Return the digests of `count` (a power of two, at most COUNT) buckets."""
-        folded = [0] * count
-        for index, digest in enumerate(self._buckets):
-            folded[index % count] ^= digest
+        folded = self._buckets
+        while len(folded) > count:
+            half = len(folded) // 2
+            folded = list(map(xor, folded[:half], folded[half:]))
         return tuple(folded)
 
     def members(self, count: int, buckets: set[int]) -> list[tuple[int, int]]:
