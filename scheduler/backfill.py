@@ -219,7 +219,7 @@ class Easy(Fcfs):
     def _pass(self, now_s: float) -> Sequence[int]:
         started = list(super()._pass(now_s))
         candidates = self._candidates
-        if candidates.count and candidates.least_need() <= self.free:
+        if candidates.any_within(self.free):
             shadow_s = self._plan()
             for each in candidates.pick(now_s, self.free, shadow_s, self._extra):
                 del self._behind[each.job]

@@ -48,9 +48,8 @@ class _Block:
         self.least_need = min(self.least_need, job.need)
         self.shortest_s = min(self.shortest_s, job.estimate_s)
 
-    def remove(self, place: int) -> Waiting:
-        del self.keys[place], self.needs[place], self.estimates[place]
-        return self.jobs.pop(place)
+    def remove(self, place: int) -> None:
+        del self.keys[place], self.jobs[place], self.needs[place], self.estimates[place]
 
 
 class Candidates:
@@ -94,9 +93,12 @@ class Candidates:
         self._changed(index)
         self.count -= 1
 
-    def least_need(self) -> int:
-        """Return the smallest need of all; only where there are jobs."""
-        return min([block.least_need for block in self._blocks])
+    def any_within(self, free: int) -> bool:
+        """Whether any job needs at most that much."""
+        for block in self._blocks:  # noqa: SIM110 - asked after every end; a generator costs three times as much
+            if block.least_need <= free:
+                return True
+        return False
 
     def pick(self, now_s: float, free: int, shadow_s: float, extra: int) -> list[Waiting]:
         """Remove and return, in order, the jobs that may start now.
@@ -112,20 +114,24 @@ class Candidates:
             if least > free or (least > extra and now_s + block.shortest_s > shadow_s):
                 index += 1
                 continue
-            taken = len(picked)
-            place = 0
-            for need, estimate_s in zip(tuple(block.needs), tuple(block.estimates), strict=True):
-                in_time = now_s + estimate_s <= shadow_s
-                if need <= free and (in_time or need <= extra):
-                    picked.append(block.remove(place))
-                    free -= need
-                    if not in_time:
-                        extra -= need
-                else:
-                    place += 1
-            index += 1
-            if len(picked) > taken and self._changed(index - 1):
-                index -= 1
+            chosen = []
+            for place, need in enumerate(block.needs):
+                if need > free:
+                    continue
+                if now_s + block.estimates[place] > shadow_s:
+                    if need > extra:
+                        continue
+                    extra -= need
+                free -= need
+                chosen.append(place)
+            if not chosen:
+                index += 1
+                continue
+            picked += [block.jobs[place] for place in chosen]
+            for place in reversed(chosen):
+                block.remove(place)
+            if not self._changed(index):
+                index += 1
         self.count -= len(picked)
         return picked
 

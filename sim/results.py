@@ -17,7 +17,8 @@ interrupted replay the others are left out and counted as `jobs_unfinished`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import ceil, fsum
+from math import ceil, fsum, inf
+from operator import add, mul, sub
 from typing import IO, NamedTuple
 
 from sim.replay import Schedule
@@ -78,23 +79,28 @@ class Outcome(NamedTuple):
 
 def bounded_slowdown(wait_s: float, run_s: float) -> float:
     """Return max(1, (wait + run) / max(run, 10 s))."""
-    return max(1.0, (wait_s + run_s) / max(run_s, SLOWDOWN_BOUND_S))
+    slowdown = (wait_s + run_s) / (run_s if run_s > SLOWDOWN_BOUND_S else SLOWDOWN_BOUND_S)
+    return slowdown if slowdown > 1.0 else 1.0
 
 
 def outcomes(schedule: Schedule) -> Iterator[Outcome]:
     """Yield the jobs that ended, in order of submission."""
-    for job, start_s in zip(schedule.workload, schedule.starts_s, strict=True):
-        if start_s is not None and (schedule.complete or start_s + job.run_s <= schedule.until_s):
-            yield Outcome(job.id, job.user, job.need, job.submit_s, start_s, job.run_s, job.estimate_s)
+    work, starts_s = schedule.workload, schedule.starts_s
+    until_s = inf if schedule.complete else schedule.until_s
+    columns = (work.ids, work.users, work.needs, work.submit_s, starts_s, work.run_s, work.estimate_s)
+    for each in map(Outcome._make, zip(*columns, strict=True)):
+        if each.start_s is not None and each.start_s + each.run_s <= until_s:
+            yield each
 
 
 def summarise(schedule: Schedule) -> Summary:
     """Return the figures of a replay; all zero where no job ended."""
     ended = list(outcomes(schedule))
-    waits = [each.start_s - each.submit_s for each in ended]
-    slowdowns = [bounded_slowdown(wait_s, each.run_s) for wait_s, each in zip(waits, ended, strict=True)]
-    span_s = _makespan_s(ended)
-    users, fairness = _fairness(ended, slowdowns)
+    _, owners, needs, submits, starts, runs, _ = zip(*ended, strict=True) if ended else [()] * 7
+    waits = list(map(sub, starts, submits))
+    slowdowns = list(map(bounded_slowdown, waits, runs))
+    span_s = max(map(add, starts, runs)) - min(submits) if ended else 0
+    users, fairness = _fairness(owners, slowdowns)
     waits_sorted, slowdowns_sorted = sorted(waits), sorted(slowdowns)
     return Summary(
         policy=schedule.policy,
@@ -110,9 +116,9 @@ def summarise(schedule: Schedule) -> Summary:
         p95_wait_s=percentile(waits_sorted, 95),
         p99_wait_s=percentile(waits_sorted, 99),
         max_wait_s=waits_sorted[-1] if waits else 0,
-        mean_turnaround_s=mean([wait_s + each.run_s for wait_s, each in zip(waits, ended, strict=True)]),
+        mean_turnaround_s=mean(list(map(add, waits, runs))),
         makespan_s=span_s,
-        utilisation=fsum([each.need * each.run_s for each in ended]) / (schedule.processors * span_s) if span_s else 0,
+        utilisation=fsum(map(mul, needs, runs)) / (schedule.processors * span_s) if span_s else 0,
         mean_queue=fsum(waits) / span_s if span_s else 0,
         users=users,
         fairness=fairness,
@@ -129,16 +135,10 @@ def percentile(ascending: Sequence[float], percent: float) -> float:
     return ascending[max(0, ceil(len(ascending) * percent / 100) - 1)] if ascending else 0
 
 
-def _makespan_s(ended: list[Outcome]) -> float:
-    if not ended:
-        return 0
-    return max([each.start_s + each.run_s for each in ended]) - min([each.submit_s for each in ended])
-
-
-def _fairness(ended: list[Outcome], slowdowns: list[float]) -> tuple[int, float]:
+def _fairness(owners: Sequence[int], slowdowns: list[float]) -> tuple[int, float]:
     by_user: dict[int, list[float]] = {}
-    for each, slowdown in zip(ended, slowdowns, strict=True):
-        by_user.setdefault(each.user, []).append(slowdown)
+    for user, slowdown in zip(owners, slowdowns, strict=True):
+        by_user.setdefault(user, []).append(slowdown)
     means = [mean(each) for each in by_user.values()]
     return len(means), jain(means)
 

@@ -99,24 +99,13 @@ class _Reader:
             self._header(line)
             return None
         try:
-            values = [_number(fields[place]) for place in (1, 3, 8)]
-            submit_s, run_s, requested_s = values
-            counts = [int(_number(fields[place])) for place in (0, 4, 7, 11)]
-        except IndexError:
-            self.bad.add(number, f"{len(fields)} fields; a job has {FIELDS}")
-        except ValueError as error:
-            self.bad.add(number, str(error))
-        else:
-            job, allocated, requested, user = counts
-            return self._checked(number, job, submit_s, run_s, allocated, requested, requested_s, user, len(fields))
-        return None
-
-    def _checked(self, number: int, *values: float) -> Job | None:
-        try:
-            return self.take(*values)  # type: ignore[arg-type]
+            self._machine(len(fields))
+            submit_s, run_s, requested_s = [_number(fields[place]) for place in (1, 3, 8)]
+            job, allocated, requested, user = [int(_number(fields[place])) for place in (0, 4, 7, 11)]
         except ValueError as error:
             self.bad.add(number, str(error))
             return None
+        return self.take(job, submit_s, run_s, allocated, requested, requested_s, user, FIELDS)
 
     def _header(self, line: str) -> None:
         found = re.match(r";\s*MaxProcs:\s*(\d+)", line)

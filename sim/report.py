@@ -1,0 +1,146 @@
+"""One HTML page about one or several runs: tables, plots that answer to the pointer, and nothing loaded from elsewhere.
+
+Owns what is shown; `report.html` beside it owns how. The page holds its data as JSON and draws with a few functions of
+its own, so that it opens offline and can be sent around. Its size is bounded: curves are means over at most 800
+intervals or quantiles, heat maps and charts show an excerpt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sim.replay import Schedule
+from sim.results import Outcome, Summary, outcomes, summarise, timeline
+
+QUANTILES = 200
+CHART_JOBS = 150
+PAGE = Path(__file__).with_name("report.html")
+
+Part = dict[str, Any]
+
+# field: (what people read, unit of the page's, which is better)
+ROWS: dict[str, tuple[str, str, str]] = {
+    "jobs": ("jobs ended", "", ""),
+    "jobs_unfinished": ("jobs not ended", "", ""),
+    "avg_bounded_slowdown": ("bounded slowdown, mean", "", "min"),
+    "p95_bounded_slowdown": ("bounded slowdown, 95 %", "", "min"),
+    "mean_wait_s": ("wait, mean", "seconds", "min"),
+    "p50_wait_s": ("wait, median", "seconds", "min"),
+    "p95_wait_s": ("wait, 95 %", "seconds", "min"),
+    "p99_wait_s": ("wait, 99 %", "seconds", "min"),
+    "max_wait_s": ("wait, longest", "seconds", "min"),
+    "mean_turnaround_s": ("turnaround, mean", "seconds", "min"),
+    "utilisation": ("utilisation", "share", "max"),
+    "makespan_s": ("makespan", "seconds", "min"),
+    "mean_queue": ("jobs waiting, mean", "number", "min"),
+    "fairness": ("fairness over users (1: all alike)", "number", "max"),
+}
+
+
+def page(title: str, about: str, parts: Iterable[Part]) -> str:
+    """Return the page. Text of users stands in the data only, where the page's script takes it as text."""
+    data = json.dumps({"title": title, "about": about, "parts": list(parts)}, separators=(",", ":"))
+    return PAGE.read_text(encoding="utf-8").replace("/*DATA*/", data.replace("<", "\\u003c"))
+
+
+def batch_report(schedules: Sequence[Schedule], title: str) -> str:
+    """Return the page about one trace under several policies."""
+    names = [_name(each) for each in schedules]
+    first = schedules[0]
+    about = f"{len(first.workload):,} jobs on {first.processors:,} processors; {', '.join(names)}"
+    timelines = [timeline(each) for each in schedules]
+    busy = [[(step.time_s, step.busy / first.processors) for step in steps] for steps in timelines]
+    queue = [[(step.time_s, step.waiting) for step in steps] for steps in timelines]
+    ended = [list(outcomes(each)) for each in schedules]
+    waits = [_quantiles([job.wait_s for job in jobs]) for jobs in ended]
+    slowdowns = [_quantiles([job.bounded_slowdown for job in jobs]) for jobs in ended]
+    return page(
+        title,
+        about,
+        [
+            _table(names, [summarise(each) for each in schedules]),
+            _plot("Utilisation", "time", "seconds", "share", names, busy, top=1),
+            _plot("Jobs waiting", "time", "seconds", "number", names, queue),
+            _plot("Waits: the share of jobs that waited no longer", "wait", "seconds", "share", names, waits, 1, 1),
+            _plot(
+                "Bounded slowdown: the share of jobs with no more", "", "number", "share", names, slowdowns, 1, low=1
+            ),
+            *(_chart(name, jobs, first.processors) for name, jobs in zip(names, ended, strict=True) if jobs),
+        ],
+    )
+
+
+def _name(schedule: Schedule) -> str:
+    return f"{schedule.policy}, clairvoyant" if schedule.clairvoyant else schedule.policy
+
+
+def _table(names: list[str], summaries: list[Summary]) -> Part:
+    rows = [
+        {"name": text, "values": [getattr(each, field) for each in summaries], "unit": unit, "better": better}
+        for field, (text, unit, better) in ROWS.items()
+    ]
+    return {"kind": "table", "title": "Results", "columns": ["", *names], "rows": rows}
+
+
+def _plot(
+    title: str, label: str, x_unit: str, y_unit: str, names: list[str], series: Sequence[Sequence[tuple[float, float]]],
+    top: float = 0, low: float = 0,
+) -> Part:  # fmt: skip
+    return {
+        "kind": "plot",
+        "title": title,
+        "steps": True,
+        "x": {"label": label, "unit": x_unit, "log": low > 0, "low": low},
+        "y": {"unit": y_unit, "top": top},
+        "series": [{"name": name, "points": points} for name, points in zip(names, series, strict=True)],
+    }
+
+
+def _quantiles(values: list[float]) -> list[tuple[float, float]]:
+    """Return (value, share of the jobs that do not exceed it) at QUANTILES places."""
+    values.sort()
+    count = len(values)
+    places = sorted({(count - 1) * step // QUANTILES for step in range(QUANTILES + 1)}) if values else []
+    return [(values[place], (place + 1) / count) for place in places]
+
+
+def _chart(name: str, jobs: list[Outcome], processors: int) -> Part:
+    """The hours around the longest wait: who held which processors."""
+    worst = max(range(len(jobs)), key=lambda place: jobs[place].wait_s)
+    near = jobs[max(0, worst - CHART_JOBS // 2) : worst + CHART_JOBS // 2]
+    start, end = min(job.submit_s for job in near), max(job.end_s for job in near)
+    shown = sorted(
+        (job for job in jobs if job.start_s < end and job.end_s > start), key=lambda job: (job.start_s, job.id)
+    )[: 4 * CHART_JOBS]
+    end = min(end, max(job.end_s for job in shown))
+    bars = [bar for job, pieces in _lay_out(shown, processors) for bar in _bars(job, pieces)]
+    text = "Around the job that waited longest."
+    return {
+        "kind": "gantt", "title": f"Who ran where ({name})", "text": text,
+        "start": start, "end": end, "height": processors, "bars": bars,
+    }  # fmt: skip
+
+
+def _bars(job: Outcome, pieces: list[tuple[int, int]]) -> list[tuple[Any, ...]]:
+    times = f"{job.run_s} s of {job.estimate_s} s\nwaited {job.wait_s} s"
+    text = f"job {job.id}, user {job.user}\n{job.need} processors, {times}"
+    return [(job.id, job.start_s, job.end_s, low, high - low, text) for low, high in pieces]
+
+
+def _lay_out(jobs: list[Outcome], processors: int) -> Iterable[tuple[Outcome, list[tuple[int, int]]]]:
+    """Give each job the lowest free processors, as (from, to) pieces; the pool itself has no places."""
+    held: list[tuple[float, list[tuple[int, int]]]] = []
+    for job in jobs:
+        held = [each for each in held if each[0] > job.start_s]
+        taken = sorted(piece for _, pieces in held for piece in pieces)
+        pieces, need, low = [], job.need, 0
+        for begin, stop in [*taken, (processors, processors)]:
+            if begin > low and need:
+                pieces.append((low, min(begin, low + need)))
+                need -= pieces[-1][1] - low
+            low = max(low, stop)
+        held.append((job.end_s, pieces))
+        yield job, pieces
