@@ -48,7 +48,7 @@ class Alarms:
     def pop_due(self, now: float, mark: int) -> Key | None:
         """Remove and return the earliest key that is due at `now`, or None.
 
-        One set after `mark` is left for the next time: an alarm that sets itself anew for at once can't trap the caller.
+        One set after `mark` is left for the next time, so that an alarm which sets itself for at once traps nobody.
         """
         self._skim()
         if not self._heap or self._heap[0][0] > now or self._heap[0][1] > mark:

@@ -48,6 +48,11 @@ def put_task(fx: Effects, job: int, index: int, record: TaskRecord) -> None:
     fx.put(TASKS, f"{job}.{index}", _encoder.encode(record))
 
 
+def delete_task(fx: Effects, job: int, index: int) -> None:
+    """Remove a task's row."""
+    fx.delete(TASKS, f"{job}.{index}")
+
+
 def put_held(fx: Effects, record: HeldRecord) -> None:
     """Write an allocation's row."""
     fx.put(ALLOCATIONS, str(record.allocation.id), _encoder.encode(record))

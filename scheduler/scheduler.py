@@ -182,7 +182,7 @@ class Scheduler:
         elif event.key == "leader":
             leads = decode_leads(event.value)
             self._epoch(fx, leads.epoch)
-            self._home.on_leads(fx, event.node, leads)
+            self._home.lineup.on_leads(event.node, leads)
 
     def _epoch(self, fx: Effects, epoch: int) -> None:
         self._admission.epoch = max(self._admission.epoch, epoch)
@@ -209,7 +209,7 @@ class Scheduler:
             Holding: home.on_holding,
             Fresh: self._on_fresh,
             Go: home.on_go,
-            WaitHeard: home.on_wait_heard,
+            WaitHeard: lambda fx, sender, item: home.lineup.on_heard(sender, item),
             Tell: self._on_tell,
             Wait: leader.on_wait,
             Told: lambda fx, sender, item: leader.on_told(sender, item.epoch),
@@ -224,7 +224,7 @@ class Scheduler:
 
     def _on_tell(self, fx: Effects, sender: str, item: Tell) -> None:
         self._epoch(fx, item.epoch)
-        self._home.on_tell(fx, sender, item.epoch)
+        self._home.lineup.on_tell(fx, sender, item.epoch)
 
     def _on_fresh(self, fx: Effects, sender: str, item: Fresh) -> None:
         if item.report.node == sender:
@@ -236,14 +236,18 @@ class Scheduler:
     def _ring(self, fx: Effects, kind: str, detail: Any) -> None:
         home, node = self._home, self._admission
         match kind:
-            case "asks" | "stops" | "waits":
-                home.ring_repeat(fx, kind, detail)
+            case "asks":
+                home.attempts.ring_asks(fx, detail)
+            case "stops":
+                home.attempts.ring_stops(fx, detail)
+            case "waits":
+                home.lineup.ring(fx, detail)
             case "ends":
                 node.ring_ends(fx, detail)
             case "grace":
                 home.ring_grace(fx, detail)
             case "census":
-                home.ring_census(fx, detail)
+                home.attempts.ring_census(fx, detail)
             case "again":
                 home.ring_again(fx, *detail)
             case "sweep":

@@ -112,6 +112,14 @@ class World:
 
     def run(self) -> None:
         """Trouble, then calm, then the reckoning."""
+        self.begin()
+        self.run_until(self.plan.trouble_s)
+        self.heal()
+        self._run_calm()
+        self.checks.at_end()
+
+    def begin(self) -> None:
+        """Schedule everything of the plan."""
         members = Members(self)
         for host in self.hosts.values():
             self.kernel.after(self.kernel.random("start", host.name).uniform(0, 0.3), host.start)
@@ -119,12 +127,8 @@ class World:
             self.kernel.at(fault.at_s, self._strike, fault, members)
         for number, wish in enumerate(self.plan.wishes):
             self.kernel.at(wish.at_s, self._wish, number, wish)
-        self._run_until(self.plan.trouble_s)
-        self._heal()
-        self._run_calm()
-        self.checks.at_end()
 
-    def _run_until(self, end_s: float) -> None:
+    def run_until(self, end_s: float) -> None:
         """Run on, but not for ever at one instant."""
         stop = self.kernel.events_run + EVENTS_MAX
         self.kernel.run_until(end_s, until=lambda: self.kernel.events_run >= stop)
@@ -135,8 +139,8 @@ class World:
         """Until everything ended, and a little longer for the last words; but not for ever."""
         end_s = self.plan.trouble_s + self.plan.calm_max_s
         while self.kernel.now < end_s and self.checks.unfinished():
-            self._run_until(self.kernel.now + 5.0)
-        self._run_until(self.kernel.now + LAST_WORDS_S)
+            self.run_until(self.kernel.now + 5.0)
+        self.run_until(self.kernel.now + LAST_WORDS_S)
 
     def _strike(self, fault: Fault, members: Members) -> None:
         self.note("world", f"{fault.kind} of {', '.join(fault.nodes)} for {fault.lasts_s} s, at step {fault.steps}")
@@ -169,7 +173,8 @@ class World:
         host.crash()
         host.start()
 
-    def _heal(self) -> None:
+    def heal(self) -> None:
+        """End all trouble: links, cuts, dead hosts, dead agents, cordons."""
         self.note("world", "all is healed")
         self.network.heal()
         self.network.set_default(type(self.plan.link)())

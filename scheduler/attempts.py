@@ -1,0 +1,138 @@
+"""The attempts of this home that are bound to a node: asked for, stopped, counted, until they are over.
+
+Owns which attempt is bound to which node, the claims on this node's view, and what is said to nodes about attempts and
+not answered yet. Does not know why an attempt is made or what its end means; that is dispatch.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from scheduler.alarms import Alarms
+from scheduler.config import SchedulerConfig
+from scheduler.effects import Effects
+from scheduler.index import ClusterView
+from scheduler.jobs import Job
+from scheduler.lifecycle import Phase, phase_of
+from scheduler.messages import BATCH_MAX, Admit, Census, Stop
+from scheduler.model import AllocationId
+from scheduler.repeat import Repeat
+
+NO_ORDER = (0, 0)
+
+
+class Attempts:
+    """Live attempts by node; `jobs` is the home's book, read only here."""
+
+    def __init__(self, config: SchedulerConfig, view: ClusterView, alarms: Alarms, jobs: Mapping[int, Job]) -> None:
+        self._config = config
+        self._view = view
+        self._alarms = alarms
+        self._jobs = jobs
+        self._by_node: dict[str, dict[AllocationId, None]] = {}
+        self._orders: dict[AllocationId, tuple[int, int]] = {}
+        self._asks: Repeat[AllocationId] = Repeat("asks", config, alarms, view.alive, self._speak_asks)
+        self._stops: Repeat[AllocationId] = Repeat("stops", config, alarms, view.alive, self._speak_stops)
+
+    def on_node(self, node: str) -> list[AllocationId]:
+        """Return the live attempts bound to a node, oldest first."""
+        return list(self._by_node.get(node, ()))
+
+    def ask(self, fx: Effects, id_: AllocationId, node: str, order: tuple[int, int] = NO_ORDER) -> None:
+        """Bind a durable attempt to a node and ask for it until the node answers. `order`: the leader's (epoch, go)."""
+        self.bind(fx, id_, node)
+        self._view.claim(("ask", id_), node, self._jobs[id_.job].spec.request)
+        if order != NO_ORDER:
+            self._orders[id_] = order
+
+    def bind(self, fx: Effects, id_: AllocationId, node: str) -> None:
+        """Bind an attempt that may be at the node already (after a restart), and ask the node for it."""
+        self._by_node.setdefault(node, {})[id_] = None
+        self._alarms.set_if_unset(("census", node), fx.now + self._config.census_interval_s)
+        self._asks.say(node, id_)
+
+    def answered(self, node: str, id_: AllocationId) -> None:
+        """The node answered for it: its report speaks for it from now on."""
+        self._asks.answered(node, id_)
+        self._view.release(("ask", id_))
+        self._orders.pop(id_, None)
+
+    def over(self, node: str, id_: AllocationId) -> None:
+        """The attempt is over; nothing more is asked about it."""
+        self.answered(node, id_)
+        bound = self._by_node.get(node, {})
+        bound.pop(id_, None)
+        if not bound:
+            self._by_node.pop(node, None)
+            self._alarms.cancel(("census", node))
+
+    def stop(self, node: str, id_: AllocationId) -> None:
+        """Tell the node to stop it, until it says that it has ended or is not there."""
+        self._stops.say(node, id_)
+
+    def stopped(self, node: str, id_: AllocationId) -> None:
+        """The node said so."""
+        self._stops.answered(node, id_)
+
+    # --- members and alarms
+
+    def on_up(self, fx: Effects, node: str) -> None:
+        """A node is back: repeat what it did not answer, ask what it has."""
+        self._asks.back(node)
+        self._stops.back(node)
+        if node in self._by_node:
+            self._alarms.set(("census", node), fx.now)
+
+    def on_lost(self, node: str) -> None:
+        """A node is given up: what it was to stop, it will be told when it is back and shows what it holds."""
+        self._stops.forget(node)
+
+    def on_forgotten(self, node: str) -> None:
+        """A node is gone for good."""
+        self._asks.forget(node)
+        self._stops.forget(node)
+
+    def ring_asks(self, fx: Effects, node: str) -> None:
+        """Repeat asks."""
+        self._asks.ring(fx, node)
+
+    def ring_stops(self, fx: Effects, node: str) -> None:
+        """Repeat stops."""
+        self._stops.ring(fx, node)
+
+    def ring_census(self, fx: Effects, node: str) -> None:
+        """Ask a node for what it admitted and should still hold."""
+        if node not in self._by_node:
+            return
+        if self._view.alive(node):
+            ids = [id_ for id_ in self._by_node[node] if self._phase(id_) is not Phase.ASKED]
+            for start in range(0, len(ids), BATCH_MAX):
+                fx.say(node, Census(tuple(ids[start : start + BATCH_MAX])))
+        self._alarms.set(("census", node), fx.now + self._config.census_interval_s)
+
+    def flush(self, fx: Effects) -> None:
+        """At the end of an event: say what is fresh."""
+        self._asks.flush(fx)
+        self._stops.flush(fx)
+
+    # --- inside
+
+    def _phase(self, id_: AllocationId) -> Phase:
+        return phase_of(self._jobs[id_.job].tasks[id_.index])
+
+    def _speak_asks(self, fx: Effects, node: str, ids: list[AllocationId]) -> None:
+        """A job's spec travels once for all its tasks of the same order."""
+        known = self._view.get(node)
+        boot_epoch = known.boot_epoch if known else 0
+        groups: dict[tuple[int, tuple[int, int]], list[tuple[int, int]]] = {}
+        for id_ in ids:
+            groups.setdefault((id_.job, self._orders.get(id_, NO_ORDER)), []).append((id_.index, id_.attempt))
+        for (job_id, (epoch, go)), tasks in groups.items():
+            record = self._jobs[job_id].record
+            for start in range(0, len(tasks), BATCH_MAX):
+                batch = tuple(tasks[start : start + BATCH_MAX])
+                fx.say(node, Admit(job_id, record.owner, record.spec, batch, boot_epoch, epoch, go))
+
+    def _speak_stops(self, fx: Effects, node: str, ids: list[AllocationId]) -> None:
+        for id_ in ids:
+            fx.say(node, Stop(id_, "cancelled"))

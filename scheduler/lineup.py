@@ -1,0 +1,170 @@
+"""The home's side of the queue: which of its jobs wait, told to whoever leads, and told again when the leader changes.
+
+Owns what the leader was told of each job and whether it knows. The leader's memory is soft, so this is the truth about
+what waits here. Also knows, by gossip, whether anybody waits anywhere: then new jobs must not slip past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from scheduler.alarms import Alarms
+from scheduler.config import SchedulerConfig
+from scheduler.effects import Effects
+from scheduler.index import ClusterView
+from scheduler.jobs import Job
+from scheduler.messages import Declined, Go, Leads, Told, Wait, WaitHeard
+from scheduler.model import Resources
+from scheduler.repeat import Repeat
+
+LAST_VERSION = 1 << 62
+
+
+class Lineup:
+    """Waiting jobs of this home; `jobs` is the home's book, of which only `told` is written here."""
+
+    def __init__(
+        self, config: SchedulerConfig, view: ClusterView, alarms: Alarms, jobs: Mapping[int, Job], boot_epoch: int
+    ) -> None:
+        self._view = view
+        self._jobs = jobs
+        self._boot_epoch = boot_epoch
+        self._lined: dict[int, None] = {}
+        self._leader = view.leader
+        self._told_epoch = 0
+        self._epoch = 0
+        self._waiting = 0
+        self._waits: Repeat[int] = Repeat("waits", config, alarms, view.alive, self._speak)
+
+    def busy(self) -> bool:
+        """Whether somebody waits who could be served."""
+        return self._waiting > 0 or any(self._possible(self._jobs[job_id]) for job_id in self._lined)
+
+    def update(self, job: Job) -> None:
+        """Tell the leader if the number of this job's tasks that wait has changed."""
+        wanted = job.wanted
+        if wanted:
+            self._lined[job.id] = None
+        else:
+            self._lined.pop(job.id, None)
+        if wanted != job.told.wanted:
+            self._retell(job)
+
+    def drop(self, job_id: int) -> None:
+        """The job is forgotten."""
+        self._lined.pop(job_id, None)
+        self._waits.answered(self._leader, job_id)
+
+    # --- what the leader says
+
+    def obey(self, fx: Effects, leader: str, go: Go) -> int:
+        """Return how many tasks to place by this order: none if it is old, or came before."""
+        if go.epoch < self._epoch:
+            return 0
+        self._epoch = go.epoch
+        job = self._jobs.get(go.job)
+        if job is None:
+            self._decline(fx, leader, go, go.count)
+            fx.say(leader, Wait(go.job, self._boot_epoch, LAST_VERSION, 0, go.epoch, go.go, 0, 0.0, 0.0, Resources()))
+            return 0
+        if (go.epoch, go.go) <= (job.told.epoch, job.told.go):
+            return 0
+        job.told.epoch, job.told.go = go.epoch, go.go
+        count = min(go.count, job.wanted)
+        self._decline(fx, leader, go, go.count - count)
+        # If we lead ourselves: our own claim, made with the attempt, takes the place of the order's.
+        self._view.release(("go", go.epoch, go.go))
+        return count
+
+    def obeyed(self, job: Job) -> None:
+        """The order's attempts are made; what the leader hears next of this job reflects it."""
+        self._retell(job)
+
+    def on_heard(self, leader: str, heard: WaitHeard) -> None:
+        """The leader knows of a job's version."""
+        job = self._jobs.get(heard.job)
+        if job is None:
+            return
+        job.told.position, job.told.waiting = heard.position, heard.waiting
+        if (heard.boot_epoch, heard.version) == (self._boot_epoch, job.told.version):
+            self._waits.answered(leader, heard.job)
+
+    def on_tell(self, fx: Effects, leader: str, epoch: int) -> None:
+        """A new leader wants to know everything that waits."""
+        if leader != self._view.leader or epoch < self._epoch:
+            return
+        self._epoch = self._told_epoch = epoch
+        self._retell_all()
+        self._waits.flush(fx)
+        fx.say(leader, Told(epoch))
+
+    def on_leads(self, leader: str, leads: Leads) -> None:
+        """Gossip of a leader: how many wait; if its Tell was lost, this makes up for it."""
+        if leads.epoch < self._epoch:
+            return
+        self._epoch, self._waiting = leads.epoch, leads.waiting
+        if leader == self._leader and leads.epoch != self._told_epoch:
+            self._told_epoch = leads.epoch
+            self._retell_all()
+
+    # --- members and alarms
+
+    def on_up(self, node: str) -> None:
+        """A node is back; if it leads, it is told again what it did not answer."""
+        self._waits.back(node)
+
+    def ring(self, fx: Effects, leader: str) -> None:
+        """Repeat what the leader did not answer."""
+        self._waits.ring(fx, leader)
+
+    def follow(self) -> None:
+        """If another node leads now, tell it everything."""
+        if self._leader != self._view.leader:
+            self._waits.forget(self._leader)
+            self._leader = self._view.leader
+            self._retell_all()
+
+    def flush(self, fx: Effects) -> None:
+        """At the end of an event: say what is fresh."""
+        self._waits.flush(fx)
+
+    # --- inside
+
+    def _retell(self, job: Job) -> None:
+        job.told.version += 1
+        job.told.wanted = job.wanted
+        self._waits.say(self._leader, job.id)
+
+    def _retell_all(self) -> None:
+        for job_id in self._lined:
+            self._retell(self._jobs[job_id])
+
+    def _possible(self, job: Job) -> bool:
+        return self._view.possible(job.spec.request, job.spec.constraints)
+
+    @staticmethod
+    def _decline(fx: Effects, leader: str, go: Go, count: int) -> None:
+        if count:
+            fx.say(leader, Declined(go.epoch, go.go, count))
+
+    def _speak(self, fx: Effects, leader: str, job_ids: list[int]) -> None:
+        for job_id in job_ids:
+            job = self._jobs.get(job_id)
+            if job is None:
+                self._waits.answered(leader, job_id)
+                continue
+            told, spec = job.told, job.spec
+            wait = Wait(
+                job=job_id,
+                boot_epoch=self._boot_epoch,
+                version=told.version,
+                wanted=told.wanted,
+                epoch=told.epoch,
+                go_seen=told.go,
+                priority=spec.priority,
+                since_s=job.since_s,
+                clock_s=fx.now,
+                request=spec.request,
+                constraints=spec.constraints,
+            )
+            fx.say(leader, wait)
