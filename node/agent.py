@@ -119,7 +119,7 @@ class Agent:
                 effects,
                 allocations=Allocations(host, effects.post, nursery),
                 home=Home(effects, images, image_required="rootfs" in runtime.features),
-                outbox=Outbox(peers, effects.received, nursery),
+                outbox=Outbox(peers, effects.received, effects.keep_up, nursery),
                 publish=gossip.set_state,
             )
             effects.enqueue(machine.restore(trio.current_time(), time.time(), rows))

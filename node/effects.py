@@ -4,12 +4,13 @@ Owns the order of things: outcomes are queued as the machine gives them, a batch
 one go (group commit), and only then are their actions carried out, in order, and their askers answered. It decides
 nothing. Events may be posted at any time, also by actions.
 
-A ledger that can't be written ends the agent: the machine would otherwise run ahead of what a restart remembers.
-Containers run on, and the restarted agent takes them over.
+A ledger that can't be written ends the agent, and so does a machine that fails in the middle of an event: either would
+run ahead of what a restart remembers. Containers run on, and the restarted agent takes them over.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,9 +20,14 @@ from node import logs
 from node.ledger.protocol import Ledger
 from scheduler import Scheduler
 from scheduler.errors import SchedulerError
-from scheduler.events import Action, Change, Event, Outcome, Received, Timer
+from scheduler.events import Action, Change, Event, Outcome, Put, Received, Timer
 
 OUTCOMES_PER_COMMIT_MAX = 256
+CHANGES_PER_COMMIT_MAX = 10_000
+"""No outcome joins a batch that has more; a single larger outcome is a batch of its own."""
+BYTES_PER_COMMIT_MAX = 16 << 20
+BEHIND_MAX = 10_000
+"""With more outcomes waiting for the disk, other nodes' messages are answered only when there are fewer."""
 
 log = logs.get("effects")
 
@@ -41,8 +47,10 @@ class Effects:
         self.machine = machine
         self._ledger = ledger
         self._perform = perform
-        self._queue: list[_Waiting] = []
+        self._queue: deque[_Waiting] = deque()
+        self._broken: Exception | None = None
         self._wake = trio.Event()
+        self._caught_up = trio.Event()
         self._rearm = trio.Event()
 
     def post(self, event: Event) -> None:
@@ -51,7 +59,7 @@ class Effects:
         What another node got wrong changes nothing here and is logged.
         """
         try:
-            outcome = self.machine.handle(trio.current_time(), event)
+            outcome = self._handle(event)
         except SchedulerError as error:
             log.warning("refused an event", event=type(event).__name__, why=str(error))
         else:
@@ -66,7 +74,7 @@ class Effects:
 
         Raises SchedulerError, with nothing changed, when the machine refuses the event.
         """
-        waiting = self.enqueue(self.machine.handle(trio.current_time(), event), done=trio.Event())
+        waiting = self.enqueue(self._handle(event), done=trio.Event())
         assert waiting.done is not None
         await waiting.done.wait()
         return waiting.outcome.answer
@@ -91,13 +99,45 @@ class Effects:
         self.enqueue(Outcome(), done)
         await done.wait()
 
+    async def keep_up(self) -> None:
+        """Wait while too much is behind: whoever brings events that nobody else bounds asks this."""
+        while len(self._queue) > BEHIND_MAX:
+            await self._caught_up.wait()
+
+    def _handle(self, event: Event) -> Outcome:
+        """Tell the machine. After a bug in the middle of an event its memory is no longer what the ledger says."""
+        try:
+            return self.machine.handle(trio.current_time(), event)
+        except SchedulerError:
+            raise
+        except Exception as bug:
+            self._broken = bug
+            self._wake.set()
+            raise
+
     async def _apply_forever(self) -> None:
         while True:
             await self._wake.wait()
-            batch, self._queue = self._queue[:OUTCOMES_PER_COMMIT_MAX], self._queue[OUTCOMES_PER_COMMIT_MAX:]
+            if self._broken is not None:
+                raise self._broken
+            batch = self._next_batch()
             if not self._queue:
                 self._wake = trio.Event()
             await self._apply(batch)
+            self._caught_up.set()
+            self._caught_up = trio.Event()
+
+    def _next_batch(self) -> Sequence[_Waiting]:
+        batch: list[_Waiting] = []
+        changes = size_bytes = 0
+        while self._queue and len(batch) < OUTCOMES_PER_COMMIT_MAX:
+            outcome = self._queue[0].outcome
+            changes += len(outcome.changes)
+            size_bytes += sum(len(change.value) for change in outcome.changes if isinstance(change, Put))
+            if batch and (changes > CHANGES_PER_COMMIT_MAX or size_bytes > BYTES_PER_COMMIT_MAX):
+                break
+            batch.append(self._queue.popleft())
+        return batch
 
     async def _apply(self, batch: Sequence[_Waiting]) -> None:
         changes: list[Change] = [change for waiting in batch for change in waiting.outcome.changes]

@@ -1,55 +1,93 @@
 """Messages of the scheduling machine on their way to other nodes.
 
-One batch at a time is under way to each node; what the machine says meanwhile waits and travels together. A message
-that can't be delivered is dropped: the machine repeats what matters, and only it knows what still does.
+One batch at a time is under way to each node; what the machine says meanwhile waits and travels together, bounded by
+count and bytes. A message that can't be delivered is dropped: the machine repeats what matters, and only it knows what
+still does. A batch is answered when this node keeps up with what it was told, so that a slow disk slows its senders.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 import trio
 
 from node import logs
-from node.errors import Busy, PeerError
+from node.errors import Busy, InvalidValue, PeerError
 from node.peers import Peers
 
 METHOD = "deliver"
 DELIVER_TIMEOUT_S = 5.0
 WAITING_MAX = 10_000
+WAITING_BYTES_MAX = 32 << 20
 BATCH_BYTES_MAX = 4 << 20
 
 log = logs.get("outbox")
 _decode = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
-class Outbox:
-    """What this node's machine says to others, and the entrance for what others' machines say to it."""
+@dataclass(slots=True)
+class _Bag:
+    """What waits for one node; when it is too much the oldest goes."""
 
-    def __init__(self, peers: Peers, received: Callable[[str, bytes], None], nursery: trio.Nursery) -> None:
+    messages: deque[bytes] = field(default_factory=deque)
+    size_bytes: int = 0
+
+    def put(self, message: bytes) -> None:
+        self.messages.append(message)
+        self.size_bytes += len(message)
+        while len(self.messages) > 1 and (len(self.messages) > WAITING_MAX or self.size_bytes > WAITING_BYTES_MAX):
+            self.take()
+
+    def take(self) -> bytes:
+        message = self.messages.popleft()
+        self.size_bytes -= len(message)
+        return message
+
+    def next_batch(self) -> Sequence[bytes]:
+        batch: list[bytes] = []
+        size_bytes = 0
+        while self.messages and (not batch or size_bytes + len(self.messages[0]) <= BATCH_BYTES_MAX):
+            batch.append(self.take())
+            size_bytes += len(batch[-1])
+        return batch
+
+
+class Outbox:
+    """What this node's machine says to others, and the entrance for what others' machines say to it.
+
+    `received` passes a message on to this node's machine; `keep_up` returns when more of them may come.
+    """
+
+    def __init__(
+        self,
+        peers: Peers,
+        received: Callable[[str, bytes], None],
+        keep_up: Callable[[], Awaitable[None]],
+        nursery: trio.Nursery,
+    ) -> None:
         self._peers = peers
         self._received = received
+        self._keep_up = keep_up
         self._nursery = nursery
-        self._waiting: dict[str, deque[bytes]] = {}
+        self._waiting: dict[str, _Bag] = {}
         peers.register(METHOD, self._deliver)
 
     def send(self, to: str, message: bytes) -> None:
-        """Send soon; beyond WAITING_MAX messages for one node the oldest are dropped."""
+        """Send soon; of what is too much for one node the oldest is dropped."""
         if to == self._peers.name:
             self._received(to, message)
             return
-        if to in self._waiting:
-            self._waiting[to].append(message)
-            return
-        self._waiting[to] = deque((message,), maxlen=WAITING_MAX)
-        self._nursery.start_soon(self._drain, to)
+        if to not in self._waiting:
+            self._waiting[to] = _Bag()
+            self._nursery.start_soon(self._drain, to)
+        self._waiting[to].put(message)
 
     async def _drain(self, to: str) -> None:
-        waiting = self._waiting[to]
-        while waiting:
-            batch = _next_batch(waiting)
+        bag = self._waiting[to]
+        while batch := bag.next_batch():
             try:
                 await self._peers.call(to, METHOD, msgspec.msgpack.encode(batch), DELIVER_TIMEOUT_S)
             except (PeerError, Busy) as error:
@@ -57,15 +95,11 @@ class Outbox:
         del self._waiting[to]
 
     async def _deliver(self, sender: str, payload: bytes) -> bytes:
-        for message in _decode(payload):
+        try:
+            messages = _decode(payload)
+        except msgspec.DecodeError as error:
+            raise InvalidValue(METHOD, payload[:16], f"expected a list of messages ({error})") from None
+        for message in messages:
             self._received(sender, message)
+        await self._keep_up()
         return b""
-
-
-def _next_batch(waiting: deque[bytes]) -> Sequence[bytes]:
-    batch: list[bytes] = []
-    size = 0
-    while waiting and (not batch or size + len(waiting[0]) <= BATCH_BYTES_MAX):
-        size += len(waiting[0])
-        batch.append(waiting.popleft())
-    return batch
