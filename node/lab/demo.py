@@ -9,12 +9,14 @@ shown as a picture.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from node.caller import Agents
@@ -28,6 +30,9 @@ from node.lab.record import Lab
 NODES = 3
 SHAPE = NodeShape(cpu_milli=2000, memory_bytes=1 << 30)
 TICK_S = 0.25
+FIRST_PRINT_S = 1.0
+PRINT_INTERVAL_S = 3.0
+NEVER_S = 1e9
 QUICK_JOBS_TIMEOUT_S = 40.0
 MOVE_TIMEOUT_S = 30.0
 FINAL = frozenset({"succeeded", "failed", "cancelled", "lost"})
@@ -44,14 +49,14 @@ class Job:
     script: str
     exit_code: int = 0
 
-    def body(self) -> dict[str, Any]:
+    def body(self, image: str) -> dict[str, Any]:
         """The request that submits it."""
         return {
             "name": self.name,
             "argv": ["sh", "-c", self.script],
             "cpu_milli": self.cpu_milli,
             "memory_bytes": self.memory_mib << 20,
-            "image": control.IMAGE,
+            "image": image,
         }
 
 
@@ -75,20 +80,25 @@ STEADY_JOBS = tuple(Job(f"steady-{number}", 800, 400, COUNT) for number in (1, 2
 def run(runtime: str) -> None:
     """Run the tour. Raises LabFailure where something it claims did not happen."""
     picture = os.environ.get("FOFOCA_DEMO_SVG")
-    console = Console(record=bool(picture), force_terminal=True if picture else None, width=100 if picture else None)
-    Tour(console, live=console.is_terminal and not picture).run(runtime)
+    console = Console(record=bool(picture), force_terminal=True if picture else None, width=92 if picture else None)
+    live = console.is_terminal and not picture
+    Tour(console, live, NEVER_S if picture else PRINT_INTERVAL_S).run(runtime)
     if picture:
-        console.save_svg(picture, title="make demo")
+        # The usual template loads a font from elsewhere; a picture should need nobody.
+        template = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+        console.save_svg(picture, title="make demo", code_format=template)
 
 
 class Tour:
     """One run of the tour."""
 
-    def __init__(self, console: Console, live: bool) -> None:
+    def __init__(self, console: Console, live: bool, print_interval_s: float) -> None:
         self._console = console
         self._live = live
+        self._print_interval_s = print_interval_s
         self._began = time.monotonic()
         self._steps = 0
+        self._image = ""
 
     def run(self, runtime: str) -> None:
         """All steps in order; the lab is removed whatever happens."""
@@ -123,6 +133,7 @@ class Tour:
                 raise LabFailure("the demo needs a static busybox (package busybox-static)")
             self._note("no static busybox here; plain processes need no image")
             return
+        self._image = control.IMAGE
         spent_ms = (time.monotonic() - began) * 1000
         self._note(f"{image['name']}: {image['size_bytes'] / 1e6:.1f} MB, {image['digest'][:19]}, in {spent_ms:.0f} ms")
         self._note("nodes that lack it get it from one that has it")
@@ -131,7 +142,7 @@ class Tour:
         self._say(f"Submit {len(QUICK_JOBS)} jobs, each through another node")
         board = Board(control.agents(lab))
         for number, job in enumerate(QUICK_JOBS):
-            board.watch(job.name, f"n{number % NODES + 1}", submit(lab, number, job))
+            board.watch(job.name, f"n{number % NODES + 1}", submit(lab, number, job.name, job.body(self._image)))
         self._show(board, lambda: board.all_in(FINAL), QUICK_JOBS_TIMEOUT_S, "all jobs to end")
         board.fetch_outputs()
         self._console.print(board.results())
@@ -139,13 +150,14 @@ class Tour:
             ended = board.task(job.name)
             if ended["exit_code"] != job.exit_code:
                 raise LabFailure(f"{job.name} ended with {ended['exit_code']} ({ended['reason']}), not {job.exit_code}")
+        self._note("exit codes and output came back from wherever the tasks ran (one was meant to fail)")
 
     def _start_steady(self, lab: Lab) -> Board:
         self._say(f"Start {len(STEADY_JOBS)} jobs that count for ever")
         board = Board(control.agents(lab))
         for job in STEADY_JOBS:
             # All have n1 as their home, which stays: the home of a job watches over it.
-            board.watch(job.name, "n1", submit(lab, 0, job))
+            board.watch(job.name, "n1", submit(lab, 0, job.name, job.body(self._image)))
         self._show(board, lambda: board.all_in({"running"}), MOVE_TIMEOUT_S, "the jobs to run")
         return board
 
@@ -217,12 +229,13 @@ class Tour:
             with Live(console=self._console, auto_refresh=False) as live:
                 yield lambda: live.update(board.render(), refresh=True)
             return
-        shown_at = -100.0
+        # The first picture is worth a look when things have begun to move.
+        next_at = time.monotonic() + FIRST_PRINT_S
 
         def now_and_then() -> None:
-            nonlocal shown_at
-            if time.monotonic() - shown_at >= PRINT_INTERVAL_S and board.has_changed():
-                shown_at = time.monotonic()
+            nonlocal next_at
+            if time.monotonic() >= next_at and board.has_changed():
+                next_at = time.monotonic() + self._print_interval_s
                 self._console.print(board.render())
 
         yield now_and_then
@@ -239,21 +252,18 @@ class Tour:
             time.sleep(TICK_S)
 
 
-PRINT_INTERVAL_S = 2.5
-
-
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
 
 
-def submit(lab: Lab, turn: int, job: Job) -> int:
+def submit(lab: Lab, turn: int, name: str, body: dict[str, Any]) -> int:
     """Submit a job through the turn's node; its id."""
     agents: Agents = control.agent_of(lab, lab.nodes[turn % len(lab.nodes)])
     try:
-        return int(agents.post("/v1/jobs", job.body()).json()["id"])
+        return int(agents.post("/v1/jobs", body).json()["id"])
     except (AgentUnreachable, ApiProblem) as error:
-        raise LabFailure(f"{job.name} was not taken: {error}") from error
+        raise LabFailure(f"{name} was not taken: {error}") from error
 
 
 def counting_processes(lab: Lab, name: str) -> list[int]:

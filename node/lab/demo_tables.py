@@ -24,6 +24,7 @@ BAR_CELLS = 16
 OUTPUT_SHOWN_MAX = 48
 STATE_STYLES = {
     "pending": "yellow",
+    "starting": "cyan",
     "running": "cyan",
     "succeeded": "green",
     "failed": "red",
@@ -32,6 +33,7 @@ STATE_STYLES = {
     "suspect": "yellow",
     "down": "yellow",
 }
+REPORTING_STATES = ("alive", "suspect")
 NOTHING: dict[str, Any] = {"state": "pending", "node": "", "attempt": 0, "exit_code": None, "reason": ""}
 
 
@@ -41,6 +43,12 @@ class _Watched:
     id: int
     job: dict[str, Any] = field(default_factory=dict)
     output: str = ""
+
+    @property
+    def word(self) -> str:
+        """The task's state; one that has a node and does not run yet is starting there."""
+        task = self.task
+        return "starting" if task["state"] == "pending" and task["node"] else str(task["state"])
 
     @property
     def task(self) -> dict[str, Any]:
@@ -83,7 +91,7 @@ class Board:
 
     def has_changed(self) -> bool:
         """Whether there is news since the last call."""
-        picture = [(watched.task["state"], watched.task["node"]) for watched in self._jobs.values()]
+        picture = [(watched.word, watched.task["node"]) for watched in self._jobs.values()]
         picture += [(node["state"], str(node["committed"])) for node in self._nodes]
         changed = picture != self._shown
         self._shown = picture
@@ -141,7 +149,7 @@ class Board:
                 Text(state, STATE_STYLES.get(state, "red")),
                 _bar(node, "cpu_milli"),
                 _bar(node, "memory_bytes"),
-                str(node["containers"]),
+                str(node["containers"]) if state in REPORTING_STATES else "?",
             )
         return table
 
@@ -153,7 +161,7 @@ class Board:
                 name,
                 str(watched.id),
                 watched.via,
-                Text(task["state"], STATE_STYLES.get(task["state"], "")),
+                Text(watched.word, STATE_STYLES.get(watched.word, "")),
                 task["node"],
                 str(task["attempt"] or ""),
             )
@@ -169,7 +177,7 @@ def _table(columns: Sequence[str]) -> Table:
 
 def _bar(node: dict[str, Any], resource: str) -> Text:
     whole = node["allocatable"].get(resource, 0)
-    share = node["committed"].get(resource, 0) / whole if whole and node["state"] in ("alive", "suspect") else 0.0
+    share = node["committed"].get(resource, 0) / whole if whole and node["state"] in REPORTING_STATES else 0.0
     filled = round(min(share, 1.0) * BAR_CELLS)
     colour = "green" if share < 0.7 else "yellow" if share < 0.95 else "red"
     return Text.assemble(("█" * filled, colour), ("░" * (BAR_CELLS - filled), "dim"), f" {share:4.0%}")
