@@ -25,6 +25,7 @@ WAIT_S_MAX = 30.0
 CONNECTIONS_MAX = 1_000
 PROBLEM_BYTES_MAX = 1 << 20
 RPC_PATH = "/internal/v1/rpc"
+TICKET_HEADER = "x-fofoca-ticket"
 
 Json = Any
 Document = dict[str, Json]
@@ -218,13 +219,19 @@ class PeerClient:
         self._connections_max = connections_max
         self._client: httpx.AsyncClient | None = None
 
-    async def post(self, address: str, body: bytes, timeout_s: float, answer_bytes_max: int) -> tuple[int, bytes]:
-        """Send a body to `host:port` or `unix:///path`; return status and answer. AgentUnreachable if there is none."""
+    async def post(
+        self, address: str, body: bytes, timeout_s: float, answer_bytes_max: int, ticket: str | None = None
+    ) -> tuple[int, bytes]:
+        """Send a body to `host:port` or `unix:///path`; return status and answer. AgentUnreachable if there is none.
+
+        `ticket` goes into a header: it opens the other node for a large body (node/peers.py).
+        """
+        headers = {TICKET_HEADER: ticket} if ticket else None
         client, base = self._client_for(address)
         try:
             with _translated(address):
                 async with client.stream(
-                    "POST", base + RPC_PATH, content=body, timeout=_timeout(timeout_s)
+                    "POST", base + RPC_PATH, content=body, headers=headers, timeout=_timeout(timeout_s)
                 ) as response:
                     return response.status_code, await _bounded_body(response, address, answer_bytes_max)
         finally:

@@ -80,7 +80,8 @@ class Cluster(Section, name="cluster", about="Which cluster this node belongs to
     )
     key_file: str | None = setting(
         None,
-        "File with the cluster's key (32 random bytes as base64, mode 0600; `fofoca key create FILE` makes one). "
+        "File with the cluster's key: 32 random bytes as base64, mode 0600. "
+        "`(umask 077; head -c 32 /dev/urandom | base64 > FILE)` makes one. "
         "All that nodes say to each other is sealed with it, and users' tokens are signed under it.",
         trade_off="Whoever reads it owns the cluster.",
         unset="no key: the node listens on loopback addresses only, and every local caller is an administrator",

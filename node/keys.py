@@ -35,5 +35,5 @@ def read_key(path: Path) -> bytes:
     except binascii.Error:
         key = b""
     if len(key) != KEY_BYTES:
-        raise InvalidConfig(where, str(path), "expected 32 random bytes as base64; `fofoca key create FILE` makes them")
+        raise InvalidConfig(where, str(path), "expected 32 random bytes as base64")
     return key

@@ -9,11 +9,13 @@ A call that raises PeerUnreachable may or may not have been carried out: methods
 
 from __future__ import annotations
 
+import base64
+import binascii
 import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +29,8 @@ from node.client import PeerClient
 from node.errors import AgentUnreachable, Busy, CallerError, PeerRefused, PeerUnreachable
 
 BODY_BYTES_MAX = 16 << 20
+STRANGERS_BODY_BYTES_MAX = 64 << 10
+TICKET = b"large body"
 CALLS_PER_METHOD_MAX = 256  # unanswered calls of one method between two nodes; many of them are long polls
 MEMBERS_MAX = 10_000
 TIMEOUT_S_MAX = 120.0
@@ -163,8 +167,9 @@ class Peers:
         if address is None:
             raise PeerUnreachable(call.to, "its address is not known here")
         sealed = self._sealer.seal(_encode(call))
+        ticket = self._new_ticket() if len(sealed) > STRANGERS_BODY_BYTES_MAX else None
         try:
-            status, body = await self._client.post(address, sealed, call.timeout_s, BODY_BYTES_MAX)
+            status, body = await self._client.post(address, sealed, call.timeout_s, BODY_BYTES_MAX, ticket)
         except AgentUnreachable as error:
             raise PeerUnreachable(call.to, str(error)) from None
         if status != 200:
@@ -184,6 +189,20 @@ class Peers:
         """Carry out a method with `handler(sender, payload)`; its CallerError becomes the sender's PeerRefused."""
         assert method not in self._methods, method
         self._methods[method] = handler
+
+    def _new_ticket(self) -> str:
+        return base64.b64encode(self._sealer.seal(TICKET)).decode("ascii")
+
+    def body_bytes_max(self, ticket: str | None) -> int:
+        """Return how large a body may be, before it is read: only who shows a good ticket may send a large one.
+
+        A body's own seal is known only when all of it is in memory, so strangers could fill the memory.
+        """
+        if ticket is not None:
+            with suppress(BadPacket, binascii.Error, UnicodeEncodeError):
+                if self._sealer.open(base64.b64decode(ticket.encode("ascii"), validate=True))[1] == TICKET:
+                    return BODY_BYTES_MAX
+        return STRANGERS_BODY_BYTES_MAX
 
     async def handle(self, body: bytes) -> tuple[int, bytes]:
         """Carry out a received call; return the HTTP status and body of the answer. Never raises for bad bodies."""

@@ -132,7 +132,7 @@ def _node(services: Services, node: NodeStatus, state: str, leader: str) -> Node
         containers=report.containers,
         labels=dict(report.labels),
         leader=node.name == leader,
-        address=services.peers.address_of(node.name) or "",
+        address=services.peers.address_of(node.name) or (services.address if node.name == services.node else ""),
         accepting=report.accepting,
     )
 

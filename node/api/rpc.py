@@ -9,8 +9,8 @@ from starlette.types import Receive, Scope, Send
 from node.api import problems
 from node.api.exchange import FORWARDED, read_body
 from node.api.services import Services
+from node.client import TICKET_HEADER
 from node.errors import NotFound
-from node.peers import BODY_BYTES_MAX
 
 MEDIA_TYPE = "application/octet-stream"
 
@@ -37,7 +37,8 @@ class RpcDoor:
         if FORWARDED in request.scope:
             raise NotFound("calls are not forwarded")
         self._services.gate.check_node(request.headers)
-        body = await read_body(request, BODY_BYTES_MAX, self._services.bounds.stall_timeout_s)
+        bytes_max = self._services.peers.body_bytes_max(request.headers.get(TICKET_HEADER))
+        body = await read_body(request, bytes_max, self._services.bounds.stall_timeout_s)
         status, answer = await self._services.peers.handle(body)
         if status != 200:
             return problems.problem(status, "bad-seal", "Not of this cluster", "the call's seal was refused")

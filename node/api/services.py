@@ -101,6 +101,9 @@ class PeerService(Protocol):
     def register(self, method: str, handler: Callable[[str, bytes], Awaitable[bytes]]) -> None:
         """Carry out a method for other nodes."""
 
+    def body_bytes_max(self, ticket: str | None) -> int:
+        """Return how large a call's body may be."""
+
     async def handle(self, body: bytes) -> tuple[int, bytes]:
         """Carry out a sealed call."""
 
@@ -145,4 +148,5 @@ class Services:
     peers: PeerService
     members: Callable[[], Sequence[Mapping[str, object]]]
     bounds: Bounds = Bounds()
+    address: str = ""
     long_polls: LongPolls = field(default_factory=LongPolls)

@@ -164,7 +164,9 @@ class Wire:
         self.cut: set[str] = set()
         self.carried: list[bytes] = []
 
-    async def post(self, address: str, body: bytes, timeout_s: float, answer_bytes_max: int) -> tuple[int, bytes]:
+    async def post(
+        self, address: str, body: bytes, timeout_s: float, answer_bytes_max: int, ticket: str | None = None
+    ) -> tuple[int, bytes]:
         await trio.lowlevel.checkpoint()
         if address in self.cut or address not in self.peers:
             raise AgentUnreachable(address, "connection refused")

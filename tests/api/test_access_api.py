@@ -174,7 +174,13 @@ async def test_a_call_to_another_node_is_refused(cluster):
 async def test_the_door_between_nodes_takes_posts_of_a_bounded_size_alone(cluster):
     async with cluster["n1"].client(user=None) as client:
         problem(await client.get("/internal/v1/rpc"), 405, "method-not-allowed")
-        problem(await client.post("/internal/v1/rpc", content=b"x" * (17 << 20)), 413, "too-large")
+        problem(await client.post("/internal/v1/rpc", content=b"x" * 65_537), 413, "too-large")
+        headers = {"x-fofoca-ticket": cluster["n2"].peers._new_ticket()}
+        answer = await client.post("/internal/v1/rpc", content=b"x" * 65_537, headers=headers)
+        problem(answer, 401, "bad-seal")
+        headers = {"x-fofoca-ticket": cluster["n2"].peers._new_ticket()}
+        answer = await client.post("/internal/v1/rpc", content=b"x" * (17 << 20), headers=headers)
+        problem(answer, 413, "too-large")
 
 
 # --- forwarding

@@ -213,6 +213,8 @@ async def test_a_sealed_call_goes_over_a_real_connection(tmp_path):
         peers.set_member("n1", 1, f"127.0.0.1:{node.port}")
         for _ in range(3):
             assert await peers.call("n1", "echo", b"!", 5) == b"n2!"
+        large = b"x" * (5 << 20)
+        assert await peers.call("n1", "echo", large, 5) == b"n2" + large
         stranger = Peers("n2", body_sealer("n2", "test", bytes(32)))
         stranger.set_member("n1", 1, f"127.0.0.1:{node.port}")
         with pytest.raises(PeerRefused, match="401"):

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+
 import msgspec
 import pytest
 import trio
 
 from node.errors import AgentUnreachable, Busy, NotFound, PeerRefused, PeerUnreachable
-from node.peers import CALLS_PER_METHOD_MAX, MEMBERS_MAX, Peers, PlainBodies, body_sealer
+from node.peers import (
+    BODY_BYTES_MAX,
+    CALLS_PER_METHOD_MAX,
+    MEMBERS_MAX,
+    STRANGERS_BODY_BYTES_MAX,
+    Peers,
+    PlainBodies,
+    body_sealer,
+)
 
 KEY = bytes(range(32))
 
@@ -21,10 +31,14 @@ class Wire:
         self.answers: list[bytes] = []
         self.tamper = lambda answer: answer
 
-    async def post(self, address: str, body: bytes, timeout_s: float, answer_bytes_max: int) -> tuple[int, bytes]:
+    async def post(
+        self, address: str, body: bytes, timeout_s: float, answer_bytes_max: int, ticket: str | None = None
+    ) -> tuple[int, bytes]:
         await trio.lowlevel.checkpoint()
         if address not in self.nodes:
             raise AgentUnreachable(address, "connection refused")
+        if len(body) > self.nodes[address].body_bytes_max(ticket):
+            return 413, b""
         self.sent.append(body)
         status, answer = await self.nodes[address].handle(body)
         self.answers.append(answer)
@@ -202,6 +216,27 @@ async def test_nonsense_is_refused_and_counted(body, key):
 async def test_a_plain_call_of_nonsense_is_refused():
     first, _, _ = pair(None, None)
     assert (await first.handle(PlainBodies("n2").seal(b"\xc0")))[0] == 401
+
+
+async def test_only_members_may_send_large_bodies():
+    first, second, wire = pair()
+    second.register("echo", echo)
+    large = b"x" * (STRANGERS_BODY_BYTES_MAX + 1)
+    assert await first.call("n2", "echo", large, 5) == b"n1:" + large
+    stranger = Peers("n1", body_sealer("n1", "c", bytes(32)), wire)
+    stranger.set_member("n2", 2, "b:2")
+    with pytest.raises(PeerRefused, match="413"):
+        await stranger.call("n2", "echo", large, 5)
+
+
+def test_a_ticket_opens_once_and_nonsense_never():
+    first, second, _ = pair()
+    ticket = first._new_ticket()
+    sealed = base64.b64encode(body_sealer("n1", "c", KEY).seal(b"other")).decode()
+    for nonsense in (None, "", "x", "!", "ä", ticket[:-4], sealed):
+        assert second.body_bytes_max(nonsense) == STRANGERS_BODY_BYTES_MAX
+    assert second.body_bytes_max(ticket) == BODY_BYTES_MAX
+    assert second.body_bytes_max(ticket) == STRANGERS_BODY_BYTES_MAX
 
 
 def test_the_address_book_follows_the_members():
