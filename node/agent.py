@@ -265,6 +265,7 @@ class Agent:
             logs=hands.allocations,
             images=images,
             peers=peers,
+            address=self._api_address,
             members=gossip.document,
             bounds=Bounds(
                 body_bytes_max=api.body_bytes_max,
