@@ -15,6 +15,9 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TMPFS_SHARE_MAX = 2
 """A container's temporary files in memory are charged to it; they may fill one part in this many of its memory."""
 
+CPU_LIMIT_MILLI_MIN = 10
+"""The smallest quota that the kernel's CPU bandwidth control keeps well."""
+
 
 def container_spec(
     allocation: Allocation,
@@ -42,8 +45,8 @@ def container_spec(
         user_base=user_base,
         memory_bytes=memory_bytes,
         cpu_milli=spec.request.cpu_milli,
-        cpu_limit_milli=spec.limit.cpu_milli or max(cpu_milli_max, spec.request.cpu_milli),
-        pids_max=spec.pids_max or settings.pids_max,
+        cpu_limit_milli=max(spec.limit.cpu_milli or max(cpu_milli_max, spec.request.cpu_milli), CPU_LIMIT_MILLI_MIN),
+        pids_max=min(spec.pids_max, settings.pids_max),
         time_limit_s=spec.time_limit_s,
         stop_grace_s=spec.stop_grace_s,
         log_bytes_max=settings.log_bytes_max,

@@ -6,10 +6,12 @@ anywhere; the content travels only when a container needs it, checked by its dig
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import msgspec
@@ -17,11 +19,11 @@ import trio
 
 from node import logs
 from node.api.documents import ImageDocument
-from node.errors import Busy, NotFound, PeerError, UnknownImage
+from node.errors import Busy, InvalidValue, NotFound, PeerError, UnknownImage
 from node.host.errors import FetchInterrupted, ImageError
 from node.host.image_name import is_digest, parse_image_name
 from node.host.images import Image, ImageStore
-from node.image_names import ImageNames, decode, encode
+from node.image_names import ImageNames, NamedImage, decode, encode
 from node.peers import Peers
 
 TELL_TIMEOUT_S = 2.0
@@ -65,7 +67,7 @@ class ImageExchange:
         except ImageError as error:
             raise UnknownImage(reference, str(error)) from None
         if self._names.digest(name) is None:
-            await self._ask_all("image.names", encode(()))
+            await self._tell_all(())
         digest = self._names.digest(name)
         if digest is None:
             raise UnknownImage(reference)
@@ -73,8 +75,7 @@ class ImageExchange:
 
     async def tell(self, node: str) -> None:
         """Exchange names with a node that appeared."""
-        with suppress(PeerError, Busy):
-            self._names.merge(decode(await self._ask(node, "image.names", encode(self._names.entries()))))
+        await self._exchange_names(node, encode(self._names.entries()))
 
     # --- what the API shows
 
@@ -101,11 +102,13 @@ class ImageExchange:
     async def remove(self, name: str, tag: str) -> None:
         """Remove a name everywhere, and the content from this node; ImageInUse while containers need it here."""
         reference = f"{name}:{tag}"
+        digest = self._names.digest(reference)
         if self.store.resolve(reference) is not None:
             await self.store.remove(reference)
-        elif self._names.digest(reference) is None:
+        elif digest is None:
             raise NotFound(f"image {reference}: there is none of that name")
         await self._give(reference, "", 0)
+        await self._let_go(reference, digest)
 
     async def export(self, name: str, tag: str) -> AsyncIterator[bytes]:
         """Return an image's canonical tar, fetched from another node first if it is not here; NotFound."""
@@ -123,13 +126,13 @@ class ImageExchange:
             holders = await self._holders(digest)
             if not holders:
                 raise ImageError(f"image {digest}: no node that answers has it")
-            log.info("fetching an image", digest=digest, source=holders[0])
-            await self.store.fetch(digest, partial(self._stream, holders, digest))
+            log.info("fetching an image", digest=digest, sources=" ".join(holders))
+            await self.store.fetch(digest, partial(self._stream, cycle(holders), digest))
         return self.store.rootfs(digest)
 
-    async def _stream(self, holders: Sequence[str], digest: str, offset: int) -> AsyncIterator[bytes]:
-        """Yield the canonical tar from an offset on, from the first holder that answers."""
-        holder = holders[0]
+    async def _stream(self, holders: Iterator[str], digest: str, offset: int) -> AsyncIterator[bytes]:
+        """Yield the canonical tar from an offset on; each try is with the next holder."""
+        holder = next(holders)
         while True:
             read = _Read(digest, offset, READ_BYTES_MAX)
             try:
@@ -142,56 +145,82 @@ class ImageExchange:
             yield chunk
 
     async def _holders(self, digest: str) -> Sequence[str]:
-        answers = await self._ask_all("image.has", digest.encode())
-        return sorted(node for node, answer in answers.items() if answer)
+        """Return the nodes that have the content, in any order: so that not all fetch from the same one."""
+        holders: list[str] = []
+
+        async def ask(node: str) -> None:
+            with suppress(PeerError, Busy):
+                if await self._ask(node, "image.has", digest.encode()):
+                    holders.append(node)
+
+        async with trio.open_nursery() as nursery:
+            for node in self._alive():
+                nursery.start_soon(ask, node)
+        random.shuffle(holders)
+        return holders
 
     # --- the wire
 
     async def _give(self, name: str, digest: str, size_bytes: int) -> None:
         entry = self._names.give(name, digest, size_bytes, int(time.time() * 1000))
-        await self._ask_all("image.names", encode([entry]))
+        await self._names.keep()
+        await self._tell_all([entry])
 
     async def _on_names(self, sender: str, payload: bytes) -> bytes:
-        for entry in self._names.merge(decode(payload)):
-            if not entry.digest:
-                await self._let_go(entry.name)
+        try:
+            entries = decode(payload)
+        except ValueError as error:
+            raise InvalidValue("image.names", payload[:16], f"expected a list of names ({error})") from None
+        await self._merge(entries)
         return encode(self._names.entries())
 
-    async def _let_go(self, name: str) -> None:
+    async def _exchange_names(self, node: str, payload: bytes) -> None:
+        """Tell a node names and take over those it answers with; it is told again when it comes up the next time."""
+        try:
+            await self._merge(decode(await self._ask(node, "image.names", payload)))
+        except (PeerError, Busy, ValueError, OSError) as error:
+            log.info("names of images not exchanged", node=node, why=str(error))
+
+    async def _merge(self, entries: Sequence[NamedImage]) -> None:
+        former = {entry.name: self._names.digest(entry.name) for entry in entries}
+        removed = [entry.name for entry in self._names.merge(entries) if not entry.digest]
+        await self._names.keep()
+        for name in removed:
+            await self._let_go(name, former[name])
+
+    async def _let_go(self, name: str, digest: str | None) -> None:
         """Remove what a removed name meant here. Content whose name only moved stays: waiting jobs may mean it."""
-        if self.store.resolve(name) is not None:
-            try:
+        try:
+            if self.store.resolve(name) is not None:
                 await self.store.remove(name)
-            except ImageError as error:
-                log.info("a removed image is kept while it is in use", image=name, why=str(error))
+            if digest and self.store.resolve(digest) is not None and not self._names.means(digest):
+                await self.store.remove(digest)
+        except ImageError as error:
+            log.info("a removed image is kept while it is in use", image=name, why=str(error))
 
     async def _on_has(self, sender: str, payload: bytes) -> bytes:
-        return b"1" if self.store.resolve(payload.decode()) is not None else b""
+        return b"1" if self.store.resolve(payload.decode(errors="replace")) is not None else b""
 
     async def _on_read(self, sender: str, payload: bytes) -> bytes:
-        read = _decode_read(payload)
-        data = bytearray()
+        try:
+            read = _decode_read(payload)
+        except msgspec.DecodeError as error:
+            raise InvalidValue(
+                "image.read", payload[:16], f"expected a digest, an offset and a size ({error})"
+            ) from None
+        data, bytes_max = bytearray(), min(max(read.bytes_max, 0), READ_BYTES_MAX)
         async with aclosing(self.store.export(read.digest, read.offset)) as pieces:
             async for piece in pieces:
                 data += piece
-                if len(data) >= read.bytes_max:
+                if len(data) >= bytes_max:
                     break
-        return bytes(data[: read.bytes_max])
+        return bytes(data[:bytes_max])
 
     async def _ask(self, node: str, method: str, payload: bytes) -> bytes:
         return await self._peers.call(node, method, payload, TELL_TIMEOUT_S)
 
-    async def _ask_all(self, method: str, payload: bytes) -> dict[str, bytes]:
-        """Return the answers of the nodes that gave one in time."""
-        answers: dict[str, bytes] = {}
-
-        async def ask(node: str) -> None:
-            with suppress(PeerError, Busy):
-                answers[node] = await self._ask(node, method, payload)
-                if method == "image.names":
-                    self._names.merge(decode(answers[node]))
-
+    async def _tell_all(self, entries: Sequence[NamedImage]) -> None:
+        payload = encode(entries)
         async with trio.open_nursery() as nursery:
             for node in self._alive():
-                nursery.start_soon(ask, node)
-        return answers
+                nursery.start_soon(self._exchange_names, node, payload)

@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping
 
 import trio
 
+from node import logs
 from node.host.inventory import Inventory, UsageSampler
 from node.runtime.protocol import Usage
 from scheduler.events import Event, Measured
 from scheduler.model import Resources
 
 INTERVAL_S = 2.0
+
+log = logs.get("measuring")
 
 
 class Meter:
@@ -36,9 +39,12 @@ class Meter:
         self._sampled_s = trio.current_time()
 
     async def run(self, post: Callable[[Event], None]) -> None:
-        """Post a Measured at once and then every INTERVAL_S, until cancelled."""
+        """Post a Measured at once and then every INTERVAL_S, until cancelled; what can't be measured is left out."""
         while True:
-            post(self.sample())
+            try:
+                post(self.sample())
+            except OSError as error:
+                log.warning("this node's use can't be measured", why=str(error))
             await trio.sleep(INTERVAL_S)
 
     def sample(self) -> Measured:

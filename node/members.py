@@ -14,8 +14,9 @@ import trio
 
 from cluster import Member, MemberChanged, StateChanged, Status
 from node import logs
+from node.errors import Busy
 from node.peers import Peers
-from scheduler.events import Event, Heard, MemberDown, MemberFailed, MemberLeft, MemberUp
+from scheduler.events import Event, Heard, MemberDown, MemberFailed, MemberForgotten, MemberLeft, MemberUp
 from scheduler.numbers import Claim, choose
 
 CARD = "card"
@@ -61,6 +62,7 @@ class Members:
         self._api_address = api_address
         self._cards: dict[str, Card] = {}
         self._up: dict[str, Card] = {}
+        self._number: int | None = None
         self._met = trio.Event()
         self._post: Callable[[Event], None] | None = None
         self._appeared: Callable[[str], None] = lambda name: None
@@ -88,6 +90,7 @@ class Members:
 
     def publish(self, number: int, boot_epoch: int, *, settled: bool) -> None:
         """Tell everyone this node's card."""
+        self._number = number if settled else None
         self._gossip.set_state(CARD, msgspec.msgpack.encode(Card(number, settled, boot_epoch, self._api_address)))
 
     def _claims(self) -> dict[str, Claim]:
@@ -109,8 +112,9 @@ class Members:
             return
         self._met.set()
         if change.new is None:
-            self._cards.pop(change.member.name, None)
-        self._follow(change.member)
+            self._forget(change.member.name)
+        else:
+            self._follow(change.member)
 
     def on_state(self, change: StateChanged) -> None:
         """Gossip: a member published something."""
@@ -118,6 +122,9 @@ class Members:
             return
         if change.key == CARD:
             self._take_card(change.name, change.value)
+            for member in self._gossip.members():
+                if member.name == change.name:
+                    self._follow(member)
         elif change.value is not None:
             self._heard(change.name, change.key, change.value)
 
@@ -131,14 +138,13 @@ class Members:
             return
         try:
             card = _decode_card(value)
-        except msgspec.MsgspecError as error:
-            log.warning("a member's card can't be read", name=name, why=str(error))
+            self._peers.set_member(name, card.number if card.settled else None, card.api_address)
+        except (msgspec.MsgspecError, Busy) as error:
+            log.warning("a member's card can't be taken", name=name, why=str(error))
             return
         self._cards[name] = card
-        self._peers.set_member(name, card.number if card.settled else None, card.api_address)
-        for member in self._gossip.members():
-            if member.name == name:
-                self._follow(member)
+        if card.settled and card.number == self._number:
+            log.error("two nodes have one number: stop one and give it another", number=card.number, other=name)
 
     def _follow(self, member: Member) -> None:
         """Bring the machine's picture of a member up to date."""
@@ -147,7 +153,6 @@ class Members:
             return
         if name not in self._cards and CARD in (state := self._gossip.state_of(name)):
             self._take_card(name, state[CARD])
-            return
         match member.state:
             case Status.ALIVE | Status.SUSPECT:
                 self._follow_up(member)
@@ -171,3 +176,8 @@ class Members:
         self._up.pop(name, None)
         if self._post is not None:
             self._post(event)
+
+    def _forget(self, name: str) -> None:
+        self._cards.pop(name, None)
+        self._peers.remove_member(name)
+        self._follow_away(name, MemberForgotten(name))

@@ -7,45 +7,57 @@ for good, and never reused: files of removed containers may still carry the old 
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
-from node.errors import NodeError
+import msgspec
+import trio
 
-RANGE_WIDTH = 65536
+from node.host.durable_file import write_durably
+from node.host.errors import HostError
+
+RANGE_WIDTH = 65_536
 
 
-class RangesExhausted(NodeError):
-    """The operator's fault: more owners than sub-id ranges."""
+class RangesExhausted(HostError):
+    """The operator's fault: more owners than ranges."""
 
 
 class UserRanges:
-    """The owners' ranges of one node, kept in `path`; `count` ranges from `first` on."""
+    """The owners' ranges of one node, kept in `path`; `count` ranges from `first` on. HostError for a damaged file."""
 
     def __init__(self, path: Path, first: int, count: int) -> None:
         self._path = path
         self._first = first
         self._count = count
-        self._slots: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        self._slots = _read(path)
+        self._assigning = trio.Lock()
 
-    def base(self, owner: str) -> int:
-        """Return the first host id of the owner's range; RangesExhausted when none is left."""
+    async def base(self, owner: str) -> int:
+        """Return the first host id of the owner's range, durably theirs; RangesExhausted when none is left, OSError."""
         if owner not in self._slots:
-            self._assign(owner)
+            async with self._assigning:
+                await self._assign(owner)
         return self._first + self._slots[owner] * RANGE_WIDTH
 
-    def _assign(self, owner: str) -> None:
+    async def _assign(self, owner: str) -> None:
+        if owner in self._slots:
+            return
         if len(self._slots) >= self._count:
             raise RangesExhausted(
-                f"runtime.user_ranges: all {self._count} ranges of user ids are given out; "
-                "allow more in /etc/subuid and the agent's configuration"
+                f"all {self._count} ranges of user ids of this node are given out ({self._path} lists the owners)"
             )
         slots = {**self._slots, owner: len(self._slots)}
-        temporary = self._path.with_suffix(".new")
-        with temporary.open("w") as file:
-            json.dump(slots, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        with trio.CancelScope(shield=True):  # what is on the disk and what is in memory must not part
+            await trio.to_thread.run_sync(write_durably, self._path, msgspec.json.encode(slots))
         self._slots = slots
+
+
+def _read(path: Path) -> dict[str, int]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+    except FileNotFoundError:
+        return {}
+    except msgspec.MsgspecError as error:
+        raise HostError(
+            f"{path} is damaged ({error}); restore it from a backup, or remove it together with all containers"
+        ) from None
