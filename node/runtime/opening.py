@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,12 @@ def _open(lxc: bool, root: Path, cgroup_root: str) -> Runtime:
     program = supervisor.build(root / "bin")
     if not lxc:
         return ProcessRuntime(root, program)
+    closed = [parent for parent in (root, *root.parents) if not parent.stat().st_mode & stat.S_IXOTH]
+    if closed:
+        raise UnavailableError(
+            f"containers by LXC cannot use {root}: their users, nobody on this host, may not pass {closed[-1]}; "
+            f"choose another data directory or allow it (chmod o+x {closed[-1]})"
+        )
     try:
         return LxcRuntime(root, program, cgroup_root)
     except CgroupError as error:
