@@ -3,6 +3,9 @@
 Carries out StartContainer, StopContainer and RemoveContainer, and posts ContainerStarted and ContainerEnded. Owns what
 lies around the runtime: the image, the owner's user ids, the address, the kept output. Decides nothing: which
 allocations there are is the scheduling machine's business, how a container is made is the runtime's.
+
+Each container has one task of its own from its start to its end, and one for its removal. Nothing that goes wrong with
+one of them, our bugs included, may reach the others: a job that trips one node must not trip all, one after the other.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from node.image_exchange import ImageExchange
 from node.output import OutputStore
 from node.runtime.protocol import (
     ContainerError,
+    ContainerSpec,
     Exit,
     LogChunk,
     NetworkSpec,
@@ -39,7 +43,11 @@ from scheduler.model import Allocation, AllocationId, Result
 log = logs.get("allocations")
 
 STARTS_AT_ONCE_MAX = 8
+REMOVE_RETRY_S = 30.0
 LOG_POLL_S = 0.1
+
+_EXPECTED = (ContainerError, NodeError, NetworkError, OSError)
+"""What may go wrong with one container on a sound node; said to its user."""
 
 
 @dataclass(slots=True)
@@ -76,7 +84,8 @@ class Allocations:
         self._starting = trio.CapacityLimiter(STARTS_AT_ONCE_MAX)
         self._live: dict[AllocationId, _Live] = {}
         self._recovered: dict[AllocationId, Recovered] = {}
-        self._images: dict[AllocationId, str] = {}
+        self._images: dict[str, str] = {}
+        self._removing: set[str] = set()
 
     async def recover(self, held: Iterable[Allocation]) -> None:
         """After a restart: bring every allocation the machine holds and every container found into agreement.
@@ -89,10 +98,10 @@ class Allocations:
             if found.name in wanted:
                 self._recovered[wanted[found.name].id] = found
             else:
-                log.warning("removing a container that belongs to no allocation", container=found.name)
-                await self._host.runtime.remove(found.name)
-        for name in self._host.pool.holders() if self._host.pool else ():
-            if name not in wanted and self._host.pool:
+                log.info("removing a container that belongs to no allocation", container=found.name)
+                self._remove_soon(found.name)
+        if self._host.pool is not None:
+            for name in self._host.pool.holders().keys() - wanted.keys() - self._removing:
                 self._host.pool.give_back(name)
         for allocation in wanted.values():
             self.start(allocation)
@@ -113,11 +122,11 @@ class Allocations:
         live.stop_grace_s = grace_s
         live.fetching.cancel()
         if live.started:
-            self._nursery.start_soon(self._host.runtime.stop, str(id), grace_s)
+            self._nursery.start_soon(self._stop, str(id), grace_s)
 
     def remove(self, id: AllocationId) -> None:
         """Remove what is left of an ended container, in the background; its output is kept."""
-        self._nursery.start_soon(self._remove, id)
+        self._remove_soon(str(id))
 
     def usage(self) -> Mapping[str, Usage]:
         """Return what every running container uses now, by allocation."""
@@ -138,52 +147,76 @@ class Allocations:
     def _read_log(self, name: str, stream: Stream, offset: int, limit: int) -> LogChunk:
         try:
             return self._host.runtime.read_log(name, stream, offset, limit)
-        except UnknownContainerError:
+        except (UnknownContainerError, FileNotFoundError):
             return self._host.output.read(name, stream, offset, limit)
 
     async def _run(self, live: _Live) -> None:
         id = live.allocation.id
-        recovered = self._recovered.pop(id, None)
         try:
-            if recovered is None:
-                await self._set_up(live)
-            else:
-                self._use(live.allocation)
-            exit_ = recovered.exit if recovered and recovered.exit else await self._watch(live)
-            ended = result(exit_)
-        except (ContainerError, NodeError, NetworkError, OSError) as error:
+            ended = result(await self._live_through(live))
+        except _EXPECTED as error:
             ended = Result(error=str(getattr(error, "reason", error)))
+        except Exception as bug:
+            log.exception("a container was lost to an error of this agent", allocation=str(id))
+            ended = Result(error=f"an error of this node's agent ({type(bug).__name__}); its log has more")
         del self._live[id]
         if ended.error:
             log.warning("not run", allocation=str(id), why=ended.error)
         self._post(ContainerEnded(id, ended))
+
+    async def _live_through(self, live: _Live) -> Exit:
+        recovered = self._recovered.pop(live.allocation.id, None)
+        if recovered is not None and recovered.exit is not None and recovered.exit.started_unix_s is None:
+            await self._host.runtime.remove(recovered.name)  # the former agent ended in the middle of its set-up
+            recovered = None
+        if recovered is None:
+            await self._set_up(live)
+        else:
+            self._use(live.allocation)
+        return recovered.exit if recovered and recovered.exit else await self._watch(live)
 
     async def _watch(self, live: _Live) -> Exit:
         id = live.allocation.id
         live.started = True
         self._post(ContainerStarted(id, 0.0))
         if live.stop_grace_s is not None:
-            await self._host.runtime.stop(str(id), live.stop_grace_s)
+            await self._stop(str(id), live.stop_grace_s)
         return await self._host.runtime.wait(str(id))
+
+    async def _stop(self, name: str, grace_s: float) -> None:
+        try:
+            await self._host.runtime.stop(name, grace_s)
+        except UnknownContainerError:
+            log.debug("gone before it was stopped", container=name)
+        except Exception as error:  # Its home asks again until it has ended.
+            log.exception("can't be stopped", container=name, why=str(error))
 
     async def _set_up(self, live: _Live) -> None:
         rootfs = await self._rootfs(live)
-        if live.stop_grace_s is not None:
-            raise NodeError("stopped before it was started")
         host = self._host
-        spec = container_spec(
-            live.allocation,
-            host.settings,
-            node=host.node,
-            cpu_milli_max=host.cpu_milli,
-            rootfs=rootfs,
-            user_base=host.ranges.base(live.allocation.owner),
-            network=self._network(live.allocation),
-        )
-        spec = reduced(spec, host.runtime.features)
+        user_base = await host.ranges.base(live.allocation.owner)
         async with self._starting:
-            await host.runtime.prepare(spec)
-            await host.runtime.start(spec)
+            if live.stop_grace_s is not None:
+                raise NodeError("stopped before it was started")
+            spec = container_spec(
+                live.allocation,
+                host.settings,
+                node=host.node,
+                cpu_milli_max=host.cpu_milli,
+                rootfs=rootfs,
+                user_base=user_base,
+                network=self._network(live.allocation),
+            )
+            await self._start(reduced(spec, host.runtime.features))
+
+    async def _start(self, spec: ContainerSpec) -> None:
+        runtime, timeout_s = self._host.runtime, self._host.settings.start_timeout_s
+        with trio.move_on_after(timeout_s):
+            await runtime.prepare(spec)
+            await runtime.start(spec)
+            return
+        await runtime.remove(spec.name)  # or it might start after all, when nobody counts with it any more
+        raise NodeError(f"its set-up took longer than {timeout_s:g} s (runtime.start_timeout_s)")
 
     async def _rootfs(self, live: _Live) -> Path | None:
         """Return the image's root file system, fetched if need be; None if the wait for it was cut short."""
@@ -201,7 +234,7 @@ class Allocations:
         digest = allocation.spec.image_digest
         if digest and self._host.images.store.resolve(digest) is not None:
             self._host.images.store.acquire(digest)
-            self._images[allocation.id] = digest
+            self._images[str(allocation.id)] = digest
 
     def _network(self, allocation: Allocation) -> NetworkSpec | None:
         if self._host.pool is None or allocation.spec.network == "none":
@@ -214,14 +247,34 @@ class Allocations:
             mac=mac_address(name),
         )
 
-    async def _remove(self, id: AllocationId) -> None:
-        name = str(id)
-        try:
-            await trio.to_thread.run_sync(self._host.output.adopt, self._host.runtime, name)
-            await self._host.runtime.remove(name)
-        except (ContainerError, OSError) as error:
-            log.error("can't be removed", allocation=str(id), why=str(error))
+    def _remove_soon(self, name: str) -> None:
+        if name not in self._removing:
+            self._removing.add(name)
+            self._nursery.start_soon(self._remove, name)
+
+    async def _remove(self, name: str) -> None:
+        """Remove a container for good, however often it takes; only then its address and image are free."""
+        await self._keep_output(name)
+        removed = await self._removed(name)
+        while not removed:
+            await trio.sleep(REMOVE_RETRY_S)
+            removed = await self._removed(name)
+        self._removing.discard(name)
         if self._host.pool is not None:
             self._host.pool.give_back(name)
-        if digest := self._images.pop(id, None):
+        if digest := self._images.pop(name, None):
             self._host.images.store.release(digest)
+
+    async def _removed(self, name: str) -> bool:
+        try:
+            await self._host.runtime.remove(name)
+        except Exception as error:
+            log.exception("can't be removed, and is tried again", container=name, why=str(error))
+            return False
+        return True
+
+    async def _keep_output(self, name: str) -> None:
+        try:
+            await trio.to_thread.run_sync(self._host.output.adopt, self._host.runtime, name)
+        except Exception as error:  # A full disk, mostly: the more reason to remove the container.
+            log.exception("a container's output is lost", container=name, why=str(error))
