@@ -73,7 +73,7 @@ class FakeJobs:
 
     def job(self, job_id: int, first: int = 0, count: int | None = None) -> JobView:
         if job_id not in self.specs:
-            raise UnknownJob(f"no job {job_id}")
+            raise UnknownJob(f"no job {job_id} in this fake")
         owner, spec = self.specs[job_id]
         tasks = self.tasks[job_id]
         counts = Counter(task.state for task in tasks)
