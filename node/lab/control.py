@@ -152,11 +152,16 @@ def kill_host(name: str) -> None:
         lab = running()
         node = node_of(lab, name)
         require_on(node)
+        if lab.isolated:
+            # The link goes first: nobody may hear a dying host's last words, or be refused by its empty ports.
+            network.unplug(node.number)
         leftovers.stop_processes([node.keeper_pid])
         leftovers.kill_containers(f"{layout.cgroup_root()}/{name}")
         leftovers.remove_cgroups(f"{layout.cgroup_root()}/{name}")
         if lab.isolated:
             network.remove_node(node.number)
+        else:
+            _keep_silent(node)
         Path(node.api_socket).unlink(missing_ok=True)
         record.store(lab.with_node(replace(node, keeper_pid=0, keeper_start_ticks=0)))
 
@@ -169,6 +174,7 @@ def start(name: str) -> None:
         if record.is_on(node):
             os.kill(node.keeper_pid, signal.SIGUSR1)
             return
+        leftovers.stop_processes(leftovers.keepers(node.data))
         if lab.isolated:
             network.remove_node(node.number)
             network.make_node(node.number, [other.number for other in lab.nodes])
@@ -327,7 +333,9 @@ def _describe(plan: Plan, isolated: bool) -> tuple[Lab, list[configuration.Endpo
             LabNode(
                 name=name,
                 number=number,
-                api_url=f"http://{endpoint.host}:{endpoint.api_port}",
+                host=endpoint.host,
+                api_port=endpoint.api_port,
+                gossip_port=endpoint.gossip_port,
                 api_socket=str(folder / "run" / "api.sock"),
                 data=str(folder),
                 config=str(layout.state_folder() / f"{name}.toml"),
@@ -348,14 +356,22 @@ def _runtime(plan: Plan, isolated: bool) -> str:
 
 def _switch_on(node: LabNode) -> LabNode:
     """Start a node's keeper, which starts its agent."""
-    command = [sys.executable, "-m", "node.lab.keeper", node.netns or "-", node.data, node.log]
-    done = subprocess.run(
-        [*command, *configuration.agent_command(node)], capture_output=True, text=True, timeout=20, check=False
-    )
+    pid = _start_keeper(node, configuration.agent_command(node))
+    return replace(node, keeper_pid=pid, keeper_start_ticks=record.start_ticks(pid))
+
+
+def _keep_silent(node: LabNode) -> None:
+    """Let the ports of a node without a network of its own behave as a missing host's."""
+    ports = [str(node.api_port), str(node.gossip_port)]
+    _start_keeper(node, [sys.executable, "-m", "node.lab.silence", node.host, *ports])
+
+
+def _start_keeper(node: LabNode, command: list[str]) -> int:
+    keeper = [sys.executable, "-m", "node.lab.keeper", node.netns or "-", node.data, node.log]
+    done = subprocess.run([*keeper, *command], capture_output=True, text=True, timeout=20, check=False)
     if done.returncode != 0 or not done.stdout.strip().isdigit():
         raise LabFailure(f"cannot start {node.name}: {(done.stderr or done.stdout).strip()}")
-    pid = int(done.stdout)
-    return replace(node, keeper_pid=pid, keeper_start_ticks=record.start_ticks(pid))
+    return int(done.stdout)
 
 
 def _stop_agents(lab: Lab) -> None:

@@ -47,13 +47,16 @@ def remains() -> Iterator[str]:
     yield from (f"folder {path}" for path in (layout.data_folder(), layout.state_folder()) if path.exists())
 
 
-def keepers() -> list[int]:
-    """The keepers of this user's lab."""
-    marker = os.fsencode(f"{layout.data_folder()}/")  # the slash keeps `fofoca-lab` from meaning `fofoca-lab-tests`
+def keepers(folder: str = "") -> list[int]:
+    """The keepers of this lab, or of the node with this folder."""
+    # The slash keeps `fofoca-lab` from meaning `fofoca-lab-tests`.
+    prefix = os.fsencode(f"{layout.data_folder()}/")
     found = []
     for pid in _own_pids():
         words = command_line(pid)
-        if b"node.lab.keeper" in words and any(word.startswith(marker) for word in words):
+        if b"node.lab.keeper" in words and any(
+            word == os.fsencode(folder) if folder else word.startswith(prefix) for word in words
+        ):
             found.append(pid)
     return found
 

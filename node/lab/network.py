@@ -59,10 +59,15 @@ def make_node(number: int, others: Iterable[int]) -> None:
     _ip_batch(layout.fabric(), [f"link set {port} master {layout.FABRIC_BRIDGE}", f"link set {port} up"])
 
 
-def remove_node(number: int) -> None:
-    # The kernel takes a namespace apart in its own time; the link must be gone before a new one takes its name.
+def unplug(number: int) -> None:
+    """Take a node's link away, if it has one."""
     with contextlib.suppress(NetworkFailure):
         _ip("-n", layout.fabric(), "link", "del", layout.fabric_port(number))
+
+
+def remove_node(number: int) -> None:
+    # The kernel takes a namespace apart in its own time; the link must be gone before a new one takes its name.
+    unplug(number)
     remove_namespace(layout.namespace(layout.node_name(number)))
 
 

@@ -21,7 +21,9 @@ from node.lab import layout
 class LabNode:
     name: str
     number: int
-    api_url: str
+    host: str
+    api_port: int
+    gossip_port: int
     api_socket: str
     data: str
     config: str
@@ -29,6 +31,11 @@ class LabNode:
     netns: str  # "" without network namespaces
     keeper_pid: int = 0  # 0: switched off
     keeper_start_ticks: int = 0  # tells the keeper from a later process with the same pid
+
+    @property
+    def api_url(self) -> str:
+        """Where its agent's API listens."""
+        return f"http://{self.host}:{self.api_port}"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from node.errors import InvalidValue
 from node.lab import record
 from node.lab.record import Lab, LabNode
 
-NODE = LabNode("n2", 2, "http://10.78.0.2:8642", "/run/n2.sock", "/d", "/c", "/l", "fofoca-n2", 1, 2)
+NODE = LabNode("n2", 2, "10.78.0.2", 8642, 7946, "/run/n2.sock", "/d", "/c", "/l", "fofoca-n2", 1, 2)
 LAB = Lab(runtime="lxc", isolated=True, token="lab-token", nodes=(NODE,), owner_uid=0)
 
 
