@@ -2,7 +2,8 @@
 
 Start: data directory and ledger (which locks out a second agent), runtime, gossip, this node's number, the machine
 from the ledger, containers found running, and only then the API: whoever gets an answer gets it from a whole node.
-Stop (SIGTERM, SIGINT): the API first, then a goodbye by gossip, the ledger last. Containers run on.
+Stop (SIGTERM, SIGINT): the API first, then a goodbye by gossip, the ledger last. Containers run on. A signal during the
+start, or a second one, ends the agent at once; nothing but the ledger's own order is needed for that to be safe.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from node.api.server import Listening, serve
 from node.api.services import Bounds, Services
 from node.config import AgentConfig, split_address
 from node.effects import Effects
+from node.errors import InvalidConfig, NodeError
 from node.gossip_io import GossipService, GossipSettings
 from node.hands import Hands
 from node.home import Home
 from node.host.data_directory import DataDirectory
 from node.host.images import ImageStore
 from node.host.inventory import CapacitySettings, Inventory, UsageSampler, take_inventory
-from node.host.network import AddressPool, ensure_bridge
+from node.host.network import AddressPool, NetworkError, ensure_bridge
 from node.host.user_ranges import UserRanges
 from node.image_exchange import ImageExchange
 from node.image_names import ImageNames
@@ -47,9 +49,11 @@ from node.outbox import Outbox
 from node.output import OutputStore
 from node.peers import Peers, PlainBodies
 from node.runtime.opening import RuntimeKind, lxc_obstacles, open_runtime
-from node.runtime.protocol import Runtime
+from node.runtime.protocol import ContainerError, Runtime
 from scheduler import Scheduler, SchedulerConfig
+from scheduler.errors import SchedulerError
 from scheduler.events import Put
+from scheduler.records import JOBS
 
 AGENT_TABLE = "agent"
 NUMBER_KEY = "number"
@@ -57,18 +61,35 @@ OUTPUTS_MAX = 20_000
 OUTPUT_BYTES_MAX = 4 << 30
 OWNERS_MAX = 1_000
 LEFT_GRACE_S = 600.0
+STOP_TIMEOUT_S = 2.0
 
 log = logs.get("agent")
 
 
+class AgentFailed(NodeError):
+    """The host's or the operator's fault: what the agent needs is not there (any more)."""
+
+
 def run(config: AgentConfig) -> None:
-    """Run an agent until SIGTERM or SIGINT. NodeError, LedgerError and ContainerError tell why it can't run."""
+    """Run an agent until SIGTERM or SIGINT. A NodeError tells why it can't run; anything else is our bug."""
     os.umask(0o077)
     logs.configure(config.log.level, config.log.format, config.node_name)
     try:
         trio.run(Agent(config).run)
-    except BaseExceptionGroup as group:
-        raise _first_leaf(group) from group
+    except BaseException as error:
+        raise _explained(_first_leaf(error)) from error
+
+
+def _explained(error: BaseException) -> BaseException:
+    """Return what made the agent fall as its operator should read it; our bugs go to the log with their traceback."""
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return AgentFailed(f"{where}{error.strerror or error}")
+    if isinstance(error, ContainerError | NetworkError | SchedulerError):
+        return AgentFailed(str(error))
+    if isinstance(error, Exception) and not isinstance(error, NodeError):
+        log.exception("ended by an error of its own")
+    return error
 
 
 def _first_leaf(error: BaseException) -> BaseException:
@@ -86,6 +107,8 @@ class Agent:
         self._name = config.node_name
         self._directory = DataDirectory(config.data_dir)
         self._key = config.cluster_key()
+        self._ready = False
+        self._stop = trio.Event()
 
     async def run(self) -> None:
         """Start, serve until a signal, stop in order."""
@@ -93,13 +116,24 @@ class Agent:
         ledger = await SqliteLedger.open(self._directory.ledger)
         try:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                await self._run(ledger, signals)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._obey, signals, nursery.cancel_scope)
+                    await self._run(ledger)
+                    nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await ledger.close()
         log.info("stopped; containers run on")
 
-    async def _run(self, ledger: Ledger, signals: AsyncIterator[int]) -> None:
+    async def _obey(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            if self._ready and not self._stop.is_set():
+                self._stop.set()
+            else:
+                everything.cancel()
+
+    async def _run(self, ledger: Ledger) -> None:
         rows = await ledger.load()
         runtime = await self._open_runtime()
         inventory = self._inventory(runtime)
@@ -114,7 +148,7 @@ class Agent:
             number = await self._number(ledger, rows, members, boot_epoch)
             machine = Scheduler(self._scheduling(), self._name, number, boot_epoch, random.getrandbits(64))
             effects = Effects(machine, ledger, lambda action: hands.perform(action))
-            host = self._host(runtime, images, inventory)
+            host = await trio.to_thread.run_sync(self._host, runtime, images, inventory)
             hands = Hands(
                 effects,
                 allocations=Allocations(host, effects.post, nursery),
@@ -122,26 +156,25 @@ class Agent:
                 outbox=Outbox(peers, effects.received, effects.keep_up, nursery),
                 publish=gossip.set_state,
             )
+            meter = self._meter(runtime, inventory)
             effects.enqueue(machine.restore(trio.current_time(), time.time(), rows))
+            effects.enqueue(machine.handle(trio.current_time(), meter.sample()))
             await hands.allocations.recover(machine.allocations())
             nursery.start_soon(effects.run)
-            nursery.start_soon(self._meter(runtime, inventory).run, effects.post)
+            nursery.start_soon(meter.run, effects.post)
             members.connect(effects.post, lambda name: nursery.start_soon(images.tell, name))
             services = self._services(hands, peers, images, gossip, number)
             async with trio.open_nursery() as serving:
                 await serving.start(serve, build(services), self._listening())
                 members.publish(number, boot_epoch, settled=True)
                 log.info("ready", number=number, api=self._api_address, runtime=runtime.name)
-                await self._until_signal(signals)
+                self._ready = True
+                await self._stop.wait()
                 serving.cancel_scope.cancel()
-            await effects.flush()
-            await gossip.leave()
+            with trio.move_on_after(STOP_TIMEOUT_S):
+                await effects.flush()
+                await gossip.leave()
             nursery.cancel_scope.cancel()
-
-    async def _until_signal(self, signals: AsyncIterator[int]) -> None:
-        async for number in signals:
-            log.info("stopping", signal=signal.Signals(number).name)
-            return
 
     # --- the parts, from the configuration
 
@@ -238,13 +271,23 @@ class Agent:
 
     async def _number(self, ledger: Ledger, rows: Content, members: Members, boot_epoch: int) -> int:
         """Return this node's number: configured, remembered, or claimed now and remembered."""
-        remembered = rows.get(AGENT_TABLE, {}).get(NUMBER_KEY)
-        number = self._config.node.number or (int(remembered) if remembered else None)
+        configured, written = self._config.node.number, rows.get(AGENT_TABLE, {}).get(NUMBER_KEY)
+        remembered = int(written) if written else None
+        if configured and remembered not in (None, configured) and rows.get(JOBS):
+            raise InvalidConfig("node.number", configured, f"expected {remembered}: the ids of this home's jobs end so")
+        number = configured or remembered
         if number is None:
-            number = await members.claim_number(boot_epoch=boot_epoch, seeds=bool(self._config.cluster.seeds))
-        if remembered != b"%d" % number:
+            number = await members.claim_number(boot_epoch=boot_epoch, seeds=self._has_seeds)
+        if number != remembered:
             await ledger.commit([Put(AGENT_TABLE, NUMBER_KEY, b"%d" % number)])
         return number
+
+    @property
+    def _has_seeds(self) -> bool:
+        """Whether there is another node to join by: a list of seeds that is the same everywhere names this one too."""
+        settings = self._config.gossip
+        own = {(host, settings.port) for host in (settings.host, self._config.node.address)}
+        return any(split_address("cluster.seeds", seed) not in own for seed in self._config.cluster.seeds)
 
     def _services(
         self,

@@ -53,7 +53,7 @@ async def serve(
 
     OSError if an address can't be bound.
     """
-    tcp = await trio.open_tcp_listeners(where.port, host=where.host, backlog=BACKLOG)
+    tcp = await _open_tcp(where.host, where.port)
     local = open_local_socket(where.socket_path)
     server = _Server(app, where.stall_timeout_s)
     try:
@@ -73,6 +73,14 @@ async def serve(
         where.socket_path.unlink(missing_ok=True)
         for listener in (*tcp, local):
             listener.socket.close()
+
+
+async def _open_tcp(host: str, port: int) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    except OSError as error:
+        why = error.strerror or error
+        raise OSError(error.errno, f"the API can't listen on {host}:{port}: {why}") from None
 
 
 async def _shielded_nursery(task_status: trio.TaskStatus[trio.Nursery]) -> None:
