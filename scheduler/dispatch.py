@@ -120,6 +120,8 @@ class Home:
             return
         job.cancel()
         put_job(fx, job.record)
+        self._touched[job.id] = None
+        fx.job_changed(job.id)
         for index in job.clear_waiting():
             self._alarms.cancel(("again", (job.id, index)))
             self._step(fx, job, index, Step.CANCEL, reason="cancelled")

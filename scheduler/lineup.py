@@ -71,7 +71,10 @@ class Lineup:
             return 0
         job.told.epoch, job.told.go = go.epoch, go.go
         count = min(go.count, job.wanted)
-        self._decline(fx, leader, go, go.count - count)
+        if count < go.count:
+            # What the leader knows of this job is not what we last told it, or on its way: say it anew.
+            self._decline(fx, leader, go, go.count - count)
+            self._retell(job)
         # If we lead ourselves: our own claim, made with the attempt, takes the place of the order's.
         self._view.release(("go", go.epoch, go.go))
         return count

@@ -23,6 +23,7 @@ from scheduler.views import JobView
 
 if TYPE_CHECKING:
     from sim.world import World
+    from sim.world_host import Host
 
 Disk = dict[str, dict[str, bytes]]
 _task = msgspec.msgpack.Decoder(TaskRecord)
@@ -193,19 +194,44 @@ class Checkers:
         if raw is not None and _held.decode(raw).result is None:
             self.broken("acknowledged is durable", f"{node} removes {id_} whose end is not durable")
 
+    # --- when all is healed, and time was given for a few rounds of gossip
+
+    def after_healing(self, healed_s: float) -> None:
+        """No container of an outdated attempt, nor of a cancelled job, has survived."""
+        for host in self._world.hosts.values():
+            for id_, container in host.containers.items():
+                if container.result is None and container.since_s < healed_s and self._outdated(container.allocation):
+                    self.broken("one attempt counts", f"{id_} still runs on {host.name}, though it is outdated")
+
+    def _outdated(self, allocation: Allocation) -> bool:
+        id_, home = allocation.id, self._world.hosts[allocation.home]
+        raw = home.disk[TASKS].get(f"{id_.job}.{id_.index}")
+        if raw is None or home.lost:
+            return False
+        record = _task.decode(raw)
+        return record.attempt != id_.attempt or record.state.final or not record.node
+
     # --- at the end, when all is healed and time was given
 
     def at_end(self) -> None:
         """All jobs acknowledged are there and have ended, or wait for a reason; nothing is left over."""
+        hosts = self._world.hosts
         for job, node in self.acknowledged.items():
-            self._check_job(job, node)
-        for host in self._world.hosts.values():
-            for id_ in host.containers:
+            if not hosts[node].lost:
+                self._check_job(job, node)
+        for host in hosts.values():
+            if not host.lost:
+                self._check_host(host)
+
+    def _check_host(self, host: Host) -> None:
+        """Ends that a lost home can't take any more are kept; anything else is a leak."""
+        for id_, container in host.containers.items():
+            if not self._world.hosts[container.allocation.home].lost:
                 self.broken("nothing leaks", f"container {id_} is left on {host.name}")
-            for key in host.disk[ALLOCATIONS]:
+        for key, row in host.disk[ALLOCATIONS].items():
+            if not self._world.hosts[_held.decode(row).allocation.home].lost:
                 self.broken("nothing leaks", f"allocation {key} is left in the ledger of {host.name}")
-            if host.agent is not None:
-                self._check_agent(host.name)
+        self._check_agent(host.name)
 
     def unfinished(self) -> bool:
         """Whether some acknowledged job that could run has not ended, as its home sees it."""
@@ -224,12 +250,17 @@ class Checkers:
         agent = self._world.hosts[name].agent
         assert agent is not None
         for node in agent.nodes():
-            if node.report is not None and any(amount for _, amount in node.report.committed.items()):
-                self.broken(
-                    "nothing leaks", f"{name} believes that {node.name} is committed to {node.report.committed}"
-                )
+            committed = node.report.committed if node.report is not None else Resources()
+            excused = self._world.hosts[node.name].lost or self._orphans(node.name)
+            if any(amount for _, amount in committed.items()) and not excused:
+                self.broken("nothing leaks", f"{name} sees {node.name} committed to {committed}")
         for claim in agent.claims():
             self.broken("nothing leaks", f"{name} still claims {claim}")
+
+    def _orphans(self, node: str) -> bool:
+        """Whether containers of a lost home run on a node; they may run on."""
+        containers = self._world.hosts[node].containers.values()
+        return any(each.result is None and self._world.hosts[each.allocation.home].lost for each in containers)
 
     def _check_job(self, job_id: int, node: str) -> None:
         host = self._world.hosts[node]

@@ -29,6 +29,7 @@ class Features:
     one_way_cuts: bool = False
     agent_crashes: bool = False
     host_crashes: bool = False
+    host_losses: bool = False
     leaves: bool = False
     slow_nodes: bool = False
     false_alarms: bool = False
@@ -116,9 +117,9 @@ def draw_plan(seed: int, nodes: int | None = None, homes: int | None = None, job
         link=_link(rng, features),
         capacities=tuple(rng.choice(CAPACITIES) if features.extras else CAPACITIES[0] for _ in names),
         labels=tuple((("zone", rng.choice("ab")),) for _ in names),
-        run_mean_s=rng.choice((0.5, 3.0)),
+        run_mean_s=rng.choice((0.5, 3.0, 3.0, 30.0)),
         trouble_s=trouble_s,
-        calm_max_s=900.0,
+        calm_max_s=3000.0,
         faults=_faults(rng, features, names, trouble_s),
         wishes=_wishes(rng, features, chosen, trouble_s, jobs or drawn_jobs),
         slow=tuple(name for name in names if features.slow_nodes and rng.random() < 0.4),
@@ -161,6 +162,7 @@ def _faults(rng: random.Random, features: Features, names: tuple[str, ...], trou
             ("cut", features.one_way_cuts and len(names) > 1),
             ("agent crash", features.agent_crashes),
             ("host crash", features.host_crashes),
+            ("host loss", features.host_losses and len(names) > 1),
             ("leave", features.leaves),
             ("false alarm", features.false_alarms and len(names) > 1),
             ("cordon", features.cordons),

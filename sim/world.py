@@ -30,6 +30,7 @@ from sim.world_members import Members
 TRACE_MAX = 200_000
 CLIENT_PATIENCE_S = 2.0
 LAST_WORDS_S = 30.0
+OUTDATED_MAX_S = 15.0
 EVENTS_MAX = 1_000_000
 
 
@@ -106,6 +107,7 @@ class World:
         return any(
             fits(spec.request, self.permitted(host.name)) and unmet(spec.constraints, dict(host.labels)) is None
             for host in self.hosts.values()
+            if not host.lost
         )
 
     # --- the run
@@ -115,6 +117,8 @@ class World:
         self.begin()
         self.run_until(self.plan.trouble_s)
         self.heal()
+        self.run_until(self.kernel.now + OUTDATED_MAX_S)
+        self.checks.after_healing(self.plan.trouble_s)
         self._run_calm()
         self.checks.at_end()
 
@@ -159,6 +163,9 @@ class World:
             case "host crash":
                 host.lose_power()
                 self.kernel.after(fault.lasts_s, host.get_power)
+            case "host loss":
+                host.lost = True
+                host.lose_power()
             case "leave":
                 host.left = host.agent is not None
                 host.crash()

@@ -47,6 +47,7 @@ class Container:
     """A virtual container: starting, running, or ended with a result that outlives its agent."""
 
     allocation: Allocation
+    since_s: float
     running: bool = False
     result: Result | None = None
     timer: Handle | None = None
@@ -71,6 +72,7 @@ class Host:
     slow: bool
     up: bool = True
     left: bool = False
+    lost: bool = False
     agent: Scheduler | None = None
     boot_epoch: int = 0
     disk: dict[str, dict[str, bytes]] = field(default_factory=lambda: {table: {} for table in TABLES})
@@ -150,7 +152,9 @@ class Host:
                 del self.containers[id_]
 
     def get_power(self) -> None:
-        """The host boots; its agent starts."""
+        """The host boots, unless it is lost for good; its agent starts."""
+        if self.lost:
+            return
         self.up = True
         self.world.network.set_host(self.name, up=True)
         self.start()
@@ -280,7 +284,7 @@ class Host:
             return
         self.world.note(self.name, f"container {allocation.id} starts")
         self.world.checks.starting(self.name, allocation)
-        container = self.containers[allocation.id] = Container(allocation)
+        container = self.containers[allocation.id] = Container(allocation, self.world.kernel.now)
         rng = self.world.kernel.random("container", str(allocation.id))
         delay_s = rng.uniform(0.01, 0.2)
         if self.world.plan.features.failing_starts and rng.random() < 0.1:
