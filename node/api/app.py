@@ -28,11 +28,12 @@ ROUTES: dict[str, dict[str, Handler]] = {
 
 
 def build(services: Services) -> ASGIApp:
-    """Return the application, and register its calls (`http`, `log.read`) with the peers."""
+    """Return the application, and register its calls (`http`, `http.wait`, `log.read`) with the peers."""
     routes = [Route(RPC_PATH, rpc.RpcDoor(services))]
     routes += [Route(path, Resource(services, handlers)) for path, handlers in ROUTES.items()]
     app = Router(routes, redirect_slashes=False, default=_nothing_here)
-    services.peers.register(forward.METHOD, forward.receiver(app))
+    for method in (forward.METHOD, forward.WAITING_METHOD):
+        services.peers.register(method, forward.receiver(app))
     services.peers.register(task_logs.METHOD, task_logs.receiver(services.logs))
     return app
 

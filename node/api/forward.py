@@ -20,6 +20,7 @@ from scheduler.errors import ForeignJob, UnknownJob
 from scheduler.model import JOB_ID_STRIDE
 
 METHOD = "http"
+WAITING_METHOD = "http.wait"  # Long polls, apart, so that they can't use up the bound on calls of everybody else.
 FORWARD_TIMEOUT_S = 10.0
 FAN_OUT_TIMEOUT_S = 2.0
 JOB_ID_MAX = 2**63 - 1
@@ -68,12 +69,13 @@ async def at_home(exchange: Exchange, answer: Callable[[int], Awaitable[Response
     home = exchange.services.peers.name_of(number)
     if home is None:
         raise UnknownJob(f"no job {wanted}: no node of this cluster has the number {number}")
-    return await to_node(exchange, home, FORWARD_TIMEOUT_S + wait_s)
+    if not wait_s:
+        return _response(await _ask(exchange, home, METHOD, FORWARD_TIMEOUT_S))
+    with exchange.services.long_polls.by(exchange.principal.name):
+        return _response(await _ask(exchange, home, WAITING_METHOD, FORWARD_TIMEOUT_S + wait_s))
 
 
-async def to_node(exchange: Exchange, node: str, timeout_s: float) -> Response:
-    """Have another node answer this request; PeerUnreachable or PeerRefused."""
-    answer = await _ask(exchange, node, timeout_s)
+def _response(answer: ForwardedResponse) -> Response:
     response = Response(answer.body, status_code=answer.status)
     response.raw_headers[:] = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]
     return response
@@ -87,7 +89,7 @@ async def to_all(
 
     async def ask(node: str) -> None:
         try:
-            answer = await _ask(exchange, node, FAN_OUT_TIMEOUT_S)
+            answer = await _ask(exchange, node, METHOD, FAN_OUT_TIMEOUT_S)
         except (PeerError, Busy):
             return
         if answer.status in accept:
@@ -99,11 +101,11 @@ async def to_all(
     return answers, sorted(set(nodes) - set(answers))
 
 
-async def _ask(exchange: Exchange, node: str, timeout_s: float) -> ForwardedResponse:
+async def _ask(exchange: Exchange, node: str, method: str, timeout_s: float) -> ForwardedResponse:
     scope = exchange.request.scope
     principal = exchange.principal
     request = ForwardedRequest(scope["method"], scope["path"], scope["query_string"], principal.name, principal.role)
-    answer = await exchange.services.peers.call(node, METHOD, _encode(request), timeout_s)
+    answer = await exchange.services.peers.call(node, method, _encode(request), timeout_s)
     try:
         return _decode_response(answer)
     except msgspec.DecodeError:

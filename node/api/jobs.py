@@ -101,7 +101,7 @@ async def show(exchange: Exchange) -> Response:
         jobs = exchange.services.jobs
         require_visible(exchange, job_id)
         if wait_s:
-            with exchange.services.long_polls:
+            with exchange.services.long_polls.by(exchange.principal.name):
                 await jobs.wait(job_id, wait_s)
         return json_response(render.job(jobs.job(job_id, first, count)))
 

@@ -5,7 +5,9 @@ What the API shows of jobs and nodes are the scheduler's views; node/api/render.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -118,19 +120,27 @@ class Bounds:
 
 
 class LongPolls:
-    """Counts the requests that wait for something to happen; entering raises Busy when there are too many."""
+    """Counts the requests that wait for something to happen; Busy when there are too many, in all or of one user."""
 
-    def __init__(self, count_max: int = 2_000) -> None:
+    def __init__(self, count_max: int = 2_000, per_user_max: int = 200) -> None:
         self._count_max = count_max
-        self._count = 0
+        self._per_user_max = per_user_max
+        self._by_user: Counter[str] = Counter()
 
-    def __enter__(self) -> None:
-        if self._count >= self._count_max:
+    @contextmanager
+    def by(self, user: str) -> Iterator[None]:
+        """Count a long poll of this user for as long as it lasts."""
+        if self._by_user.total() >= self._count_max:
             raise Busy(f"this node already answers {self._count_max:,} long polls")
-        self._count += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._count -= 1
+        if self._by_user[user] >= self._per_user_max:
+            raise Busy(f"this node already answers {self._per_user_max:,} long polls of {user}")
+        self._by_user[user] += 1
+        try:
+            yield
+        finally:
+            self._by_user[user] -= 1
+            if not self._by_user[user]:
+                del self._by_user[user]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ async def show(exchange: Exchange) -> Response:
 
     async def answer(job_id: int) -> Response:
         ordinal = _ordinal(require_visible(exchange, job_id), index)
-        with exchange.services.long_polls:
+        with exchange.services.long_polls.by(exchange.principal.name):
             wanted = ReadLog(AllocationId(job_id, index, 0), stream, str(offset), limit, wait_s)
             piece = await _read_task(exchange.services, ordinal, wanted)
         headers = {"x-next-offset": str(piece.next_offset), "x-ended": "1" if piece.ended else "0"}

@@ -253,6 +253,34 @@ async def test_waiting_ends_after_its_time(cluster, autojump_clock):
         assert 20 <= trio.current_time() - start < 21
 
 
+async def test_one_user_can_not_take_all_long_polls(cluster, autojump_clock, nursery):
+    async with cluster["n1"].client() as ana, cluster["n1"].client("eve") as eve:
+        for client in (ana, eve):
+            await client.post("/v1/jobs", json=JOB)
+        for _ in range(200):
+            nursery.start_soon(eve.get, "/v1/jobs/2001?wait_s=30")
+        await trio.sleep(1)
+        answer = await eve.get("/v1/jobs/2001?wait_s=30")
+        problem(answer, 503, "busy")
+        assert answer.headers["retry-after"]
+        assert (await eve.get("/v1/jobs/2001")).status_code == 200
+        assert (await ana.get("/v1/jobs/1001?wait_s=1")).status_code == 200
+        await trio.sleep(60)
+        assert (await eve.get("/v1/jobs/2001?wait_s=1")).status_code == 200
+
+
+async def test_those_who_wait_at_a_far_home_do_not_keep_others_from_it(cluster, autojump_clock, nursery):
+    async with cluster["n2"].client("root", "admin") as client:
+        await client.post("/v1/jobs", json=JOB)
+    waiting = [cluster["n1"].client(f"u{number}", "admin") for number in range(2)]
+    for client in waiting:
+        for _ in range(200):
+            nursery.start_soon(client.get, "/v1/jobs/1002?wait_s=30")
+    await trio.sleep(1)
+    assert (await waiting[0].get("/v1/jobs/1002")).status_code == 200
+    problem(await waiting[0].get("/v1/jobs/1002?wait_s=3"), 503, "busy")
+
+
 @pytest.mark.parametrize("wait", ["x", "-1", "nan", ""])
 async def test_a_senseless_wait_is_refused(cluster, wait):
     async with cluster["n1"].client() as client:
