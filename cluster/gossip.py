@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from cluster import wire
 from cluster.config import FRAME_BYTES_MAX, PACKET_BYTES_MAX, GossipConfig, check_name
@@ -27,7 +28,9 @@ from cluster.repair import Repair
 from cluster.seal import HEADER_BYTES, KeyRing, Opener
 from cluster.wire import Status
 
-LEAVE_FANOUT = 8
+LEAVE_FANOUT: Final = 8
+# Sums and differences of times round differently; without this a timer due "now" could wait for ever, never reached.
+ROUNDING_S: Final = 1e-6
 
 
 class Gossip:
@@ -175,7 +178,7 @@ class Gossip:
     def handle_timer(self, now: float) -> list[Effect]:
         """Do what is due."""
         self._enter(now)
-        self._core.timers.run(self._core.now_s)
+        self._core.timers.run(self._core.now_s + ROUNDING_S)
         return self._take()
 
     def next_timer(self) -> float | None:
