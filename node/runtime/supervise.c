@@ -271,10 +271,12 @@ static int64 count_ooms(void) {
     return self.ooms;
 }
 
-static int is_empty(void) {                        /* LXC waits for ever for an init that was killed during the set-up */
-    char payload[TEXT_MAX + 16];
+static int is_stuck(void) {                        /* LXC waits for ever for an init that was killed during the set-up */
+    char payload[TEXT_MAX + 16], children[64], text[32];
     snprintf(payload, sizeof payload, "%s/payload", orders.cgroups[0]);
-    return orders.cgroup_count && !signal_tree(payload, 0, 0);
+    snprintf(children, sizeof children, "/proc/%d/task/%d/children", self.child, self.child);
+    return orders.cgroup_count && !signal_tree(payload, 0, 0)
+        && read_text("", children, text, sizeof text) > 0;  /* an init it has reaped is an end that takes its time */
 }
 
 static void begin_stop(int64 grace_ms) {
@@ -305,7 +307,7 @@ static void on_deadline(void) {
     if (self.phase == STARTING) fail("its set-up took longer than %lld ms", orders.start_timeout_ms);
     if (self.phase == STOPPING && now < self.stop_at) { tell(); return; }
     if (self.phase != RUNNING) { kill_all(); return; }
-    if (self.look_at && now >= self.look_at && (self.look_at = 0, is_empty())) { kill_all(); return; }
+    if (self.look_at && now >= self.look_at && (self.look_at = 0, is_stuck())) { kill_all(); return; }
     self.timed_out = self.limit_at && now >= self.limit_at;
     self.lease_expired = !self.timed_out && lease >= 0 && now >= lease;
     if (self.timed_out || self.lease_expired) begin_stop(orders.grace_ms);

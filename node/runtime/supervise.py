@@ -365,11 +365,21 @@ class Supervisor:
         self.fail(f"its set-up took longer than {self.orders.start_timeout_ms} ms")
         self.kill_all()
 
+    def is_stuck(self) -> bool:
+        """LXC waits for ever for an init that was killed during its set-up; one it has reaped has just ended."""
+        if not self.orders.cgroups or self.signal_group(f"{self.orders.cgroups[0]}/payload", 0):
+            return False
+        try:
+            with open(f"/proc/{self.child}/task/{self.child}/children") as children:
+                return bool(children.read())
+        except OSError:
+            return False
+
     def look_at_limits(self, now: int) -> None:
         lease = read_number("lease")
         if self.look_at and now >= self.look_at:
             self.look_at = 0
-            if self.orders.cgroups and not self.signal_group(f"{self.orders.cgroups[0]}/payload", 0):
+            if self.is_stuck():
                 self.kill_all()
                 return
         self.timed_out = bool(self.limit_at) and now >= self.limit_at

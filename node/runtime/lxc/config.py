@@ -104,6 +104,7 @@ def _identity(spec: ContainerSpec, host: Host) -> Iterator[Line]:
         yield "lxc.idmap", f"g 0 {spec.user_base} {USER_RANGE}"
     if host.apparmor_profile is not None:
         yield "lxc.apparmor.profile", host.apparmor_profile
+        yield "lxc.apparmor.allow_incomplete", 1  # kernels differ in what of AppArmor they have
     yield "lxc.init.cwd", spec.workdir
 
 

@@ -36,6 +36,7 @@ from node.runtime.protocol import (
 from node.runtime.supervised import SupervisedRuntime
 
 LXC_LOCKS = Path("/run/lxc/lock")
+APPARMOR_ENABLED = Path("/sys/module/apparmor/parameters/enabled")
 APPARMOR_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
 APPARMOR_PROFILE = "lxc-container-default-cgns"
 START_TIMEOUT_S = 30.0
@@ -188,7 +189,9 @@ def _host(cgroups: Cgroups) -> config.Host:
 def _apparmor_profile() -> str | None:
     """LXC's own profile where it is loaded; `unconfined` where AppArmor is there without it."""
     try:
-        loaded = APPARMOR_PROFILES.read_text()
+        if APPARMOR_ENABLED.read_text().strip() != "Y":
+            return None
+        loaded = APPARMOR_PROFILES.read_text() if APPARMOR_PROFILES.exists() else ""
     except OSError:
         return None
     return APPARMOR_PROFILE if f"{APPARMOR_PROFILE} " in loaded else "unconfined"
