@@ -99,18 +99,19 @@ static int64 read_number(const char *directory, const char *name, const char *ke
     return strtoll(at + strlen(key), NULL, 10);
 }
 
-static int note(const char *name, const char *text, int durable) {
+static void note(const char *name, const char *text) {
     int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0) return 0;
-    int whole = write(fd, text, strlen(text)) == (ssize_t)strlen(text) && (!durable || fsync(fd) == 0);
-    close(fd);
-    return whole;
+    if (fd >= 0 && write(fd, text, strlen(text)) < 0) { /* a full disk: the agent does without it */ }
+    if (fd >= 0) close(fd);
 }
 
-static void record_exit(const char *text) {        /* whole and synced, or not at all */
-    if (!note(".exit", text, 1) || rename(".exit", "exit") < 0) return;
-    int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) fsync(fd), close(fd);
+static void record_exit(const char *text) {        /* whole and synced; the agent has reserved its place on the disk */
+    int fd = open(".exit", O_WRONLY | O_CREAT | O_CLOEXEC, 0600), length = strlen(text);
+    int whole = write(fd, text, length) == length && ftruncate(fd, length) == 0 && fsync(fd) == 0;
+    close(fd);
+    if (!whole || rename(".exit", "exit") < 0 || (fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) return;
+    fsync(fd);
+    close(fd);
 }
 
 static void take_order(const char *key, const char *value) {
@@ -214,6 +215,14 @@ static int signal_tree(const char *path, int number, int depth) {     /* how man
     return reached;
 }
 
+static int signal_payload(int number) {
+    char payload[TEXT_MAX + 16];
+    snprintf(payload, sizeof payload, "%s/payload", orders.cgroups[0]);
+    return orders.cgroup_count ? signal_tree(payload, number, 0) : 0;
+}
+
+static int count_inside(void) { return signal_payload(0); }
+
 static void thaw(void) {
     for (int i = 0; i < orders.cgroup_count; i++) {
         write_text(orders.cgroups[i], "payload/freezer.state", "THAWED");
@@ -225,6 +234,7 @@ static void kill_descendants(void) {               /* of a bare process: orphans
     char path[64], list[4096], *rest = NULL;
     snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
     read_text("", path, list, sizeof list);
+    if ((rest = strrchr(list, ' '))) *rest = 0;    /* what follows may be half a number */
     for (char *word = strtok_r(list, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
         if (atoi(word) > 0) kill(atoi(word), SIGKILL);
 }
@@ -236,9 +246,7 @@ static int signal_inside(int number) {
     if (!orders.lxc && number == SIGKILL) kill_descendants();
     for (int i = 0; number == SIGKILL && i < orders.cgroup_count; i++)
         killed |= write_text(orders.cgroups[i], "payload/cgroup.kill", "1");
-    char payload[TEXT_MAX + 16];
-    snprintf(payload, sizeof payload, "%s/payload", orders.cgroups[0]);
-    if (orders.cgroup_count && !killed) reached += signal_tree(payload, number, 0);
+    if (!killed) reached += signal_payload(number);
     if (number == SIGKILL) thaw();                 /* what is killed while frozen (v1) dies when it thaws */
     return reached;
 }
@@ -272,10 +280,9 @@ static int64 count_ooms(void) {
 }
 
 static int is_stuck(void) {                        /* LXC waits for ever for an init that was killed during the set-up */
-    char payload[TEXT_MAX + 16], children[64], text[32];
-    snprintf(payload, sizeof payload, "%s/payload", orders.cgroups[0]);
+    char children[64], text[32];
     snprintf(children, sizeof children, "/proc/%d/task/%d/children", self.child, self.child);
-    return orders.cgroup_count && !signal_tree(payload, 0, 0)
+    return orders.cgroup_count && !count_inside()
         && read_text("", children, text, sizeof text) > 0;  /* an init it has reaped is an end that takes its time */
 }
 
@@ -329,7 +336,7 @@ static void on_started(void) {
     self.look_at = now_ms(CLOCK_BOOTTIME) + LOOK_MS;
     if (orders.time_limit_ms > 0) self.limit_at = now_ms(CLOCK_BOOTTIME) + orders.time_limit_ms;
     snprintf(text, sizeof text, "started_unix_ms %lld\nchild %d\n", self.started_unix_ms, self.child);
-    note("running", text, 0);
+    note("running", text);
     if (write(STATUS_FD, "started\n", 8) < 0) { /* the agent is gone: the record will tell the next one */ }
     close(STATUS_FD);
     on_orders();
@@ -340,6 +347,7 @@ static void on_signal(void) {
     int status;
     while (read(self.signals, &info, sizeof info) == sizeof info) {
         if (info.ssi_signo == SIGHUP) on_orders();
+        if (info.ssi_signo == SIGQUIT) begin_stop(0);
         if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) begin_stop(orders.grace_ms);
     }
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
@@ -396,7 +404,7 @@ static void prepare(void) {
     self.timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
     read_text("", "/proc/sys/kernel/random/boot_id", boot, sizeof boot);
     snprintf(text, sizeof text, "pid %d\nboot %s", getpid(), boot);
-    note("supervisor", text, 0);
+    note("supervisor", text);
     read_orders();
     snprintf(text, sizeof text, "%d", getpid());
     if (orders.join[0] && !write_text(orders.join, "cgroup.procs", text)) fail("cannot join %s", orders.join);
@@ -420,25 +428,12 @@ static void supervise(void) {
     if (self.phase == STARTING && poll(&ready, 1, 0) > 0) on_started();
 }
 
-static int remove_tree(const char *path, int depth) {
-    char inner[2 * TEXT_MAX];
-    DIR *directory = depth < DEPTH_MAX ? opendir(path) : NULL;
-    for (struct dirent *entry; directory && (entry = readdir(directory));) {
-        if (entry->d_type != DT_DIR || entry->d_name[0] == '.') continue;
-        snprintf(inner, sizeof inner, "%s/%s", path, entry->d_name);
-        remove_tree(inner, depth + 1);
-    }
-    if (directory) closedir(directory);
-    return rmdir(path) == 0 || errno == ENOENT;
-}
-
-static void clean_up(void) {                       /* everything inside is dead when this returns */
+static void clear(void) {                          /* everything inside is dead when this returns */
     if (!orders.lxc) while (kill_descendants(), waitpid(-1, NULL, 0) > 0) {}
-    for (int i = 0; i < orders.cgroup_count; i++)
-        for (int turn = 0; !remove_tree(orders.cgroups[i], 0) && turn < BUSY_RETRIES; turn++) {
-            signal_inside(SIGKILL);
-            usleep(BUSY_WAIT_US);
-        }
+    for (int turn = 0; orders.cgroup_count && count_inside() && turn < BUSY_RETRIES; turn++) {
+        signal_inside(SIGKILL);
+        usleep(BUSY_WAIT_US);
+    }
 }
 
 static void finish(void) {
@@ -448,14 +443,14 @@ static void finish(void) {
     if (peak < 0) peak = read_number(orders.memory, "memory.max_usage_in_bytes", "");
     if (cpu_ns < 0 && (cpu_ns = read_number(orders.cpu, "cpu.stat", "usage_usec ")) > 0) cpu_ns *= 1000;
     count_ooms();
-    clean_up();
+    clear();
     drain(&self.out, 64), drain(&self.err, 64);    /* the pipes' whole content: they hold 64 KiB each */
     getrusage(RUSAGE_CHILDREN, &usage);
     if (peak < 0) peak = usage.ru_maxrss * 1024LL;
     if (cpu_ns < 0) cpu_ns = ((int64)usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000LL
                            + ((int64)usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
     int exit_code = WIFEXITED(self.status) ? WEXITSTATUS(self.status) : 128 + WTERMSIG(self.status);
-    if (self.phase == KILLING && orders.lxc) exit_code = 128 + SIGKILL;   /* lxc-execute then says 1 */
+    if (self.phase == KILLING && orders.lxc && exit_code == 1) exit_code = 128 + SIGKILL;  /* lxc-execute's word for it */
     if (!self.error[0] && !self.started_unix_ms) fail("%s before its command ran", orders.lxc ? "lxc-execute ended" : "ended");
     if (!self.error[0] && orders.lxc && WIFSIGNALED(self.status) && self.phase != KILLING)
         fail("lxc-execute was killed by signal %d", WTERMSIG(self.status));
