@@ -1,0 +1,161 @@
+"""Node-wise replay: the published figures, conservation, and policies that do what they say."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from sim.errors import BadTrace, BadValue
+from sim.nodes import Demand, Node, NodeSpec
+from sim.placement import inflate, place
+from sim.policies import POLICIES, make_policy
+from sim.traces.openb import read_nodes, read_pods
+
+ROOT = Path(__file__).parents[2]
+FOLDER = Path(os.environ.get("FOFOCA_TRACES") or ROOT.parent / "shared" / "traces") / "openb"
+NODES, PODS = FOLDER / "openb_node_list_gpu_node.csv", FOLDER / "openb_pod_list_default.csv"
+published = pytest.mark.skipif(not PODS.exists(), reason=f"no {PODS.name} in {FOLDER}; FOFOCA_TRACES names its parent")
+
+
+@published
+@pytest.mark.parametrize(("policy", "per_cent"), [("best-fit", 93.08), ("fragmentation", 95.39), ("random", 87.47)])
+def test_openb_allocates_what_was_published(policy: str, per_cent: float) -> None:
+    specs, pods = read_nodes(NODES)[0], read_pods(PODS)[0]
+    runs = [place(specs, inflate(pods, specs, 130, seed), policy, seed) for seed in range(2)]
+    assert 100 * sum(run.allocated_fraction for run in runs) / 2 == pytest.approx(per_cent, abs=1)
+
+
+def cluster(seed: int) -> tuple[list[NodeSpec], list[Demand]]:
+    rng = random.Random(seed)
+    specs = [
+        NodeSpec(f"n{place}", rng.choice((8000, 32_000)), 65_536, rng.choice((0, 1, 4)), rng.choice(("T4", "G2")))
+        for place in range(20)
+    ]
+    pods = [
+        Demand(rng.choice((1000, 4000)), rng.choice((1024, 30_000)), *need, rng.choice(((), (), ("T4",))))
+        for need in rng.choices(((0, 0), (1, 300), (1, 1000), (2, 1000), (4, 1000)), k=60)
+    ]
+    return specs, pods
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_every_pod_is_placed_or_refused_and_no_node_is_overfull(policy: str, seed: int) -> None:
+    specs, pods = cluster(seed)
+    result = place(specs, inflate(pods, specs, 150, seed), policy, seed)
+    assert result.placed + result.refused == result.pods, f"seed {seed}"
+    assert result.arrived_fraction >= 1.5
+    assert all(0 <= share <= 1 for _, share in result.fill)
+    assert all(0 <= share <= 1 for share in result.allocated)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("seed", range(4))
+def test_kept_scores_choose_what_a_look_at_every_node_would(policy: str, seed: int) -> None:
+    """A policy that draws among equals is compared by what it could have drawn."""
+    specs, pods = cluster(seed)
+    arrivals = inflate(pods, specs, 150, seed)
+    nodes = [Node(spec) for spec in specs]
+    judge = make_policy(policy, nodes, arrivals)
+    ties = random.Random(f"ties {seed}")
+    placed = 0
+    for demand in arrivals:
+        scored = [(judge.score(node, demand), -place) for place, node in enumerate(nodes) if node.fits(demand)]
+        if not scored:
+            continue
+        best = max(scored)[0]
+        equal = sorted(-place for score, place in scored if score == best)
+        node = nodes[ties.choice(equal) if judge.drawn else equal[0]]
+        chosen = judge.devices(node, demand)
+        assert len(set(chosen)) == demand.gpus
+        node.take(demand, chosen)
+        assert min([node.cpu_milli, node.memory_mib, *node.devices]) >= 0, f"seed {seed}"
+        placed += 1
+    result = place(specs, arrivals, policy, seed)
+    assert result.placed == placed, f"seed {seed}"
+    used = sum(node.cpu_milli for node in nodes) / sum(spec.cpu_milli for spec in specs)
+    assert result.allocated.cpu == pytest.approx(1 - used), f"seed {seed}"
+
+
+def test_the_same_seed_gives_the_same_arrivals_and_the_same_run() -> None:
+    specs, pods = cluster(1)
+    assert inflate(pods, specs, 130, 5) == inflate(pods, specs, 130, 5)
+    assert inflate(pods, specs, 130, 5) != inflate(pods, specs, 130, 6)
+    assert place(specs, inflate(pods, specs, 130, 5), "random", 5) == (
+        place(specs, inflate(pods, specs, 130, 5), "random", 5)
+    )
+
+
+def test_a_cluster_without_gpus_is_measured_by_its_cpu() -> None:
+    specs = [NodeSpec("a", 4000, 100), NodeSpec("b", 4000, 100)]
+    result = place(specs, inflate([Demand(1000, 10)], specs, 75, 1), "best-fit")
+    assert (result.placed, result.allocated_fraction, result.nodes_used) == (6, 0.75, 2)
+
+
+def test_spread_uses_all_nodes_and_best_fit_few() -> None:
+    specs = [NodeSpec(str(place), 8000, 1000, 4, "T4") for place in range(10)]
+    pods = [Demand(1000, 10, 1, 500)] * 10
+    used = {policy: place(specs, pods, policy).nodes_used for policy in ("spread", "best-fit")}
+    assert used == {"spread": 10, "best-fit": 2}
+
+
+def test_a_pod_goes_only_where_its_model_is() -> None:
+    specs = [NodeSpec("a", 8000, 1000, 1, "T4"), NodeSpec("b", 8000, 1000, 1, "G2")]
+    result = place(specs, [Demand(1000, 10, 1, 1000, ("G2", "G3"))] * 2, "best-fit")
+    assert result.fill == [("a", 0.0), ("b", 1.0)]
+
+
+def test_a_gpu_share_comes_from_one_device() -> None:
+    specs = [NodeSpec("a", 8000, 1000, 2, "T4")]
+    pods = [Demand(100, 10, 1, 600)] * 3
+    assert place(specs, pods, "best-fit").placed == 2
+
+
+def test_a_run_can_be_stopped() -> None:
+    specs, pods = cluster(1)
+    result = place(specs, inflate(pods, specs, 500, 1), "best-fit", watch=lambda _done, _now: False)
+    assert (result.complete, result.pods) == (False, 64)
+
+
+def test_wrong_parameters_are_named() -> None:
+    specs, pods = cluster(1)
+    with pytest.raises(BadValue, match="policy: tightest is not valid; one of best-fit, spread"):
+        place(specs, pods, "tightest")
+    with pytest.raises(BadValue, match="arrivals: -5 is not valid"):
+        inflate(pods, specs, -5, 1)
+    with pytest.raises(BadValue, match="pods: no demand is not valid; pods that ask for GPUs"):
+        inflate([Demand(1000, 10)], specs, 130, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no column 'sn' in its first line"),
+        ("sn,cpu_milli,memory_mib,gpu\n", "no column 'model'"),
+        ("sn,cpu_milli,memory_mib,gpu,model\n", "no rows .0 bad lines"),
+        ("sn,cpu_milli,memory_mib,gpu,model\nn1,some,5,0,\n", "no rows .1 bad lines"),
+    ],
+)
+def test_what_is_no_node_list_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "nodes.csv"
+    path.write_text(text)
+    with pytest.raises(BadTrace, match=why):
+        read_nodes(path)
+
+
+def test_bad_rows_are_counted_or_fatal(tmp_path: Path) -> None:
+    path = tmp_path / "pods.csv"
+    path.write_text(
+        "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec\na,1000,64,1,500,T4|G2\nb,1,1,1,2000,\nc,-1,1,,,\n"
+    )
+    pods, bad = read_pods(path)
+    assert pods == [Demand(1000, 64, 1, 500, ("T4", "G2"))]
+    assert bad.first == [
+        (3, "gpu_milli: 2000 is not valid; from 1 to 1000"),
+        (4, "cpu_milli: -1 is not valid; from 0 to 1125899906842624"),
+    ]
+    with pytest.raises(BadTrace, match=r"pods\.csv:3: gpu_milli"):
+        read_pods(path, strict=True)
