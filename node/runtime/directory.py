@@ -7,7 +7,7 @@ Owns: names, formats and atomicity of those files. May not know: processes, LXC,
     orders      what the supervisor must know, "key value" lines, written by the agent before the start
     supervisor  its pid, and the boot that pid belongs to
     running     written when the command is being executed
-    stop, lease orders to a running supervisor: a grace in ms; a deadline in ms of CLOCK_BOOTTIME
+    stop, lease orders to a running supervisor, SIGHUP has it look: a grace in ms; a deadline in ms of CLOCK_BOOTTIME
     exit        how it ended, synced to disk; once there, never changed
     stdout, stdout.OFFSET, stderr, ...      see logs.py
 """
@@ -27,6 +27,7 @@ import msgspec
 
 from node.runtime.protocol import ContainerSpec, Exit
 
+EXIT_BYTES_MAX = 1024
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -44,6 +45,7 @@ class ContainerDirectory:
         """Raises FileExistsError. 0711: a container's mapped root walks through, and can't look around."""
         self.path.mkdir()
         self.path.chmod(0o711)  # whatever the agent's umask is
+        self.write_once(".exit", b" " * EXIT_BYTES_MAX)  # reserved now, for a disk that is full by then
         self.write_once("spec", msgspec.json.encode(spec, enc_hook=str))
 
     def write_once(self, name: str, content: bytes) -> None:

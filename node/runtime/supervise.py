@@ -20,6 +20,7 @@ KILL_RETRY_MS, TELL_RETRY_MS, LOOK_MS = 300, 10, 1000
 BUSY_RETRIES, BUSY_WAIT_S = 100, 0.005
 READ_BYTES, DRAIN_TURNS = 16384, 64
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+HANDLED = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
 STARTING, RUNNING, STOPPING, KILLING = range(4)
 
 
@@ -64,25 +65,19 @@ def write_text(path: str, text: str) -> bool:
         os.close(descriptor)
 
 
-def note(name: str, text: str, *, durable: bool = False) -> bool:
-    try:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    except OSError:
-        return False
-    try:
-        os.write(descriptor, text.encode())
-        if durable:
-            os.fsync(descriptor)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+def note(name: str, text: str) -> None:
+    """On a full disk the agent does without it."""
+    with contextlib.suppress(OSError), open(name, "w") as file:
+        file.write(text)
 
 
 def record_exit(text: str) -> None:
-    if not note(".exit", text, durable=True):
-        return
+    """Whole and synced; the agent has reserved its place on the disk."""
+    descriptor = os.open(".exit", os.O_WRONLY | os.O_CREAT, 0o600)
+    os.write(descriptor, text.encode())
+    os.ftruncate(descriptor, len(text.encode()))
+    os.fsync(descriptor)
+    os.close(descriptor)
     os.rename(".exit", "exit")
     descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     os.fsync(descriptor)
@@ -177,13 +172,6 @@ def is_init(pid: int) -> bool:
     return False
 
 
-def remove_tree(path: str) -> bool:
-    for inner, _, _ in os.walk(path, topdown=False):
-        with contextlib.suppress(OSError):
-            os.rmdir(inner)
-    return not os.path.exists(path)
-
-
 class Supervisor:
     def __init__(self, command: list[str]) -> None:
         self.command = command
@@ -201,7 +189,7 @@ class Supervisor:
         os.set_blocking(self.wake, False)
         os.set_blocking(wake_end, False)
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        for number in HANDLED:
             signal.signal(number, lambda *_: None)
         self.libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         boot = read_text("/proc/sys/kernel/random/boot_id")
@@ -264,14 +252,7 @@ class Supervisor:
     def execute(self, report: int) -> None:
         try:
             signal.set_wakeup_fd(-1)
-            for number in (
-                signal.SIGHUP,
-                signal.SIGTERM,
-                signal.SIGINT,
-                signal.SIGCHLD,
-                signal.SIGPIPE,
-                signal.SIGXFSZ,
-            ):
+            for number in (*HANDLED, signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             self.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -309,6 +290,8 @@ class Supervisor:
     def on_signals(self, numbers: bytes) -> None:
         if signal.SIGHUP in numbers:
             self.on_orders()
+        if signal.SIGQUIT in numbers:
+            self.begin_stop(0)
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
             self.begin_stop(self.orders.grace_ms)
         with contextlib.suppress(ChildProcessError):
@@ -367,13 +350,9 @@ class Supervisor:
 
     def is_stuck(self) -> bool:
         """LXC waits for ever for an init that was killed during its set-up; one it has reaped has just ended."""
-        if not self.orders.cgroups or self.signal_group(f"{self.orders.cgroups[0]}/payload", 0):
+        if not self.orders.cgroups or self.signal_payload(0):
             return False
-        try:
-            with open(f"/proc/{self.child}/task/{self.child}/children") as children:
-                return bool(children.read())
-        except OSError:
-            return False
+        return read_text(f"/proc/{self.child}/task/{self.child}/children") != ""
 
     def look_at_limits(self, now: int) -> None:
         lease = read_number("lease")
@@ -424,8 +403,8 @@ class Supervisor:
         if not self.orders.lxc:
             reached += self.signal_session(number)
         killed = final and any(write_text(f"{path}/payload/cgroup.kill", "1") for path in self.orders.cgroups)
-        if self.orders.cgroups and not killed:
-            reached += self.signal_group(f"{self.orders.cgroups[0]}/payload", number)
+        if not killed:
+            reached += self.signal_payload(number)
         if final:
             self.thaw()
         return reached
@@ -442,9 +421,9 @@ class Supervisor:
                     os.kill(int(word), number)
         return reached
 
-    def signal_group(self, path: str, number: int) -> int:
+    def signal_payload(self, number: int) -> int:
         reached = 0
-        for inner, _, _ in os.walk(path):
+        for inner, _, _ in os.walk(f"{self.orders.cgroups[0]}/payload" if self.orders.cgroups else ""):
             for word in read_text(f"{inner}/cgroup.procs").split():
                 if int(word) > 0 and (number != signal.SIGTERM or not is_init(int(word))):
                     with contextlib.suppress(ProcessLookupError):
@@ -457,18 +436,18 @@ class Supervisor:
             write_text(f"{path}/payload/freezer.state", "THAWED")
             write_text(f"{path}/payload/cgroup.freeze", "0")
 
-    def clean_up(self) -> None:
+    def clear(self) -> None:
+        """Everything inside is dead when this returns."""
         if not self.orders.lxc:
             with contextlib.suppress(ChildProcessError):
                 while True:
                     self.signal_session(signal.SIGKILL)
                     os.waitpid(-1, 0)
-        for path in self.orders.cgroups:
-            for _ in range(BUSY_RETRIES):
-                if remove_tree(path):
-                    break
-                self.signal_inside(signal.SIGKILL)
-                time.sleep(BUSY_WAIT_S)
+        for _ in range(BUSY_RETRIES):
+            if self.signal_payload(0) == 0:
+                break
+            self.signal_inside(signal.SIGKILL)
+            time.sleep(BUSY_WAIT_S)
 
     def finish(self) -> None:
         orders, ended_unix_ms = self.orders, unix_ms()
@@ -476,7 +455,7 @@ class Supervisor:
         cpu_us = read_number(f"{orders.cpu}/cpu.stat", "usage_usec ")
         cpu_ns = read_number(f"{orders.cpu}/cpuacct.usage") if cpu_us < 0 else cpu_us * 1000
         ooms = self.count_ooms()
-        self.clean_up()
+        self.clear()
         for output in self.outputs:
             output.drain(DRAIN_TURNS)
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -507,9 +486,8 @@ class Supervisor:
             self.fail(f"{'lxc-execute ended' if self.orders.lxc else 'ended'} before its command ran")
         if self.orders.lxc and os.WIFSIGNALED(status) and self.phase != KILLING:
             self.fail(f"lxc-execute was killed by signal {os.WTERMSIG(status)}")
-        if self.orders.lxc and self.phase == KILLING:
-            return 128 + signal.SIGKILL
-        return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        return 128 + signal.SIGKILL if self.orders.lxc and self.phase == KILLING and code == 1 else code
 
 
 if __name__ == "__main__":

@@ -132,8 +132,11 @@ class SupervisedRuntime(ABC):
 
     async def stop(self, name: str, grace_s: float) -> None:
         directory = self._known(name)
-        directory.write("stop", str(max(0, int(grace_s * 1000))).encode())
-        await self._notify(directory)
+        try:
+            directory.write("stop", str(max(0, int(grace_s * 1000))).encode())
+            await self._notify(directory)
+        except OSError:  # a full disk: by signal, which knows the spec's grace and none
+            supervisor.send_signal(directory, signal.SIGTERM if grace_s > 0 else signal.SIGQUIT)
 
     async def kill(self, name: str) -> None:
         await self.stop(name, 0)
