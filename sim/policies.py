@@ -183,8 +183,13 @@ POLICIES: dict[str, Maker] = {
 }
 
 
-def make_policy(name: str, nodes: list[Node], demands: list[Demand]) -> Policy:
-    """Return the policy of that name for a cluster and the workload it expects; raises BadValue for an unknown one."""
+def check_policy(name: str) -> None:
+    """Raise BadValue unless there is a policy of that name."""
     if name not in POLICIES:
         raise BadValue("policy", name, f"one of {', '.join(POLICIES)}")
+
+
+def make_policy(name: str, nodes: list[Node], demands: list[Demand]) -> Policy:
+    """Return the policy of that name for a cluster and the workload it expects; raises BadValue for an unknown one."""
+    check_policy(name)
     return POLICIES[name](nodes, demands)

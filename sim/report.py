@@ -12,11 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sim.placement import Outcome as Placed
 from sim.replay import Schedule
 from sim.results import Outcome, Summary, outcomes, summarise, timeline
 
 QUANTILES = 200
 CHART_JOBS = 150
+NODES_SHOWN = 5000
 PAGE = Path(__file__).with_name("report.html")
 
 Part = dict[str, Any]
@@ -71,6 +73,42 @@ def batch_report(schedules: Sequence[Schedule], title: str) -> str:
             *(_chart(name, jobs, first.processors) for name, jobs in zip(names, ended, strict=True) if jobs),
         ],
     )
+
+
+def placement_report(runs: Sequence[Placed], title: str) -> str:
+    """Return the page about the same arrivals under several policies."""
+    names = [run.policy for run in runs]
+    about = f"{runs[0].pods:,} arrivals on {len(runs[0].fill):,} nodes; {', '.join(names)}; seed {runs[0].seed}"
+    figures = {
+        "allocated": [run.allocated_fraction for run in runs],
+        "GPU allocated": [run.allocated.gpu for run in runs],
+        "CPU allocated": [run.allocated.cpu for run in runs],
+        "memory allocated": [run.allocated.memory for run in runs],
+        "nodes used": [run.nodes_used for run in runs],
+        "refused": [run.refused for run in runs],
+    }
+    counts = ("nodes used", "refused")
+    rows = [
+        {
+            "name": name,
+            "values": values,
+            "unit": "number" if name in counts else "share",
+            "better": "min" if name in counts else "max",
+        }
+        for name, values in figures.items()
+    ]
+    curves = [run.curve for run in runs]
+    heats = [
+        {
+            "kind": "heat",
+            "title": f"How full each node ended ({run.policy})",
+            "cells": [(f"{name}: {share:.0%}", round(share, 3)) for name, share in run.fill[:NODES_SHOWN]],
+        }
+        for run in runs
+    ]
+    table = {"kind": "table", "title": "Results", "columns": ["", *names], "rows": rows}
+    plot = _plot("Allocated while more arrives", "arrived, of what there is", "share", "share", names, curves, top=1)
+    return page(title, about, [table, plot, *heats])
 
 
 def _name(schedule: Schedule) -> str:

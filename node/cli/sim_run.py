@@ -6,56 +6,82 @@ imported when the command runs.
 
 from __future__ import annotations
 
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from node.cli import failures
 from node.cli.failures import Failure
+from node.cli.sim_progress import check_writable, open_result, watching
 
 if TYPE_CHECKING:
     from sim.replay import Schedule
     from sim.traces.swf import SwfTrace
 
-REFRESH_S = 0.1
+
+# What belongs to one of the two kinds of trace only.
+BATCH_OPTIONS = ("processors", "clairvoyant", "strong", "schedule", "csv")
+NODE_OPTIONS = ("arrivals", "seed", "seeds")
 
 
 @click.command(short_help="Replay a trace under a policy.")
 @click.argument("trace", required=False, metavar="[TRACE]")
 @click.option("--processors", type=int, metavar="N", help="Size of the machine; else as the trace's header says.")
 @click.option("--policy", "policies", multiple=True, metavar="NAME",
-              help="fcfs, easy, sjbf or conservative; may be repeated to compare. Default: easy.")  # fmt: skip
+              help="May be repeated to compare. TRACE: easy (default), fcfs, sjbf, conservative. --nodes: best-fit "
+              "(default), spread, dot-product, packing, fragmentation, first-fit, random.")  # fmt: skip
 @click.option("--clairvoyant", is_flag=True, help="Plan with the true run times instead of the users' estimates.")
 @click.option("--filter", "strong", type=click.Choice(["none", "strong"]), default="none", show_default=True,
               help="Which jobs of the trace count.")  # fmt: skip
+@click.option("--nodes", metavar="NODES.csv", help="Replay on a list of nodes: sn,cpu_milli,memory_mib,gpu,model.")
+@click.option("--pods", metavar="PODS.csv", help="What arrives there: cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec.")
+@click.option("--arrivals", type=float, default=130, show_default=True, metavar="PERCENT",
+              help="How much arrives, in per cent of the nodes' GPUs (of their CPU where they have none).")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Orders the arrivals.")
+@click.option("--seeds", type=int, default=1, show_default=True, metavar="N", help="Runs N seeds; shows the means.")
 @click.option("--strict", is_flag=True, help="End at the first bad line instead of counting them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON document.")
 @click.option("--schedule", metavar="OUT.swf", help="Write every job with its wait, as SWF.")
 @click.option("--csv", metavar="OUT.csv", help="Write every job with its start, end, wait and slowdown, as CSV.")
 @click.option("--report", metavar="OUT.html", help="Write one HTML page with tables and plots; it needs nothing else.")
-def run(trace: str | None, policies: tuple[str, ...], **options: Any) -> None:
-    """Replay a batch trace (SWF, plain or gzip) on a machine of equal processors.
+@click.pass_context
+def run(context: click.Context, /, trace: str | None, policies: tuple[str, ...], **options: Any) -> None:
+    """Replay a batch trace (SWF, plain or gzip) on a machine of equal processors, or arrivals on a list of nodes.
 
     \b
     fofoca sim run KTH-SP2.swf.gz --processors 100 --policy easy --filter strong
     fofoca sim run KTH-SP2.swf.gz --policy easy --policy sjbf --report compare.html
+    fofoca sim run --nodes NODES.csv --pods PODS.csv --policy best-fit --policy fragmentation --seeds 10
 
     Ctrl-C ends the replay and gives the results so far (exit code 130).
     """
     from sim.errors import SimulationError
 
     try:
-        complete = _batch(trace, policies or ("easy",), **options)
+        complete = _run(context, trace, policies, options)
     except SimulationError as error:
         raise Failure(str(error)) from None
     if not complete:
-        raise Failure("interrupted; the results are those of the jobs that had ended", failures.INTERRUPTED)
+        raise Failure("interrupted; the results are those up to then", failures.INTERRUPTED)
+
+
+def _run(context: click.Context, trace: str | None, policies: tuple[str, ...], options: dict[str, Any]) -> bool:
+    nodes, pods = options.pop("nodes"), options.pop("pods")
+    node_wise = nodes is not None or pods is not None
+    for name in BATCH_OPTIONS if node_wise else NODE_OPTIONS:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = "filter" if name == "strong" else name
+            raise Failure(f"--{option}: goes with {'TRACE' if node_wise else '--nodes and --pods'} only")
+        options.pop(name)
+    if not node_wise:
+        return _batch(trace, policies or ("easy",), **options)
+    if trace is not None or nodes is None or pods is None:
+        raise Failure("--nodes and --pods: give both, and no TRACE")
+    from node.cli.sim_nodes import place_on_nodes
+
+    return place_on_nodes(nodes, pods, policies or ("best-fit",), **options)
 
 
 def _batch(
@@ -72,57 +98,17 @@ def _batch(
     if processors is not None and processors < 1:
         raise Failure(f"--processors: {processors} is not valid; at least 1")
     for name, path in files.items():
-        _check_writable(f"--{name}", path)
+        check_writable(f"--{name}", path)
     source = read_swf(trace, processors or 0, strong == "strong", strict)
     schedules = []
     for policy in policies:
-        with _watching(policy, len(source.workload)) as watch:
+        with watching(policy, len(source.workload)) as watch:
             schedules.append(replay(source.workload, source.processors, policy, clairvoyant, watch))
         if not schedules[-1].complete:
             break
     _write_files(schedules, source, files)
     _print(schedules, source, as_json, strong)
     return schedules[-1].complete
-
-
-def _check_writable(option: str, path: str | None) -> None:
-    """Say now, and not after a long replay, that a result has no place to go."""
-    if path is not None and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
-        raise Failure(f"{option}: {path} cannot be written; name a file in a folder that exists")
-
-
-@contextmanager
-def _watching(title: str, total: int) -> Iterator[Callable[[int, float], bool]]:
-    """A watcher that shows progress on a terminal and ends the replay on Ctrl-C."""
-    stopped = []
-    before = signal.signal(signal.SIGINT, lambda _number, _frame: stopped.append(True))
-    shows = sys.stderr.isatty()
-    began = shown = time.monotonic()
-
-    def watch(done: int, virtual_s: float) -> bool:
-        nonlocal shown
-        now = time.monotonic()
-        if shows and now - shown >= REFRESH_S:
-            shown = now
-            sys.stderr.write("\r" + _progress(title, done, total, now - began, virtual_s) + "\x1b[K")
-        return not stopped
-
-    try:
-        yield watch
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if shown > began:
-            sys.stderr.write("\r\x1b[K")
-
-
-def _progress(title: str, done: int, total: int, passed_s: float, virtual_s: float) -> str:
-    from node.cli.show import bar
-
-    speed = done / passed_s if passed_s else 0.0
-    left_s = (total - done) / speed if speed else 0.0
-    share = done / total if total else 1.0
-    counts = f"{done:,} of {total:,}  {speed:,.0f}/s  day {virtual_s / 86_400:,.1f}"
-    return f"{title} {bar(share, 20)} {share:4.0%}  {counts}  ETA {left_s:.0f}s"
 
 
 def _write_files(schedules: list[Schedule], source: SwfTrace, files: dict[str, str | None]) -> None:
@@ -132,29 +118,16 @@ def _write_files(schedules: list[Schedule], source: SwfTrace, files: dict[str, s
     for each in schedules:
         several = each.policy if len(schedules) > 1 else ""
         if files["schedule"]:
-            with _open(files["schedule"], several) as out:
+            with open_result(files["schedule"], several) as out:
                 write_swf(out, each.workload, each.processors, each.starts_s)
         if files["csv"]:
-            with _open(files["csv"], several) as out:
+            with open_result(files["csv"], several) as out:
                 write_csv(out, each)
     if files["report"]:
         from sim.report import batch_report
 
-        with _open(files["report"], "") as out:
+        with open_result(files["report"]) as out:
             out.write(batch_report(schedules, title=source.workload.name))
-
-
-@contextmanager
-def _open(path: str, several: str) -> Iterator[Any]:
-    """Open a result; with several policies, each one's name goes before the suffix."""
-    target = Path(path)
-    if several:
-        target = target.with_name(f"{target.stem}-{several}{target.suffix}")
-    try:
-        with target.open("w", encoding="utf-8") as out:
-            yield out
-    except OSError as error:
-        raise Failure(f"{target}: cannot be written: {error.strerror}") from None
 
 
 def _print(schedules: list[Schedule], source: SwfTrace, as_json: bool, strong: str) -> None:

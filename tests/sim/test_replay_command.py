@@ -78,6 +78,44 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(words: tuple[object, ...], 
     assert len([row for row in done.stderr.splitlines() if row.startswith("fofoca: ")]) == 1
 
 
+@pytest.fixture
+def lists(tmp_path: Path) -> tuple[Path, Path]:
+    nodes, pods = tmp_path / "nodes.csv", tmp_path / "pods.csv"
+    rows = "".join(f"n{place},16000,65536,4,T4\n" for place in range(10))
+    nodes.write_text("sn,cpu_milli,memory_mib,gpu,model\n" + rows)
+    rows = "".join(f"p{place},1000,1024,1,{300 + place % 8 * 100},\n" for place in range(40))
+    pods.write_text("name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec\n" + rows)
+    return nodes, pods
+
+
+def test_arrivals_on_nodes_tell_what_was_allocated(lists: tuple[Path, Path], tmp_path: Path) -> None:
+    page = tmp_path / "out.html"
+    done = fofoca(
+        "--nodes", lists[0], "--pods", lists[1], "--policy", "best-fit", "--policy", "spread", "--seeds", 2,
+        "--json", "--report", page,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    best_fit, spread = json.loads(done.stdout)["runs"]
+    assert 0.8 < best_fit["allocated_fraction"] <= 1
+    assert best_fit["allocated_fraction"] == pytest.approx(sum(best_fit["seeds"].values()) / 2)
+    assert spread["policy"] == "spread"
+    assert "How full each node ended" in page.read_text()
+    assert "allocated_fraction" in fofoca("--nodes", lists[0], "--pods", lists[1]).stdout
+
+
+def test_options_of_the_other_kind_of_trace_are_refused(lists: tuple[Path, Path]) -> None:
+    for words, why in (
+        (("--nodes", lists[0]), "--nodes and --pods: give both, and no TRACE"),
+        ((SMALL, "--nodes", lists[0], "--pods", lists[1]), "--nodes and --pods: give both, and no TRACE"),
+        (("--nodes", lists[0], "--pods", lists[1], "--filter", "strong"), "--filter: goes with TRACE only"),
+        ((SMALL, "--seed", 3), "--seed: goes with --nodes and --pods only"),
+        (("--nodes", lists[0], "--pods", lists[1], "--policy", "easy"), "policy: easy is not valid; one of best-fit"),
+    ):
+        done = fofoca(*words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert why in done.stderr
+
+
 def test_bad_lines_are_named_and_the_rest_is_replayed(tmp_path: Path) -> None:
     trace = tmp_path / "damaged.swf"
     trace.write_text(SMALL.read_text() + "401 torn\n")

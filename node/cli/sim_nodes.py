@@ -1,0 +1,91 @@
+"""`fofoca sim run --nodes --pods`: arrivals placed on a list of nodes, one run for each policy and seed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from node.cli.failures import Failure
+from node.cli.sim_progress import check_writable, open_result, watching
+
+if TYPE_CHECKING:
+    from sim.placement import Outcome
+
+SEEDS_MAX = 1000
+
+
+def place_on_nodes(
+    nodes: str, pods: str, policies: Sequence[str], arrivals: float, seed: int, seeds: int, strict: bool,
+    as_json: bool, report: str | None,
+) -> bool:  # fmt: skip
+    """Run, print and write; return whether all runs came to their end."""
+    from sim.placement import inflate, place
+    from sim.policies import check_policy
+    from sim.traces.openb import read_nodes, read_pods
+
+    for policy in policies:
+        check_policy(policy)
+    if not 1 <= seeds <= SEEDS_MAX:
+        raise Failure(f"--seeds: {seeds} is not valid; from 1 to {SEEDS_MAX}")
+    check_writable("--report", report)
+    (specs, bad_nodes), (demands, bad_pods) = read_nodes(nodes, strict), read_pods(pods, strict)
+    runs: dict[str, list[Outcome]] = {}
+    for policy in policies:
+        for each in range(seed, seed + seeds):
+            arriving = inflate(demands, specs, arrivals, each)
+            with watching(f"{policy} {each}", len(arriving)) as watch:
+                runs.setdefault(policy, []).append(place(specs, arriving, policy, each, watch))
+            if not runs[policy][-1].complete:
+                break
+        if not runs[policy][-1].complete:
+            break
+    for bad in (bad_nodes, bad_pods):
+        for line, why in bad.first[:5]:
+            print(f"bad line {bad.path}:{line}: {why}", file=sys.stderr)
+    if report:
+        from sim.report import placement_report
+
+        with open_result(report) as out:
+            out.write(placement_report([outcomes[0] for outcomes in runs.values()], title="Placement"))
+    about = {"nodes": len(specs), "bad_lines": bad_nodes.count + bad_pods.count}
+    _print([_figures(policy, outcomes, about) for policy, outcomes in runs.items()], as_json)
+    return all(outcome.complete for outcomes in runs.values() for outcome in outcomes)
+
+
+def _figures(policy: str, outcomes: list[Outcome], about: dict[str, int]) -> dict[str, Any]:
+    """The means over the seeds, and the main figure of each seed."""
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values)
+
+    return {
+        "policy": policy,
+        **about,
+        "allocated_fraction": mean([each.allocated_fraction for each in outcomes]),
+        "gpu_allocated_fraction": mean([each.allocated.gpu for each in outcomes]),
+        "cpu_allocated_fraction": mean([each.allocated.cpu for each in outcomes]),
+        "memory_allocated_fraction": mean([each.allocated.memory for each in outcomes]),
+        "arrived_fraction": mean([each.arrived_fraction for each in outcomes]),
+        "pods": mean([each.pods for each in outcomes]),
+        "placed": mean([each.placed for each in outcomes]),
+        "refused": mean([each.refused for each in outcomes]),
+        "nodes_used": mean([each.nodes_used for each in outcomes]),
+        "seeds": {str(each.seed): each.allocated_fraction for each in outcomes},
+        "complete": outcomes[-1].complete,
+    }
+
+
+def _print(runs: list[dict[str, Any]], as_json: bool) -> None:
+    from node.cli.show import print_json, print_table
+
+    if as_json:
+        print_json(runs[0] if len(runs) == 1 else {"runs": runs})
+        return
+    names = [name for name in runs[0] if name not in ("policy", "seeds", "complete")]
+    rows = [[name, *(_cell(name, run[name]) for run in runs)] for name in names]
+    print_table(["", *(run["policy"] for run in runs)], rows)
+
+
+def _cell(name: str, value: float) -> str:
+    return f"{value:.4f}" if name.endswith("fraction") else f"{value:g}"
