@@ -22,6 +22,7 @@ from pathlib import Path
 PAYLOAD = "payload"
 PERIOD_US = 100_000
 CONTROLLERS_V2 = ("cpu", "memory", "pids", "cpuset", "io", "hugetlb")
+COUNTER_BYTES = 64
 REMOVE_TIMEOUT_S = 2.0
 DEVICES = ("c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:1", "c 5:2", "c 136:*")
 """null zero full random urandom tty console ptmx pts/*: all else is denied."""
@@ -258,21 +259,24 @@ class Cgroups:
         files = self._usage_files.get(name)
         if files is None:
             files = self._usage_files[name] = self._counters(name)
-        memory, cpu, pids = (_read(file) if file else "0" for file in files)
+        memory, cpu, pids = (_read(file, COUNTER_BYTES) if file else "0" for file in files)
         if cpu.startswith("usage_usec "):
             return int(memory), int(cpu.split(None, 2)[1]) * 1000, int(pids)
         return int(memory), int(cpu), int(pids)
 
     def _counters(self, name: str) -> tuple[str, str, str]:
-        def pick(controller: str, *candidates: str) -> str:
-            directory = self.directory(controller, name)
-            files = [f"{directory}/{candidate}" for candidate in candidates if directory]
-            return next((file for file in files if os.path.exists(file)), "")
+        """Their files, by the layout: a container that is being started may not have them yet."""
+
+        def file(controller: str, v1: str, v2: str) -> str:
+            hierarchy = self.layout.having(controller)
+            if hierarchy is None or not (v2 if hierarchy.unified else v1):
+                return ""
+            return f"{self.directory(controller, name)}/{v2 if hierarchy.unified else v1}"
 
         return (
-            pick("memory", "memory.usage_in_bytes", "memory.current"),
-            pick("cpuacct", "cpuacct.usage") or pick("cpu", "cpu.stat"),
-            pick("pids", "pids.current"),
+            file("memory", "memory.usage_in_bytes", "memory.current"),
+            file("cpuacct", "cpuacct.usage", "") or file("cpu", "", "cpu.stat"),
+            file("pids", "pids.current", "pids.current"),
         )
 
     def processes(self, name: str) -> set[int]:
@@ -392,9 +396,9 @@ def _write(file: Path | str, value: str) -> None:
         os.close(descriptor)
 
 
-def _read(file: str) -> str:
+def _read(file: str, size: int = 65536) -> str:
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, 65536).decode()
+        return os.read(descriptor, size).decode()
     finally:
         os.close(descriptor)

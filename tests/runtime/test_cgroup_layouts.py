@@ -94,3 +94,29 @@ def test_the_shared_groups_are_no_containers(tmp_path: Path) -> None:
     for name in ("_pivot", "_supervisors", "1.1.1"):
         (tmp_path / "fofoca" / name).mkdir(parents=True)
     assert Cgroups("fofoca", fake_v2(tmp_path)).names() == {"1.1.1"}
+
+
+def test_counters_of_v2_are_read_from_v2s_files(tmp_path: Path) -> None:
+    payload = tmp_path / "fofoca" / "a" / "payload"
+    payload.mkdir(parents=True)
+    for name, content in {
+        "memory.current": "4096\n",
+        "cpu.stat": "usage_usec 1500\nuser_usec 900\nsystem_usec 600\n",
+        "pids.current": "3\n",
+    }.items():
+        (payload / name).write_text(content)
+    assert Cgroups("fofoca", fake_v2(tmp_path)).usage("a") == (4096, 1_500_000, 3)
+
+
+def test_a_container_that_is_being_started_has_no_counters_yet_and_right_ones_later(tmp_path: Path) -> None:
+    mounts = {"memory": tmp_path / "memory", "cpu": tmp_path / "cpu", "cpuacct": tmp_path / "cpuacct"}
+    groups = Cgroups("fofoca", Layout(tuple(Hierarchy(p, frozenset({n}), unified=False) for n, p in mounts.items())))
+    contents = {"memory": ("memory.usage_in_bytes", "1"), "cpu": ("cpu.stat", "nr_periods 0"), "cpuacct": ("", "")}
+    for name in ("memory", "cpu"):
+        (mounts[name] / "fofoca/a/payload").mkdir(parents=True)
+        (mounts[name] / "fofoca/a/payload" / contents[name][0]).write_text(contents[name][1])
+    with pytest.raises(FileNotFoundError):
+        groups.usage("a")
+    (mounts["cpuacct"] / "fofoca/a/payload").mkdir(parents=True)
+    (mounts["cpuacct"] / "fofoca/a/payload/cpuacct.usage").write_text("77")
+    assert groups.usage("a") == (1, 77, 0)
