@@ -5,7 +5,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
-PYTEST_ARGUMENTS ?=
+PYTEST_ARGUMENTS ?= -n auto --dist loadgroup
 
 .PHONY: setup demo test check requirements clean
 
