@@ -28,9 +28,9 @@ from cluster.seal import HEADER_BYTES, SEAL_OVERHEAD_BYTES, SESSION_BYTES, KeyRi
 from cluster.state import Buckets, StateStore
 from cluster.suspicion import LocalHealth
 
-# A datagram's content: the packet less the seal and the array's head.
+# A datagram's content: the packet less the seal and the array's head. The shortest rumour has ten bytes, so that a full
+# packet stays below wire.MESSAGES_MAX.
 ROOM_BYTES: Final = PACKET_BYTES_MAX - SEAL_OVERHEAD_BYTES - 3
-PIGGYBACK_MAX: Final = wire.MESSAGES_MAX - 16
 
 
 @dataclass(slots=True)
@@ -193,10 +193,6 @@ class Core:
             self.buckets.put(number, digest)
             self.changed_s = self.now_s
 
-    def is_current(self, entry: Entry, boot_epoch: int, incarnation: int) -> bool:
-        """Return whether a statement is about the member's present life and assertion."""
-        return (entry.alive.boot_epoch, entry.alive.incarnation) == (boot_epoch, incarnation)
-
     # -- packets
 
     def version_for(self, alive: wire.Alive | None) -> int:
@@ -220,10 +216,10 @@ class Core:
         used = sum(map(len, rumours))
         self.counters.bytes_out_rumours += used
         if not self.deltas:
-            return rumours[:PIGGYBACK_MAX]
+            return rumours
         deltas = self.deltas.take(peer, room - used, sends_max)
         self.counters.bytes_out_state += sum(map(len, deltas))
-        return (rumours + deltas)[:PIGGYBACK_MAX]
+        return rumours + deltas
 
     def emit(self, address: Address, parts: list[bytes], to: Entry | None) -> None:
         """Seal and send a datagram as it is."""

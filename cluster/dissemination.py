@@ -53,10 +53,6 @@ class Spreader:
         if item is not None and item.data == data:
             item.knowers.add(told_by)
 
-    def knows(self, peer: str) -> bool:
-        """Return whether nothing in the queue is news to the peer."""
-        return all(peer in item.knowers for item in self._items.values())
-
     def take(self, peer: str, room: int, sends_max: int) -> list[bytes]:
         """Return what to tell a peer now, at most `room` bytes, least told first; what was told enough is dropped."""
         taken: list[Item] = []

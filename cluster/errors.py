@@ -32,6 +32,10 @@ class NotRunning(ClusterError):
     """The caller's fault: the machine was not started, was started twice, or has left."""
 
 
+class IllegalTransition(ClusterError):
+    """Our bug: the table of member states has no such step."""
+
+
 class BadPacket(ClusterError):
     """The peer's fault: bytes that are no packet of this cluster.
 

@@ -20,15 +20,37 @@ import msgspec
 
 from cluster import wire
 from cluster.config import MEMBERS_MAX
+from cluster.errors import IllegalTransition
 from cluster.suspicion import Suspicion
 from cluster.wire import Status
 
 Address = tuple[str, int]
 
-LIVE: Final = frozenset({Status.ALIVE, Status.SUSPECT})
-# What may follow what at the same boot and incarnation; a newer boot or incarnation brings any member back to alive.
-TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
-    status: frozenset(later for later in Status if later > status) for status in Status
+_REFUSED: Final = "refused, and two others too"
+# Every change of state there is, and what leads to it. Down the list of states at the same boot and incarnation; back
+# to alive only with a newer one, which the member alone can make.
+TRANSITIONS: Final[dict[tuple[Status | None, Status | None], str]] = {
+    (None, Status.ALIVE): "heard of",
+    (None, Status.DOWN): "heard of by repair",
+    (None, Status.FAILED): "heard of by repair",
+    (None, Status.LEFT): "heard of by repair",
+    (Status.ALIVE, Status.SUSPECT): "no answer",
+    (Status.ALIVE, Status.DOWN): _REFUSED,
+    (Status.ALIVE, Status.FAILED): "another's time-out",
+    (Status.ALIVE, Status.LEFT): "says good-bye",
+    (Status.SUSPECT, Status.ALIVE): "refutes",
+    (Status.SUSPECT, Status.DOWN): _REFUSED,
+    (Status.SUSPECT, Status.FAILED): "time-out",
+    (Status.SUSPECT, Status.LEFT): "says good-bye",
+    (Status.DOWN, Status.ALIVE): "restarts, or refutes",
+    (Status.DOWN, Status.FAILED): "time-out, two others confirm",
+    (Status.DOWN, Status.LEFT): "its good-bye comes late",
+    (Status.FAILED, Status.ALIVE): "restarts, or refutes",
+    (Status.FAILED, Status.LEFT): "its good-bye comes late",
+    (Status.LEFT, Status.ALIVE): "restarts",
+    (Status.DOWN, None): "forgotten",
+    (Status.FAILED, None): "forgotten",
+    (Status.LEFT, None): "forgotten",
 }
 
 
@@ -166,7 +188,9 @@ class MemberTable:
             self._failed[entry.name] = entry
 
     def change(self, entry: Entry, status: Status, since_s: float, alive: wire.Alive | None = None) -> None:
-        """Change a row's state, and with `alive` its identity too."""
+        """Change a row's state, and with `alive` its identity too. Errors: IllegalTransition."""
+        if status != entry.status and (entry.status, status) not in TRANSITIONS:
+            raise IllegalTransition(f"{entry.name}: {entry.status.name} -> {status.name} is not in the table")
         if alive is not None and alive is not entry.alive:
             if alive.session != entry.alive.session:
                 self._by_session.pop(entry.alive.session, None)

@@ -9,7 +9,7 @@ newer boot replaces everything. A deleted key stays as a version without value u
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from operator import xor
 from typing import Final
 
@@ -143,9 +143,6 @@ class Buckets:
         self._digests: dict[int, int] = {}
         self._buckets = [0] * self.COUNT
         self.root = 0
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(self._digests.items())
 
     def put(self, short_id: int, digest: int) -> None:
         """Put in or replace a member's digest; 0 takes it out."""
