@@ -122,12 +122,12 @@ class Attempts:
 
     def _speak_asks(self, fx: Effects, node: str, ids: list[AllocationId]) -> None:
         """A job's spec travels once for all its tasks of the same order."""
-        known = self._view.get(node)
-        boot_epoch = known.boot_epoch if known else 0
-        groups: dict[tuple[int, tuple[int, int]], list[tuple[int, int]]] = {}
+        groups: dict[tuple[int, int, tuple[int, int]], list[tuple[int, int]]] = {}
         for id_ in ids:
-            groups.setdefault((id_.job, self._orders.get(id_, NO_ORDER)), []).append((id_.index, id_.attempt))
-        for (job_id, (epoch, go)), tasks in groups.items():
+            boot_epoch = self._jobs[id_.job].tasks[id_.index].boot_epoch
+            group = (id_.job, boot_epoch, self._orders.get(id_, NO_ORDER))
+            groups.setdefault(group, []).append((id_.index, id_.attempt))
+        for (job_id, boot_epoch, (epoch, go)), tasks in groups.items():
             record = self._jobs[job_id].record
             for start in range(0, len(tasks), BATCH_MAX):
                 batch = tuple(tasks[start : start + BATCH_MAX])

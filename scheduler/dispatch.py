@@ -293,7 +293,8 @@ class Home:
     ) -> None:
         """Take a task one step along the table; write what must not be forgotten."""
         old = job.task(index)
-        new = take(old, step, node=node, reason=reason, result=result)
+        boot_epoch = self._view.boot_epoch(node)
+        new = take(old, step, node=node, boot_epoch=boot_epoch, reason=reason, result=result)
         job.put(index, new)
         if step not in (Step.ADMIT, Step.START, Step.REFUSE):
             put_task(fx, job.id, index, new)

@@ -35,7 +35,6 @@ class Node:
 
     name: str
     number: int = 0
-    boot_epoch: int = 0
     membership: Membership = Membership.UNHEARD
     report: Report | None = None
     permitted: Resources = field(default_factory=Resources)
@@ -57,7 +56,6 @@ class Node:
         """Believe a newer report."""
         self.report = report
         self.number = report.number
-        self.boot_epoch = max(self.boot_epoch, report.boot_epoch)
         self.permitted = report.permitted
         self.labels = dict(report.labels)
         self.refresh()
@@ -73,13 +71,13 @@ class ClusterView:
     `version` all changes that could make room.
     """
 
-    def __init__(self, me: str, number: int, boot_epoch: int, score: Score, near_equal_permille: int) -> None:
+    def __init__(self, me: str, number: int, score: Score, near_equal_permille: int) -> None:
         self.me = me
         self.shape = 0
         self.version = 0
         self._score = score
         self._steps = 1000 // near_equal_permille if near_equal_permille else 1_000_000
-        self._nodes: dict[str, Node] = {me: Node(me, number, boot_epoch, Membership.ALIVE)}
+        self._nodes: dict[str, Node] = {me: Node(me, number, Membership.ALIVE)}
         self._claims: dict[Hashable, tuple[str, Resources]] = {}
         self._leader = me
         self._possible: dict[tuple[Resources, tuple[Constraint, ...]], bool] = {}
@@ -100,23 +98,24 @@ class ClusterView:
         node = self._nodes.get(name)
         return node is not None and node.alive
 
-    def with_number(self, number: int) -> str | None:
-        """Return the name of the node with this number (the home of its jobs), if heard of."""
-        return next((node.name for node in self._nodes.values() if node.number == number), None)
+    def boot_epoch(self, name: str) -> int:
+        """Return the boot epoch a node's newest report is of; 0 before the first."""
+        node = self._nodes.get(name)
+        return node.report.boot_epoch if node is not None and node.report is not None else 0
 
     @property
     def leader(self) -> str:
         """The live node with the lowest number: the one that should lead the queue."""
         return self._leader
 
-    def heard_of(self, name: str, membership: Membership, number: int = 0, boot_epoch: int = 0) -> None:
+    def heard_of(self, name: str, membership: Membership, number: int = 0) -> None:
         """Gossip's word on a node; about ourselves we know better."""
         if name == self.me:
             return
         node = self._nodes.setdefault(name, Node(name))
         node.membership = membership
         if membership is Membership.ALIVE:
-            node.number, node.boot_epoch = number, max(node.boot_epoch, boot_epoch)
+            node.number = number
         self.shape += 1
         self.version += 1
         self._leader = min((each.number, each.name) for each in self._nodes.values() if each.alive)[1]

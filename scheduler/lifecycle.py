@@ -77,9 +77,18 @@ def phase_of(record: TaskRecord) -> Phase:
 
 
 def take(
-    record: TaskRecord, step: Step, *, node: str = "", reason: str = "", result: Result | None = None
+    record: TaskRecord,
+    step: Step,
+    *,
+    node: str = "",
+    boot_epoch: int = 0,
+    reason: str = "",
+    result: Result | None = None,
 ) -> TaskRecord:
-    """Return the record after a step; raises IllegalTransition when the table has no such step."""
+    """Return the record after a step; raises IllegalTransition when the table has no such step.
+
+    `node` and `boot_epoch` belong to ASK, `result` to the end of an attempt.
+    """
     phase = TABLE[phase_of(record)].get(step)
     if phase is None:
         raise IllegalTransition(f"a task that is {phase_of(record)} can't {step}")
@@ -89,6 +98,7 @@ def take(
         state=State.PENDING if phase in _PENDING else State(phase.value),
         attempt=record.attempt + (step is Step.ASK),
         node=_node_after(record, step, phase, node),
+        boot_epoch=boot_epoch if step is Step.ASK else record.boot_epoch,
         admitted=phase in (Phase.ADMITTED, Phase.RUNNING),
         reason=reason,
         result=result if over else None,

@@ -29,8 +29,8 @@ class Item(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class Admit(Item, frozen=True, tag="admit"):
     """Home to node: take these (index, attempt) of a job. `epoch` 0: by the home's own view, no leader's order.
 
-    `boot_epoch` is the node's as the home knows it: a node that restarted since refuses, for it may have forgotten
-    that it refused or ended this very attempt.
+    `boot_epoch` is the node's when this attempt was first asked for: a node that restarted since and does not hold it
+    refuses, for it may have forgotten that it refused, ran or ended this very attempt.
     """
 
     job: int

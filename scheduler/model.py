@@ -202,7 +202,8 @@ class Result(msgspec.Struct, frozen=True):
 class TaskRecord(msgspec.Struct, frozen=True):
     """What the home knows of one task. A task without a record is pending and was never attempted.
 
-    `attempt` is the newest one; `node` is set while it is asked for or held there, and kept when it ended there.
+    `attempt` is the newest one; `node` is set while it is asked for or held there, and kept when it ended there;
+    `boot_epoch` is that node's when the attempt was first asked for: a node that restarted since must not start it.
     `tries` counts the attempts that a node took and that ended or got lost; a refused attempt is no try.
     """
 
@@ -213,6 +214,7 @@ class TaskRecord(msgspec.Struct, frozen=True):
     reason: str = ""
     result: Result | None = None
     tries: int = 0
+    boot_epoch: int = 0
 
 
 class JobRecord(msgspec.Struct, frozen=True):

@@ -75,7 +75,7 @@ class Scheduler:
         self.node = node
         self._config = config
         self._alarms = Alarms()
-        self._view = ClusterView(node, number, boot_epoch, POLICIES[config.policy], config.near_equal_permille)
+        self._view = ClusterView(node, number, POLICIES[config.policy], config.near_equal_permille)
         self._home = Home(config, self._view, self._alarms, number, boot_epoch)
         self._leader = Leader(config, self._view, self._alarms, number)
         self._admission = Admission(config, self._view, self._alarms, number, boot_epoch)
@@ -143,7 +143,7 @@ class Scheduler:
         if event.node == self.node:
             return
         if isinstance(event, MemberUp):
-            self._view.heard_of(event.node, Membership.ALIVE, event.number, event.boot_epoch)
+            self._view.heard_of(event.node, Membership.ALIVE, event.number)
             self._leader.on_home_up(fx, event.node)
             self._home.on_up(fx, event.node)
             self._admission.on_up(fx, event.node)

@@ -30,6 +30,7 @@ class Features:
     agent_crashes: bool = False
     host_crashes: bool = False
     host_losses: bool = False
+    disk_losses: bool = False
     leaves: bool = False
     slow_nodes: bool = False
     false_alarms: bool = False
@@ -98,14 +99,21 @@ class Plan:
     slow: tuple[str, ...] = field(default=())
 
 
-def draw_plan(seed: int, nodes: int | None = None, homes: int | None = None, jobs: int | None = None) -> Plan:
+def draw_plan(
+    seed: int,
+    nodes: int | None = None,
+    homes: int | None = None,
+    jobs: int | None = None,
+    features: Features | None = None,
+) -> Plan:
     """Draw a world; what is given is kept as given."""
     rng = random.Random(f"world {seed}")
     # Drawn in any case, so that naming what would have been drawn anyway gives the same world.
     drawn_nodes, drawn_jobs, homes_share = rng.choice((1, 2, 3, 3, 4, 5, 5, 7)), rng.choice((3, 10, 25)), rng.random()
     count = nodes or drawn_nodes
     names = tuple(f"n{number}" for number in range(1, count + 1))
-    features = Features(**{each.name: rng.random() < 0.4 for each in fields(Features)})
+    drawn = Features(**{each.name: rng.random() < 0.4 for each in fields(Features)})
+    features = features or drawn
     chosen = names[: homes or 1 + int(homes_share * count)]
     trouble_s = rng.choice((20.0, 40.0, 60.0))
     return Plan(
@@ -120,7 +128,7 @@ def draw_plan(seed: int, nodes: int | None = None, homes: int | None = None, job
         run_mean_s=rng.choice((0.5, 3.0, 3.0, 30.0)),
         trouble_s=trouble_s,
         calm_max_s=3000.0,
-        faults=_faults(rng, features, names, trouble_s),
+        faults=_faults(rng, features, names, chosen, trouble_s),
         wishes=_wishes(rng, features, chosen, trouble_s, jobs or drawn_jobs),
         slow=tuple(name for name in names if features.slow_nodes and rng.random() < 0.4),
     )
@@ -154,7 +162,9 @@ def _link(rng: random.Random, features: Features) -> Link:
     )
 
 
-def _faults(rng: random.Random, features: Features, names: tuple[str, ...], trouble_s: float) -> tuple[Fault, ...]:
+def _faults(
+    rng: random.Random, features: Features, names: tuple[str, ...], homes: tuple[str, ...], trouble_s: float
+) -> tuple[Fault, ...]:
     kinds = [
         kind
         for kind, on in (
@@ -163,6 +173,7 @@ def _faults(rng: random.Random, features: Features, names: tuple[str, ...], trou
             ("agent crash", features.agent_crashes),
             ("host crash", features.host_crashes),
             ("host loss", features.host_losses and len(names) > 1),
+            ("disk loss", features.disk_losses and len(names) > len(homes)),
             ("leave", features.leaves),
             ("false alarm", features.false_alarms and len(names) > 1),
             ("cordon", features.cordons),
@@ -171,7 +182,12 @@ def _faults(rng: random.Random, features: Features, names: tuple[str, ...], trou
     ]
     if not kinds:
         return ()
-    faults = [_fault(rng, rng.choice(kinds), names, trouble_s) for _ in range(rng.randint(1, 12))]
+    faults = []
+    for _ in range(rng.randint(1, 12)):
+        kind = rng.choice(kinds)
+        # A home whose disk is gone has lost its jobs: nobody promised otherwise.
+        victims = names[len(homes) :] if kind == "disk loss" else names
+        faults.append(_fault(rng, kind, victims, trouble_s))
     return tuple(sorted(faults, key=lambda fault: fault.at_s))
 
 

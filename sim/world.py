@@ -160,8 +160,10 @@ class World:
             case "agent crash":
                 host.crash_steps = fault.steps
                 self.kernel.after(fault.lasts_s, self._restart, host)
-            case "host crash":
+            case "host crash" | "disk loss":
                 host.lose_power()
+                if fault.kind == "disk loss":
+                    host.lose_disk()
                 self.kernel.after(fault.lasts_s, host.get_power)
             case "host loss":
                 host.lost = True

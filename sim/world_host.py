@@ -151,6 +151,13 @@ class Host:
                 self.world.checks.container_over(self.name, id_, None)
                 del self.containers[id_]
 
+    def lose_disk(self) -> None:
+        """The ledger and what ended containers left behind are gone."""
+        self.world.note(self.name, "disk is lost")
+        for table in self.disk.values():
+            table.clear()
+        self.containers.clear()
+
     def get_power(self) -> None:
         """The host boots, unless it is lost for good; its agent starts."""
         if self.lost:

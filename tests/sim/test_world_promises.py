@@ -1,0 +1,41 @@
+"""Whole nodes' machines under faults: hundreds of worlds, each from its own seed, none of which may break a promise."""
+
+from __future__ import annotations
+
+import pytest
+
+from sim.world import format_world, run_world
+
+SEEDS_EACH = 10
+
+
+@pytest.mark.parametrize("batch", range(30))
+def test_no_world_breaks_a_promise(batch: int) -> None:
+    for seed in range(batch * SEEDS_EACH, (batch + 1) * SEEDS_EACH):
+        result = run_world(seed)
+        assert result.passed, format_world(result)
+
+
+def test_a_world_with_many_nodes_and_homes_breaks_no_promise() -> None:
+    result = run_world(5, nodes=20, homes=5)
+    assert result.passed, format_world(result)
+
+
+def test_the_same_seed_gives_the_same_world_to_the_last_message() -> None:
+    first, second = run_world(3, traced=True), run_world(3, traced=True)
+    assert first.trace == second.trace
+    assert first.figures == second.figures
+
+
+def test_naming_what_would_be_drawn_gives_the_same_world() -> None:
+    drawn = run_world(11)
+    named = run_world(11, nodes=len(drawn.plan.nodes), homes=len(drawn.plan.homes))
+    assert named.figures == drawn.figures
+    assert f"--nodes {len(drawn.plan.nodes)} --homes {len(drawn.plan.homes)} --seed 11" in drawn.command
+
+
+def test_worlds_are_full_of_trouble() -> None:
+    results = [run_world(seed) for seed in range(12)]
+    assert sum(result.figures["containers"] for result in results) > 200
+    assert sum(result.figures["lost"] for result in results) > 50
+    assert len({name for result in results for name in result.plan.features.names()}) > 20
