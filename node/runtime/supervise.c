@@ -50,7 +50,7 @@ static struct {
     pid_t child;
     int ended, status, timer, signals, ready, oom;
     int64 deadline, start_by, look_at, limit_at, stop_at, ooms, started_unix_ms;
-    int told, timed_out, lease_expired;
+    int told, suspect, timed_out, lease_expired;
     char error[TEXT_MAX];
     struct stream out, err;
 } self = {.timer = -1, .ready = -1, .oom = -1, .out = {.name = "stdout"}, .err = {.name = "stderr"}};
@@ -279,11 +279,14 @@ static int64 count_ooms(void) {
     return self.ooms;
 }
 
-static int is_stuck(void) {                        /* LXC waits for ever for an init that was killed during the set-up */
+static int look(void) {                            /* LXC waits for ever for an init that was killed during the set-up */
     char children[64], text[32];
     snprintf(children, sizeof children, "/proc/%d/task/%d/children", self.child, self.child);
-    return orders.cgroup_count && !count_inside()
-        && read_text("", children, text, sizeof text) > 0;  /* an init it has reaped is an end that takes its time */
+    int empty = orders.cgroup_count && !count_inside() && read_text("", children, text, sizeof text) > 0;
+    int stuck = empty && self.suspect;             /* twice in a row: it may just have ended, and LXC be slow */
+    self.suspect = empty;
+    self.look_at = empty ? now_ms(CLOCK_BOOTTIME) + LOOK_MS : 0;
+    return stuck;
 }
 
 static void begin_stop(int64 grace_ms) {
@@ -314,7 +317,7 @@ static void on_deadline(void) {
     if (self.phase == STARTING) fail("its set-up took longer than %lld ms", orders.start_timeout_ms);
     if (self.phase == STOPPING && now < self.stop_at) { tell(); return; }
     if (self.phase != RUNNING) { kill_all(); return; }
-    if (self.look_at && now >= self.look_at && (self.look_at = 0, is_stuck())) { kill_all(); return; }
+    if (self.look_at && now >= self.look_at && look()) { kill_all(); return; }
     self.timed_out = self.limit_at && now >= self.limit_at;
     self.lease_expired = !self.timed_out && lease >= 0 && now >= lease;
     if (self.timed_out || self.lease_expired) begin_stop(orders.grace_ms);

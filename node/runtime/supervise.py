@@ -180,7 +180,7 @@ class Supervisor:
         self.status: int | None = None
         self.deadline = self.start_by = self.look_at = self.limit_at = self.stop_at = 0
         self.started_unix_ms = self.ooms = 0
-        self.told = self.timed_out = self.lease_expired = False
+        self.told = self.suspect = self.timed_out = self.lease_expired = False
         self.error = ""
         self.ready = self.oom = -1
         self.outputs: list[Output] = []
@@ -348,19 +348,21 @@ class Supervisor:
         self.fail(f"its set-up took longer than {self.orders.start_timeout_ms} ms")
         self.kill_all()
 
-    def is_stuck(self) -> bool:
-        """LXC waits for ever for an init that was killed during its set-up; one it has reaped has just ended."""
-        if not self.orders.cgroups or self.signal_payload(0):
-            return False
-        return read_text(f"/proc/{self.child}/task/{self.child}/children") != ""
+    def look(self) -> bool:
+        """LXC waits for ever for an init that was killed during its set-up. True when that was seen twice in a row:
+        a container may just have ended, and LXC be slow."""
+        children = f"/proc/{self.child}/task/{self.child}/children"
+        empty = bool(self.orders.cgroups) and not self.signal_payload(0) and read_text(children) != ""
+        stuck = empty and self.suspect
+        self.suspect = empty
+        self.look_at = boottime_ms() + LOOK_MS if empty else 0
+        return stuck
 
     def look_at_limits(self, now: int) -> None:
         lease = read_number("lease")
-        if self.look_at and now >= self.look_at:
-            self.look_at = 0
-            if self.is_stuck():
-                self.kill_all()
-                return
+        if self.look_at and now >= self.look_at and self.look():
+            self.kill_all()
+            return
         self.timed_out = bool(self.limit_at) and now >= self.limit_at
         self.lease_expired = not self.timed_out and 0 <= lease <= now
         if self.timed_out or self.lease_expired:

@@ -152,7 +152,10 @@ class LxcRuntime(SupervisedRuntime):
         return replace(ending, error=f"{ending.error}: {reason}") if reason else ending
 
     def _sample(self, name: str) -> Usage:
-        return Usage(*self._cgroups.usage(name))
+        found = Usage(*self._cgroups.usage(name))
+        if not found.pids:
+            raise ProcessLookupError(name)
+        return found
 
     def _clean(self, name: str) -> None:
         self._cgroups.remove(name)
