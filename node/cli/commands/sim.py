@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from node.cli.sim_run import run
+from node.cli.sim_worlds import gossip, world
 
 
 @click.group(short_help="Simulate clusters in virtual time.")
@@ -12,4 +13,5 @@ def sim() -> None:
     """Run the agents' own machines in virtual time, from a seed: same seed, same run."""
 
 
-sim.add_command(run)
+for command in (run, gossip, world):
+    sim.add_command(command)
