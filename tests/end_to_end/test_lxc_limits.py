@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from node.runtime import ContainerSpec, NetworkSpec, StartError
-from node.runtime.lxc.lxc import LxcRuntime
+from node.runtime.lxc.lxc import LxcRuntime, _is_inside
 
 pytestmark = [pytest.mark.lxc, pytest.mark.root]
 
@@ -57,6 +57,25 @@ async def test_a_missing_command_is_told_by_name(lxc_runtime: LxcRuntime, busybo
     ending = await lxc_runtime.wait("1.1.1")
     assert ending.exit_code == 127
     assert ending.error == "the image has no command frobnicate"
+
+
+def test_an_images_links_do_not_lead_out_of_it(tmp_path: Path) -> None:
+    root = tmp_path / "image"
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "usr/bin/tool").write_text("")
+    for name, target in {
+        "bin": "usr/bin",
+        "absolute": "/usr/bin",
+        "out": "../../../../../../../../etc",
+        "host": str(tmp_path),
+        "loop": "loop",
+    }.items():
+        (root / name).symlink_to(target)
+    (tmp_path / "secret").write_text("")
+    for path in ("/usr/bin/tool", "bin/tool", "/absolute/tool", "/bin/../bin/./tool"):
+        assert _is_inside(root, path), path
+    for path in ("/out/passwd", "/host/secret", "/loop/x", "/bin/other", "../secret"):
+        assert not _is_inside(root, path), path
 
 
 async def test_usage_of_what_runs_is_what_the_kernel_counts(lxc_runtime: LxcRuntime, busybox_image: Path) -> None:

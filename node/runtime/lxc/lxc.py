@@ -41,6 +41,7 @@ APPARMOR_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
 APPARMOR_PROFILE = "lxc-container-default-cgns"
 START_TIMEOUT_S = 30.0
 REASON_LINES = 2
+LINKS_MAX = 40
 NOT_EXECUTED, NOT_FOUND = 255, 127
 """What LXC's init returns when it can't execute the command (or the command by itself), and what a shell says."""
 FEATURES: frozenset[Feature] = frozenset(
@@ -229,9 +230,31 @@ def _explain_not_executed(spec: ContainerSpec | None, ending: Exit) -> Exit:
     command = spec.argv[0]
     path = dict(spec.env).get("PATH", config.DEFAULT_PATH)
     places = [command] if "/" in command else [f"{place}/{command}" for place in path.split(":")]
-    if any(os.path.lexists(f"{spec.rootfs}/{place}") for place in places):
+    if any(_is_inside(spec.rootfs, place) for place in places):
         return ending
     return replace(ending, exit_code=NOT_FOUND, error=f"the image has no command {command}")
+
+
+def _is_inside(root: Path, path: str) -> bool:
+    """Whether the path exists as the container sees it: an image's links never lead out to the host's files."""
+    at: list[str] = []
+    ahead = path.split("/")[::-1]
+    links = 0
+    while ahead and links <= LINKS_MAX:
+        part = ahead.pop()
+        full = os.path.join(root, *at, part)
+        if part == "..":
+            at = at[:-1]
+        elif os.path.islink(full):
+            target = os.readlink(full)
+            at = [] if target.startswith("/") else at
+            ahead += target.split("/")[::-1]
+            links += 1
+        elif part not in ("", "."):
+            if not os.path.lexists(full):
+                return False
+            at.append(part)
+    return links <= LINKS_MAX
 
 
 ERROR_LINE = re.compile(r"^\S+ \S+ [\d.]+ ERROR +\S+ - \S+ - (.*)$")
