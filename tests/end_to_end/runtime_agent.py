@@ -111,6 +111,7 @@ class Census:
         left += [f"group {name}" for name in self.runtime._cgroups.names()]
         left += [f"file {entry}" for entry in self.runtime._root.iterdir()]
         left += [f"address {address}" for address in self.pool.holders().values()]
+        left += [f"child {pid}" for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
         return left
 
 
@@ -119,6 +120,7 @@ async def census(root: Path, cgroup_root: str, image: Path, number: int, seed: i
     ensure_bridge(BRIDGE, POOL)
     runtime = opened("lxc", root, cgroup_root)
     assert isinstance(runtime, LxcRuntime)
+    descriptors = len(os.listdir("/proc/self/fd"))
     one = Census(runtime, image, AddressPool(POOL, root / "addresses"), chance)
     limit = trio.CapacityLimiter(TOGETHER)
     try:
@@ -127,6 +129,8 @@ async def census(root: Path, cgroup_root: str, image: Path, number: int, seed: i
                 nursery.start_soon(one.life, f"{index}.1.1", FATES[index % len(FATES)], limit)
         await trio.sleep(0.2)  # the kernel removes the interfaces of a dead network namespace in its own time
         left = one.leftovers()
+        if len(os.listdir("/proc/self/fd")) != descriptors:
+            left.append(f"descriptors: {descriptors} before, {os.listdir('/proc/self/fd')} after")
     finally:
         with trio.CancelScope(shield=True):
             await runtime.purge()
