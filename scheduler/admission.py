@@ -90,6 +90,7 @@ class Admission:
         self._report_dirty = False
         self.epoch = 0
         self._push: dict[str, None] = {}
+        self._told: dict[str, int] = {}
         self._ends: Repeat[AllocationId] = Repeat("ends", config, alarms, view.alive, self._say_ends)
 
     # --- what the rest of this node asks
@@ -264,13 +265,11 @@ class Admission:
         if self._measured is None:
             self._push.clear()
             return
-        if self._report_dirty:
-            self._sequence += 1
-            self._report_dirty = False
-            self._view.hear(self._report())
+        self._refresh()
         for leader in self._push:
-            fx.say(leader, Fresh(self._report(), self.epoch))
+            self._tell_report(fx, leader)
         self._push.clear()
+        self._told.clear()
         if self._published is None or self._moved(self._published):
             self._publish(fx)
 
@@ -384,25 +383,33 @@ class Admission:
     def _changed(self) -> None:
         self._report_dirty = True
 
-    def _fresh(self, fx: Effects, home: str) -> None:
-        """Let the newest report travel with this answer, and to the leader."""
-        if self._measured is None:
-            return
+    def _refresh(self) -> None:
+        """Make a new version of the report if anything changed."""
         if self._report_dirty:
             self._sequence += 1
             self._report_dirty = False
             self._view.hear(self._report())
-        if home != self._view.me:
-            fx.say(home, Fresh(self._report(), self.epoch))
-        self._push[self._view.leader] = None
+
+    def _fresh(self, fx: Effects, home: str) -> None:
+        """Let the newest report travel before this answer, and to the leader."""
+        if self._measured is not None:
+            self._tell_report(fx, home)
+            self._push[self._view.leader] = None
 
     def _settle(self, fx: Effects, order: Admit) -> None:
+        """Tell the leader that its order is answered, after the report that shows how."""
         if order.epoch:
             leader = self._view.leader
             if self._measured is not None:
-                fx.say(leader, Fresh(self._report(), self.epoch))
-                self._push.pop(leader, None)
+                self._tell_report(fx, leader)
             fx.say(leader, Settled(order.epoch, order.go, len(order.tasks)))
+
+    def _tell_report(self, fx: Effects, to: str) -> None:
+        """Send the newest report, once an event; our own home and leader see it in the view we share."""
+        self._refresh()
+        if to != self._view.me and self._told.get(to) != self._sequence:
+            self._told[to] = self._sequence
+            fx.say(to, Fresh(self._report(), self.epoch))
 
     def _moved(self, published: Report) -> bool:
         """Whether what others believe is wrong enough to tell them now."""

@@ -16,7 +16,7 @@ from scheduler.effects import Effects
 from scheduler.errors import Overloaded, UnknownJob
 from scheduler.events import Cancel, Submit
 from scheduler.history import History
-from scheduler.index import ClusterView
+from scheduler.index import ClusterView, Membership
 from scheduler.jobs import Job
 from scheduler.lifecycle import Phase, Step, phase_of, take
 from scheduler.lineup import Lineup
@@ -91,8 +91,7 @@ class Home:
         for index in job.live:
             record = job.tasks[index]
             self.attempts.bind(fx, AllocationId(job.id, index, record.attempt), record.node)
-            if not self._view.alive(record.node):
-                self._alarms.set(("grace", record.node), fx.now + self._config.left_grace_s)
+            self._watch(fx, record.node)
 
     # --- what users ask
 
@@ -279,6 +278,15 @@ class Home:
         self._step(fx, job, index, Step.ASK, node=node, reason=reason)
         id_ = AllocationId(job.id, index, job.tasks[index].attempt)
         self.attempts.ask(fx, id_, node, order)
+        self._watch(fx, node)
+
+    def _watch(self, fx: Effects, node: str) -> None:
+        """A node that is away already when something is bound to it (after a restart, or by a leader that sees it)."""
+        membership = self._view.membership(node)
+        if membership in (Membership.FAILED, Membership.LEFT, Membership.UNHEARD):
+            failed = membership is Membership.FAILED
+            grace_s = self._config.lost_grace_s if failed else self._config.left_grace_s
+            self._alarms.set_if_unset(("grace", node), fx.now + grace_s)
 
     def _step(
         self,

@@ -98,6 +98,11 @@ class ClusterView:
         node = self._nodes.get(name)
         return node is not None and node.alive
 
+    def membership(self, name: str) -> Membership:
+        """Return what gossip says of a node."""
+        node = self._nodes.get(name)
+        return node.membership if node is not None else Membership.UNHEARD
+
     def boot_epoch(self, name: str) -> int:
         """Return the boot epoch a node's newest report is of; 0 before the first."""
         node = self._nodes.get(name)

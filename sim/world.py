@@ -117,6 +117,7 @@ class World:
         self.begin()
         self.run_until(self.plan.trouble_s)
         self.heal()
+        self.kernel.after(CLIENT_PATIENCE_S, self._end_strays)
         self.run_until(self.kernel.now + OUTDATED_MAX_S)
         self.checks.after_healing(self.plan.trouble_s)
         self._run_calm()
@@ -221,6 +222,13 @@ class World:
         self.note(home, f"job {job} is acknowledged")
         self._jobs[number] = (job, home)
         self.checks.acknowledged[job] = home
+
+    def _end_strays(self) -> None:
+        """Services that were taken, but whose clients never heard of it, would run for ever."""
+        for host in self.hosts.values():
+            for job in host.agent.jobs() if host.agent is not None else ():
+                if job.id not in self.checks.acknowledged:
+                    host.ask(Cancel(job.id, host.unix()), lambda _: None)
 
     def _cancelled(self, job: int) -> None:
         self.note("world", f"the end of job {job} is acknowledged")
