@@ -9,8 +9,10 @@ ports and containers are plain processes.
     layout.py    names, addresses and folders: everything a lab may leave behind has a name that is known beforehand
     record.py    lab.json: what is up, for later commands
     network.py   namespaces, links, cuts
-    keeper.py    the first process of a node
-    settings.py  the agents' configuration files, the cluster's key and the tokens
+    keeper.py    the first process of a node; silence.py: what is left of one that is switched off
+    configuration.py  agents' configuration files, the cluster's key and the tokens
+    hosts.py     making and switching on the nodes
+    looking.py   what can be seen of a lab
     control.py   up, down, kill, start, cut, heal
     leftovers.py removing all traces, also of a lab that crashed
     demo.py      the guided tour

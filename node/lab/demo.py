@@ -21,10 +21,11 @@ from rich.console import Console
 
 from node.caller import Agents
 from node.errors import AgentUnreachable, ApiProblem
-from node.lab import control, leftovers
+from node.lab import control, leftovers, looking
 from node.lab.configuration import NodeShape
-from node.lab.control import LabFailure, Plan
 from node.lab.demo_tables import Board
+from node.lab.errors import LabFailure
+from node.lab.hosts import Plan
 from node.lab.record import Lab
 
 NODES = 3
@@ -140,7 +141,7 @@ class Tour:
 
     def _share_work(self, lab: Lab) -> None:
         self._say(f"Submit {len(QUICK_JOBS)} jobs, each through another node")
-        board = Board(control.agents(lab))
+        board = Board(looking.agents(lab))
         for number, job in enumerate(QUICK_JOBS):
             board.watch(job.name, f"n{number % NODES + 1}", submit(lab, number, job.name, job.body(self._image)))
         self._show(board, lambda: board.all_in(FINAL), QUICK_JOBS_TIMEOUT_S, "all jobs to end")
@@ -154,7 +155,7 @@ class Tour:
 
     def _start_steady(self, lab: Lab) -> Board:
         self._say(f"Start {len(STEADY_JOBS)} jobs that count for ever")
-        board = Board(control.agents(lab))
+        board = Board(looking.agents(lab))
         for job in STEADY_JOBS:
             # All have n1 as their home, which stays: the home of a job watches over it.
             board.watch(job.name, "n1", submit(lab, 0, job.name, job.body(self._image)))
@@ -172,7 +173,7 @@ class Tour:
             raise LabFailure(f"the containers of {victim} did not survive their agent")
         self._note(f"no agent, and {_listed(pids)} still count: containers do not need it")
         control.start(victim)
-        control.wait_until_met(lab, MOVE_TIMEOUT_S, lambda text: None)
+        looking.wait_until_met(lab, MOVE_TIMEOUT_S, lambda text: None)
         after = self._wait_for_count(board, name, before)
         if counting_processes(lab, victim) != pids or board.task(name)["attempt"] != 1:
             raise LabFailure(f"the containers of {victim} were disturbed by the new agent")
@@ -259,7 +260,7 @@ def _nothing() -> Iterator[None]:
 
 def submit(lab: Lab, turn: int, name: str, body: dict[str, Any]) -> int:
     """Submit a job through the turn's node; its id."""
-    agents: Agents = control.agent_of(lab, lab.nodes[turn % len(lab.nodes)])
+    agents: Agents = looking.agent_of(lab, lab.nodes[turn % len(lab.nodes)])
     try:
         return int(agents.post("/v1/jobs", body).json()["id"])
     except (AgentUnreachable, ApiProblem) as error:
@@ -268,7 +269,7 @@ def submit(lab: Lab, turn: int, name: str, body: dict[str, Any]) -> int:
 
 def counting_processes(lab: Lab, name: str) -> list[int]:
     """The shells that count on a node, as this machine numbers them."""
-    node = control.node_of(lab, name)
+    node = looking.node_of(lab, name)
     script = COUNT.encode()
     return sorted(pid for pid in leftovers.descendants(node.keeper_pid) if script in leftovers.command_line(pid)[2:3])
 

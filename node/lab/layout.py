@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from pathlib import Path
 
 from node.errors import InvalidValue
@@ -66,6 +65,8 @@ def _user_folder() -> Path:
     longest = folder / "nodes" / f"n{NODES_MAX}" / "run" / "api.sock"
     if len(os.fsencode(longest)) > SOCKET_PATH_BYTES_MAX:
         # A unix socket's path is short; a home directory's need not be.
+        import tempfile  # not at the top: it weighs more than all of this module, and every command loads it
+
         return Path(tempfile.gettempdir()) / f"{own_name()}-{os.geteuid()}"
     return folder
 

@@ -430,7 +430,7 @@ def test_an_outdated_attempt_is_stopped_when_a_partition_heals(fofoca: CommandLi
 def processes_of(fofoca: CommandLine, name: str) -> list[int]:
     """The counting shells of a node, as this machine numbers them."""
     script = (
-        "import sys; from node.lab import control, leftovers; node = control.node_of(control.running(), sys.argv[1]);"
+        "import sys; from node.lab import leftovers, looking; node = looking.node_of(looking.running(), sys.argv[1]);"
         "print(*sorted(pid for pid in leftovers.descendants(node.keeper_pid)"
         " if sys.argv[2].encode() in leftovers.command_line(pid)[2:3]))"
     )

@@ -49,10 +49,11 @@ def up(nodes: int, cpu: str, memory: str, runtime: str, overcommit: float) -> No
     """Start a lab, and return when all nodes see each other."""
     from node.lab import control
     from node.lab.configuration import NodeShape
+    from node.lab.hosts import Plan
 
     shape = NodeShape(parse_cpu(cpu, "cpu"), parse_size(memory, "memory"), overcommit, overcommit)
     with _failures(), progress_line() as progress:
-        made = control.up(control.Plan(nodes, runtime, shape), progress)
+        made = control.up(Plan(nodes, runtime, shape), progress)
     print(f"{len(made.nodes)} nodes are up, {description(made)}; try: fofoca nodes")
 
 
@@ -70,10 +71,10 @@ def down() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
     """Show the lab's nodes: what runs of each, and where it listens."""
-    from node.lab import control
+    from node.lab import looking
 
     with _failures():
-        running = control.running()
+        running = looking.running()
     rows = [_status_of(running, node) for node in running.nodes]
     if as_json:
         show.print_json({"runtime": running.runtime, "isolated": running.isolated, "nodes": rows})
@@ -87,15 +88,15 @@ def status(as_json: bool) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(name: str, command: tuple[str, ...]) -> None:
     """Run a command in a node's network, with FOFOCA_API and FOFOCA_TOKEN set to its agent's."""
-    from node.lab import control, keeper
+    from node.lab import keeper, looking
 
     command = command[1:] if command[0] == "--" else command
     if not command:
         raise click.UsageError("no command to run; write it after --", click.get_current_context())
     with _failures():
-        running = control.running()
-        node = control.node_of(running, name)
-        control.require_on(node)
+        running = looking.running()
+        node = looking.node_of(running, name)
+        looking.require_on(node)
         if node.netns:
             keeper.enter_network(node.netns)
     environment = {**os.environ, "FOFOCA_API": node.api_url, "FOFOCA_TOKEN": running.token, find.IN_LAB: name}
@@ -157,11 +158,11 @@ def heal() -> None:
 @click.option("--lines", type=click.IntRange(1), default=50, show_default=True, help="How many lines.")
 def log(name: str, lines: int) -> None:
     """Print the end of an agent's log."""
-    from node.lab import control
+    from node.lab import looking
 
     with _failures():
-        node = control.node_of(control.running(), name)
-    print("\n".join(control.last_log_lines(node, lines)))
+        node = looking.node_of(looking.running(), name)
+    print("\n".join(looking.last_log_lines(node, lines)))
 
 
 @lab.command(short_help="A guided tour in under a minute.")
@@ -182,7 +183,7 @@ def demo(runtime: str) -> None:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    from node.lab.control import LabFailure, LabMisuse
+    from node.lab.errors import LabFailure, LabMisuse
     from node.lab.network import NetworkFailure
 
     try:
@@ -212,15 +213,15 @@ def description(running: Lab) -> str:
 
 
 def _status_of(running: Lab, node: LabNode) -> dict[str, str]:
-    from node.lab import control, record
+    from node.lab import looking, record
 
     on = record.is_on(node)
-    view = control.view_of(running, node) if on else None
+    view = looking.view_of(running, node) if on else None
     alive = None if view is None else sum(other.get("state") == "alive" for other in view)
     return {
         "name": node.name,
         "host": "on" if on else "off",
-        "agent": str(control.agent_pid(node) or "-") if on else "-",
+        "agent": str(looking.agent_pid(node) or "-") if on else "-",
         "sees": "-" if alive is None else f"{alive} of {len(running.nodes)}",
         "api": node.api_url,
         "log": node.log,
