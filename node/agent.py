@@ -277,7 +277,11 @@ class Agent:
             raise InvalidConfig("node.number", configured, f"expected {remembered}: the ids of this home's jobs end so")
         number = configured or remembered
         if number is None:
-            number = await members.claim_number(boot_epoch=boot_epoch, seeds=self._has_seeds)
+            number = await members.claim_number(
+                boot_epoch=boot_epoch,
+                seeds=self._has_seeds,
+                probe_interval_s=self._config.gossip.probe_interval_s,
+            )
         if number != remembered:
             await ledger.commit([Put(AGENT_TABLE, NUMBER_KEY, b"%d" % number)])
         return number

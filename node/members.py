@@ -21,7 +21,6 @@ from scheduler.numbers import Claim, choose
 
 CARD = "card"
 HEARD_KEYS = frozenset({"report", "leader"})
-CLAIM_SETTLE_S = 1.0
 JOIN_LOG_S = 10.0
 
 log = logs.get("members")
@@ -73,7 +72,7 @@ class Members:
 
     # --- this node's number
 
-    async def claim_number(self, *, boot_epoch: int, seeds: bool) -> int:
+    async def claim_number(self, *, boot_epoch: int, seeds: bool, probe_interval_s: float) -> int:
         """Return the number this node takes for good; with seeds, waits until it has met another member."""
         while seeds and not self._met.is_set():
             log.info("waiting for a seed to answer before this node takes a number")
@@ -86,7 +85,15 @@ class Members:
                 return number
             mine = Claim(unsettled=True, boot_epoch=boot_epoch, node=self._me, number=number)
             self.publish(number, boot_epoch, settled=False)
-            await trio.sleep(CLAIM_SETTLE_S)
+            await trio.sleep(self._settle_s(probe_interval_s))
+
+    def _settle_s(self, probe_interval_s: float) -> float:
+        """Return how long a claim must stand: until each claim made in ignorance of it has been heard here.
+
+        That is twice the time a rumour needs to reach all, which is about a probe interval for each doubling.
+        """
+        others = sum(member.name != self._me for member in self._gossip.members())
+        return 2 * probe_interval_s * (1 + others.bit_length()) if others else 0.0
 
     def publish(self, number: int, boot_epoch: int, *, settled: bool) -> None:
         """Tell everyone this node's card."""

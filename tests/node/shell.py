@@ -1,4 +1,4 @@
-"""What tests of a node's shell stand on: one machine with its ledger, and peers on a wire in memory (no test module)."""
+"""What tests of a node's shell stand on: a machine with its ledger, peers on a wire in memory (no test module)."""
 
 from __future__ import annotations
 
