@@ -1,29 +1,37 @@
-"""Node-wise replay: tasks arrive one after the other and stay; each goes where the policy says, or is refused.
+"""Node-wise replay: tasks arrive one after the other; each goes where the policy says, or is refused.
 
-The experiment of Weng et al. (ATC 2023): the pods of a trace arrive in random order, and pods drawn from it again are
-added until the arrivals ask for a given share of the cluster (of its GPUs, or of its CPU where it has none); what is
-allocated then tells how well a policy keeps room usable. Owns the arrivals and the choice among scored nodes; policies
-and nodes are given. The same seed gives the same run.
+Two ways. `place`: tasks arrive and stay, the experiment of Weng et al. (ATC 2023): the pods of a trace arrive in random
+order, and pods drawn from it again are added until the arrivals ask for a given share of the cluster (of its GPUs, or
+of its CPU where it has none); what is allocated then tells how well a policy keeps room usable. `visit`: tasks arrive
+and leave at the trace's times; at one instant, who leaves goes first; nobody waits.
 
-For every distinct demand the scores of all nodes are kept, and only those of nodes that changed since are worked out
-anew: a decision costs one look over a list of numbers and as many scores as placements happened since the last alike.
+Owns the arrivals and the measures; which node, the fleet decides. The same seed gives the same run.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
 from math import inf
 from typing import NamedTuple
 
 from sim.errors import BadValue
+from sim.fleet import Fleet, Place, make_fleet
 from sim.nodes import WHOLE_MILLI, Demand, Node, NodeSpec
-from sim.policies import Policy, make_policy
 
 WATCH_EVERY = 64
 ARRIVALS_PERCENT_MAX = 10_000
 
 Watch = Callable[[int, float], bool]
+
+
+class Visit(NamedTuple):
+    """A task that comes and goes (`leave_s` infinity: stays)."""
+
+    arrive_s: float
+    leave_s: float
+    demand: Demand
 
 
 class Allocated(NamedTuple):
@@ -35,15 +43,22 @@ class Allocated(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a run ended, and how it went: after each hundredth of the arrivals, (share arrived, share allocated)."""
+    """How a run ended and how it went.
+
+    The main resource is GPUs, or CPU where the nodes have none. `allocated_fraction` is its allocated share: at the end
+    where tasks stay, the mean over time from first to last arrival where they leave. `curve` has a point for each
+    hundredth of the arrivals: (share arrived, or time, and share allocated).
+    """
 
     policy: str
     seed: int
+    timed: bool
     pods: int
     placed: int
     refused: int
     allocated: Allocated
     allocated_fraction: float
+    peak_fraction: float
     arrived_fraction: float
     nodes_used: int
     complete: bool
@@ -78,84 +93,106 @@ def inflate(pods: Sequence[Demand], specs: Sequence[NodeSpec], percent: float, s
 def place(
     specs: Sequence[NodeSpec], arrivals: Sequence[Demand], policy: str, seed: int = 0, watch: Watch | None = None
 ) -> Outcome:
-    """Place the arrivals in their order; raises BadValue for an unknown policy.
+    """Place the arrivals in their order, to stay; raises BadValue for an unknown policy.
 
-    `watch(arrived, 0)` is called now and then; when it returns False the replay stops there.
+    `watch(arrived, time)` is called now and then; when it returns False the replay stops there.
     """
-    nodes = [Node(spec) for spec in specs]
-    cluster = _Cluster(nodes, make_policy(policy, nodes, list(arrivals)), random.Random(f"ties {seed}"))
-    has_gpus = any(spec.gpus for spec in specs)
-    capacity = _main_capacity(specs) or 1
-    arrived = held = placed = count = 0
-    curve = []
-    for count, demand in enumerate(arrivals, 1):
-        size = _main(demand, has_gpus)
-        arrived += size
-        if cluster.place(demand):
-            placed += 1
-            held += size
-        if count % max(1, len(arrivals) // 100) == 0:
-            curve.append((arrived / capacity, held / capacity))
-        if watch is not None and count % WATCH_EVERY == 0 and not watch(count, 0.0):
+    run = _Run(specs, arrivals, policy, seed)
+    for demand in arrivals:
+        run.arrive(demand)
+        if run.due(len(arrivals)):
+            run.curve.append((run.arrived / run.capacity, run.held / run.capacity))
+        if watch is not None and run.count % WATCH_EVERY == 0 and not watch(run.count, 0.0):
             break
-    allocated = _allocated(nodes)
-    return Outcome(
-        policy=policy,
-        seed=seed,
-        pods=count,
-        placed=placed,
-        refused=count - placed,
-        allocated=allocated,
-        allocated_fraction=allocated.gpu if has_gpus else allocated.cpu,
-        arrived_fraction=arrived / capacity,
-        nodes_used=sum(node.cpu_milli < node.spec.cpu_milli or _used_gpu(node) > 0 for node in nodes),
-        complete=count == len(arrivals),
-        curve=curve,
-        fill=[(node.spec.name, _fill(node, has_gpus)) for node in nodes],
-    )
+    return run.outcome(len(arrivals))
 
 
-class _Cluster:
-    """Nodes, and for every distinct demand their scores as of some number of changes."""
+def visit(
+    specs: Sequence[NodeSpec], visits: Sequence[Visit], policy: str, seed: int = 0, watch: Watch | None = None
+) -> Outcome:
+    """Play visits, in order of arrival; otherwise like `place`."""
+    run = _Run(specs, [each.demand for each in visits], policy, seed, timed=True)
+    leaving: list[tuple[float, int, Demand, Place]] = []
+    for arrive_s, leave_s, demand in visits:
+        while leaving and leaving[0][0] <= arrive_s:
+            when_s, _, gone, where = heappop(leaving)
+            run.pass_to(when_s)
+            run.leave(gone, where)
+        run.pass_to(arrive_s)
+        found = run.arrive(demand)
+        if found is not None and leave_s < inf:
+            heappush(leaving, (max(leave_s, arrive_s), run.count, demand, found))
+        if run.due(len(visits)):
+            run.curve.append((arrive_s, run.held / run.capacity))
+        if watch is not None and run.count % WATCH_EVERY == 0 and not watch(run.count, arrive_s):
+            break
+    return run.outcome(len(visits))
 
-    def __init__(self, nodes: list[Node], policy: Policy, ties: random.Random) -> None:
-        self.nodes = nodes
-        self.policy = policy
-        self.ties = ties
-        self.changed: list[int] = []
-        self.scores: dict[Demand, tuple[list[float], list[int]]] = {}
 
-    def place(self, demand: Demand) -> bool:
-        """Place a demand, if it fits anywhere."""
-        scores = self._scores_of(demand)
-        best = max(scores, default=-inf)
-        if best == -inf:
-            return False
-        if self.policy.drawn:
-            place = self.ties.choice([place for place, score in enumerate(scores) if score == best])
+class _Run:
+    """The fleet and the counts of one replay."""
+
+    def __init__(
+        self, specs: Sequence[NodeSpec], demands: Sequence[Demand], policy: str, seed: int, timed: bool = False
+    ) -> None:
+        self.fleet: Fleet = make_fleet(specs, list(demands), policy, seed)
+        self.policy, self.seed, self.timed = policy, seed, timed
+        self.has_gpus = any(spec.gpus for spec in specs)
+        self.capacity = _main_capacity(specs) or 1
+        self.count = self.placed = self.arrived = self.held = self.peak = 0
+        self.curve: list[tuple[float, float]] = []
+        self._began_s: float | None = None
+        self._now_s = self._area = 0.0
+
+    def arrive(self, demand: Demand) -> Place | None:
+        self.count += 1
+        size = _main(demand, self.has_gpus)
+        self.arrived += size
+        found = self.fleet.place(demand)
+        if found is not None:
+            self.placed += 1
+            self.held += size
+            if self.held > self.peak:
+                self.peak = self.held
+        return found
+
+    def leave(self, demand: Demand, where: Place) -> None:
+        self.fleet.leave(demand, where)
+        self.held -= _main(demand, self.has_gpus)
+
+    def pass_to(self, now_s: float) -> None:
+        """Time goes on with what is held."""
+        if self._began_s is None:
+            self._began_s = now_s
         else:
-            place = scores.index(best)
-        node = self.nodes[place]
-        node.take(demand, self.policy.devices(node, demand))
-        self.changed.append(place)
-        return True
+            self._area += (now_s - self._now_s) * self.held
+        self._now_s = now_s
 
-    def _scores_of(self, demand: Demand) -> list[float]:
-        known = self.scores.get(demand)
-        if known is None:
-            scores = [self._score(node, demand) for node in self.nodes]
-            self.scores[demand] = (scores, [len(self.changed)])
-            return scores
-        scores, seen = known
-        for place in set(self.changed[seen[0] :]):
-            if scores[place] != -inf:
-                # Nobody leaves: what did not fit will not fit again.
-                scores[place] = self._score(self.nodes[place], demand)
-        seen[0] = len(self.changed)
-        return scores
+    def due(self, total: int) -> bool:
+        """Whether the curve wants a point."""
+        return self.count % max(1, total // 100) == 0
 
-    def _score(self, node: Node, demand: Demand) -> float:
-        return self.policy.score(node, demand) if node.fits(demand) else -inf
+    def outcome(self, total: int) -> Outcome:
+        nodes = self.fleet.nodes()
+        allocated = _allocated(nodes)
+        at_the_end = allocated.gpu if self.has_gpus else allocated.cpu
+        passed_s = self._now_s - (self._began_s or 0.0)
+        return Outcome(
+            policy=self.policy,
+            seed=self.seed,
+            timed=self.timed,
+            pods=self.count,
+            placed=self.placed,
+            refused=self.count - self.placed,
+            allocated=allocated,
+            allocated_fraction=self._area / passed_s / self.capacity if self.timed and passed_s else at_the_end,
+            peak_fraction=self.peak / self.capacity,
+            arrived_fraction=self.arrived / self.capacity,
+            nodes_used=sum(node.cpu_milli < node.spec.cpu_milli or _used_gpu(node) > 0 for node in nodes),
+            complete=self.count == total,
+            curve=self.curve,
+            fill=[(node.spec.name, _fill(node, self.has_gpus)) for node in nodes],
+        )
 
 
 def _main(demand: Demand, has_gpus: bool) -> int:

@@ -107,7 +107,8 @@ def placement_report(runs: Sequence[Placed], title: str) -> str:
         for run in runs
     ]
     table = {"kind": "table", "title": "Results", "columns": ["", *names], "rows": rows}
-    plot = _plot("Allocated while more arrives", "arrived, of what there is", "share", "share", names, curves, top=1)
+    what, unit = ("time", "seconds") if runs[0].timed else ("arrived, of what there is", "share")
+    plot = _plot("Allocated while more arrives", what, unit, "share", names, curves, top=1)
     return page(title, about, [table, plot, *heats])
 
 

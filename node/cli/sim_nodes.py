@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from node.cli.failures import Failure
 from node.cli.sim_progress import check_writable, open_result, watching
 
 if TYPE_CHECKING:
+    from sim.nodes import NodeSpec
     from sim.placement import Outcome
+    from sim.traces.text import BadLines
 
 SEEDS_MAX = 1000
 
 
 def place_on_nodes(
-    nodes: str, pods: str, policies: Sequence[str], arrivals: float, seed: int, seeds: int, strict: bool,
+    nodes: str, pods: str, policies: Sequence[str], arrivals: str, seed: int, seeds: int, strict: bool,
     as_json: bool, report: str | None,
 ) -> bool:  # fmt: skip
     """Run, print and write; return whether all runs came to their end."""
-    from sim.placement import inflate, place
     from sim.policies import check_policy
-    from sim.traces.openb import read_nodes, read_pods
+    from sim.traces.openb import read_nodes
 
     for policy in policies:
         check_policy(policy)
     if not 1 <= seeds <= SEEDS_MAX:
         raise Failure(f"--seeds: {seeds} is not valid; from 1 to {SEEDS_MAX}")
     check_writable("--report", report)
-    (specs, bad_nodes), (demands, bad_pods) = read_nodes(nodes, strict), read_pods(pods, strict)
+    specs, bad_nodes = read_nodes(nodes, strict)
+    play, bad_pods = _player(pods, specs, arrivals, strict)
     runs: dict[str, list[Outcome]] = {}
-    for policy in policies:
-        for each in range(seed, seed + seeds):
-            arriving = inflate(demands, specs, arrivals, each)
-            with watching(f"{policy} {each}", len(arriving)) as watch:
-                runs.setdefault(policy, []).append(place(specs, arriving, policy, each, watch))
-            if not runs[policy][-1].complete:
-                break
+    for policy, each in itertools.product(policies, range(seed, seed + seeds)):
+        runs.setdefault(policy, []).append(play(policy, each))
         if not runs[policy][-1].complete:
             break
     for bad in (bad_nodes, bad_pods):
@@ -53,6 +51,35 @@ def place_on_nodes(
     return all(outcome.complete for outcomes in runs.values() for outcome in outcomes)
 
 
+def _player(
+    pods: str, specs: list[NodeSpec], arrivals: str, strict: bool
+) -> tuple[Callable[[str, int], Outcome], BadLines]:
+    """Read the pods; return what plays them under a policy with a seed."""
+    from sim.placement import inflate, place, visit
+    from sim.traces.openb import read_pods, read_visits
+
+    if arrivals == "trace":
+        visits, bad = read_visits(pods, strict)
+
+        def come_and_go(policy: str, seed: int) -> Outcome:
+            with watching(f"{policy} {seed}", len(visits)) as watch:
+                return visit(specs, visits, policy, seed, watch)
+
+        return come_and_go, bad
+    try:
+        percent = float(arrivals)
+    except ValueError:
+        raise Failure(f"--arrivals: {arrivals!r} is not valid; a number of per cent, or trace") from None
+    demands, bad = read_pods(pods, strict)
+
+    def come_and_stay(policy: str, seed: int) -> Outcome:
+        arriving = inflate(demands, specs, percent, seed)
+        with watching(f"{policy} {seed}", len(arriving)) as watch:
+            return place(specs, arriving, policy, seed, watch)
+
+    return come_and_stay, bad
+
+
 def _figures(policy: str, outcomes: list[Outcome], about: dict[str, int]) -> dict[str, Any]:
     """The means over the seeds, and the main figure of each seed."""
 
@@ -63,6 +90,7 @@ def _figures(policy: str, outcomes: list[Outcome], about: dict[str, int]) -> dic
         "policy": policy,
         **about,
         "allocated_fraction": mean([each.allocated_fraction for each in outcomes]),
+        "peak_allocated_fraction": mean([each.peak_fraction for each in outcomes]),
         "gpu_allocated_fraction": mean([each.allocated.gpu for each in outcomes]),
         "cpu_allocated_fraction": mean([each.allocated.cpu for each in outcomes]),
         "memory_allocated_fraction": mean([each.allocated.memory for each in outcomes]),

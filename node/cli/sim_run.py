@@ -37,8 +37,9 @@ NODE_OPTIONS = ("arrivals", "seed", "seeds")
               help="Which jobs of the trace count.")  # fmt: skip
 @click.option("--nodes", metavar="NODES.csv", help="Replay on a list of nodes: sn,cpu_milli,memory_mib,gpu,model.")
 @click.option("--pods", metavar="PODS.csv", help="What arrives there: cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec.")
-@click.option("--arrivals", type=float, default=130, show_default=True, metavar="PERCENT",
-              help="How much arrives, in per cent of the nodes' GPUs (of their CPU where they have none).")  # fmt: skip
+@click.option("--arrivals", default="130", show_default=True, metavar="PERCENT|trace",
+              help="How much arrives and stays, in per cent of the nodes' GPUs (of their CPU where they have none); "
+              "`trace`: pods come and go at the trace's times.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Orders the arrivals.")
 @click.option("--seeds", type=int, default=1, show_default=True, metavar="N", help="Runs N seeds; shows the means.")
 @click.option("--strict", is_flag=True, help="End at the first bad line instead of counting them.")

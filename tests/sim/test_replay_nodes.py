@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+from math import inf
 from pathlib import Path
 
 import pytest
 
 from sim.errors import BadTrace, BadValue
+from sim.fleet import make_fleet
 from sim.nodes import Demand, Node, NodeSpec
-from sim.placement import inflate, place
+from sim.placement import Visit, inflate, place, visit
 from sim.policies import POLICIES, make_policy
-from sim.traces.openb import read_nodes, read_pods
+from sim.traces.openb import read_nodes, read_pods, read_visits
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("FOFOCA_TRACES") or ROOT.parent / "shared" / "traces") / "openb"
@@ -114,6 +116,69 @@ def test_a_gpu_share_comes_from_one_device() -> None:
     assert place(specs, pods, "best-fit").placed == 2
 
 
+@pytest.mark.parametrize("policy", ["best-fit", "spread"])
+def test_the_index_places_as_a_look_at_every_node_would(policy: str) -> None:
+    rng = random.Random(3)
+    specs = [NodeSpec(str(place), *rng.choice(((8000, 4096), (16_000, 32_768)))) for place in range(30)]
+    fleet = make_fleet(specs, [], policy, 0)
+    nodes = [Node(spec) for spec in specs]
+    held: list[tuple[Demand, tuple[int, list[int]]]] = []
+    for _ in range(600):
+        if held and rng.random() < 0.4:
+            demand, where = held.pop(rng.randrange(len(held)))
+            fleet.leave(demand, where)
+            nodes[where[0]].give_back(demand, where[1])
+            continue
+        demand = Demand(rng.choice((250, 1000, 3000)), rng.choice((128, 1024, 5000)))
+
+        def left(place: int, demand: Demand = demand) -> float:
+            node = nodes[place]
+            cpu = (node.cpu_milli - demand.cpu_milli) / node.spec.cpu_milli
+            return cpu + (node.memory_mib - demand.memory_mib) / node.spec.memory_mib
+
+        fits = [place for place, node in enumerate(nodes) if node.fits(demand)]
+        where = fleet.place(demand)
+        assert (where is None) == (not fits)
+        if where is not None:
+            best = (min if policy == "best-fit" else max)(map(left, fits))
+            assert left(where[0]) == pytest.approx(best)
+            nodes[where[0]].take(demand, where[1])
+            held.append((demand, where))
+    assert [(node.cpu_milli, node.memory_mib) for node in fleet.nodes()] == [
+        (node.cpu_milli, node.memory_mib) for node in nodes
+    ]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_leaves_makes_room_and_all_that_came_is_counted(policy: str) -> None:
+    specs, pods = cluster(4)
+    rng = random.Random(4)
+    visits = [Visit(at, at + rng.randrange(1, 40), rng.choice(pods)) for at in range(300)]
+    result = visit(specs, visits, policy, 4)
+    assert result.placed + result.refused == result.pods == 300
+    assert result.complete
+    assert 0 < result.allocated_fraction <= result.peak_fraction <= 1
+    assert all(0 <= share <= 1 for share in result.allocated)
+    assert visit(specs, visits, policy, 4) == result
+
+
+def test_who_leaves_goes_before_who_comes() -> None:
+    specs = [NodeSpec("a", 1000, 100)]
+    visits = [Visit(at, at + 10, Demand(1000, 100)) for at in (0, 10, 20, 25)]
+    result = visit(specs, visits, "best-fit")
+    assert (result.placed, result.refused) == (3, 1)
+    assert result.allocated_fraction == 1
+
+
+def test_visits_are_read_with_their_times(tmp_path: Path) -> None:
+    path = tmp_path / "pods.csv"
+    head = "cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,creation_time,deletion_time\n"
+    path.write_text(head + "1000,64,0,0,,9,12.5\n1000,64,,,,3,\n1,1,0,0,,9,8\n1,1,0,0,,soon,8\n1,1\n")
+    visits, bad = read_visits(path)
+    assert visits == [Visit(3, inf, Demand(1000, 64)), Visit(9, 12.5, Demand(1000, 64))]
+    assert [line for line, _ in bad.first] == [4, 5, 6]
+
+
 def test_a_run_can_be_stopped() -> None:
     specs, pods = cluster(1)
     result = place(specs, inflate(pods, specs, 500, 1), "best-fit", watch=lambda _done, _now: False)
@@ -134,7 +199,7 @@ def test_wrong_parameters_are_named() -> None:
     ("text", "why"),
     [
         ("", "no column 'sn' in its first line"),
-        ("sn,cpu_milli,memory_mib,gpu\n", "no column 'model'"),
+        ("sn,cpu_milli,gpu\n", "no column 'memory_mib'"),
         ("sn,cpu_milli,memory_mib,gpu,model\n", "no rows .0 bad lines"),
         ("sn,cpu_milli,memory_mib,gpu,model\nn1,some,5,0,\n", "no rows .1 bad lines"),
     ],
@@ -144,6 +209,14 @@ def test_what_is_no_node_list_is_refused(tmp_path: Path, text: str, why: str) ->
     path.write_text(text)
     with pytest.raises(BadTrace, match=why):
         read_nodes(path)
+
+
+def test_lists_without_gpus_need_no_columns_about_them(tmp_path: Path) -> None:
+    nodes, pods = tmp_path / "nodes.csv", tmp_path / "pods.csv"
+    nodes.write_text("sn,cpu_milli,memory_mib\nn1,8000,1024\n")
+    pods.write_text("cpu_milli,memory_mib\n1000,64\n")
+    assert read_nodes(nodes)[0] == [NodeSpec("n1", 8000, 1024)]
+    assert read_pods(pods)[0] == [Demand(1000, 64)]
 
 
 def test_bad_rows_are_counted_or_fatal(tmp_path: Path) -> None:
