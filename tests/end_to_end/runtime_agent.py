@@ -85,7 +85,8 @@ class Census:
         if fate == "stopped" or fate.startswith("early"):  # an early shot may have missed
             await self.runtime.stop(name, 10)
         elif fate != "exits":
-            self.shoot(name, fate)
+            while not self.shoot(name, fate):  # its target may not be there yet
+                await trio.sleep(0.005)
         ending = await self.runtime.wait(name)
         expected = {"exits": 7, "stopped": 143}
         if fate in expected and ending.exit_code != expected[fate]:
@@ -93,17 +94,18 @@ class Census:
         if fate == "supervisor" and ending.error is None:
             self.wrong.append(f"{name}: nobody noticed its supervisor's death: {ending}")
 
-    def shoot(self, name: str, fate: str) -> None:
+    def shoot(self, name: str, fate: str) -> bool:
+        """False if it missed."""
         directory = self.runtime._directory(name)
         if fate.endswith("supervisor"):
-            supervisor.send_signal(directory, signal.SIGKILL)
-            return
+            return supervisor.send_signal(directory, signal.SIGKILL)
         for pid in sorted(self.runtime._cgroups.processes(name)):
             with suppress(OSError):
                 is_lxc = Path(f"/proc/{pid}/comm").read_text().strip() == "lxc-execute"
                 if is_lxc == fate.endswith("lxc-execute"):
                     os.kill(pid, signal.SIGKILL)
-                    return
+                    return True
+        return False
 
     def leftovers(self) -> list[str]:
         interfaces = set(os.listdir("/sys/class/net")) - {"lo", BRIDGE}
