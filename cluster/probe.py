@@ -216,7 +216,11 @@ class Prober:
         if probe is None:
             return
         probe.nacks += 1
-        if nack.refused and sender is not None and sender.name not in probe.helpers_refused:
+        if nack.refused and probe.entry.status == Status.DOWN:
+            # This node's own way there may be broken; somebody else's refusal shows that the host still answers.
+            self._finish(probe)
+            self.judge.still_down(probe.entry)
+        elif nack.refused and sender is not None and sender.name not in probe.helpers_refused:
             probe.helpers_refused.append(sender.name)
             self._conclude_refusal(probe)
 

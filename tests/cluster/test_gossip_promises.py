@@ -95,12 +95,44 @@ def test_a_down_agent_whose_host_dies_as_well_becomes_failed() -> None:
 def test_one_nodes_bad_link_to_a_down_member_does_not_make_it_failed() -> None:
     world = make(12)
     run(world, 5)
-    world.nodes["n3"].kill()
+    down = world.nodes["n3"]
+    down.kill()
     run(world, 5)
-    for other in ("n1", "n2"):
-        world.network.cut(world.nodes[other].address, world.nodes["n3"].address)
+    watchers = [
+        node
+        for node in world.nodes.values()
+        if node.running and any(entry.name == "n3" for entry in node.machine._core.table.ring_targets(8))
+    ]
+    assert watchers
+    for node in watchers:
+        world.network.cut(node.address, down.address)
     run(world, 120)
     assert states(world, "n3") == {Status.DOWN}
+
+
+def test_accusations_of_a_down_member_need_three_accusers() -> None:
+    world = make(12)
+    run(world, 5)
+    down = world.nodes["n3"]
+    down.kill()
+    run(world, 5)
+    for accuser in ("n1", "n2"):
+        world.nodes["n5"].machine._judge.hear(wire.Suspect("n3", 1, 0, accuser, False), accuser)
+    run(world, 120)
+    assert states(world, "n3") == {Status.DOWN}
+
+
+def test_a_suspicion_does_not_expire_while_the_accuser_was_stopped() -> None:
+    world = make(5)
+    run(world, 2)
+    machine = world.nodes["n1"].machine
+    machine._judge.hear(wire.Suspect("n3", 1, 0, "n2", False), "n2")
+    late = world.kernel.now + 3600
+    ends = [what for what in machine.handle_timer(late) if isinstance(what, MemberChanged)]
+    assert [what for what in ends if what.new == Status.FAILED] == []
+    assert machine.member("n3").state == Status.SUSPECT  # type: ignore[union-attr]
+    assert machine.next_timer() is not None
+    assert machine.next_timer() >= late  # type: ignore[operator]
 
 
 def test_one_nodes_bad_link_to_a_live_member_kills_nobody() -> None:
@@ -338,8 +370,11 @@ def test_hours_of_partition_heal_by_themselves(count: int, seed: int) -> None:
     world.network.partition(addresses[: count // 2], addresses[count // 2 :])
     run(world, 2 * 3600 if count < 24 else 600)
     assert states(world, "n0") >= {Status.FAILED}
+    log = record(world)
     world.network.heal()
     run(world, 60)
+    ends = [what for _, _, what in log if isinstance(what, MemberChanged) and what.new in (2, 3)]
+    assert not ends, "the other side's verdicts are suspicions here, to be refuted first"
     assert all(states(world, name) == {Status.ALIVE} for name in world.nodes), f"seed {seed}"
     assert world.agreed()
 
