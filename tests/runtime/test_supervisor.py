@@ -93,10 +93,11 @@ async def test_of_a_flood_head_and_tail_are_kept_within_the_bound(start: Start, 
 
 
 async def test_what_a_command_leaves_behind_is_killed(start: Start) -> None:
-    directory = start("sleep 987 & setsid sleep 987 & (setsid sleep 987 &) ; sleep 0.1; echo $$ $!; exit 3")
+    nap = f"sleep {10_000_000 + os.getpid()}"
+    directory = start(f"{nap} & setsid {nap} & (setsid {nap} &) ; sleep 0.1; exit 3")
     ending = await exit_of(directory)
     assert ending.exit_code == 3
-    assert not [process.pid for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", "987"]]
+    assert nap.encode() not in subprocess.run(["ps", "-eo", "args"], capture_output=True, check=True).stdout
 
 
 async def test_a_killed_supervisor_takes_its_command_along(start: Start) -> None:
