@@ -97,7 +97,7 @@ async def test_what_a_command_leaves_behind_is_killed(start: Start) -> None:
     directory = start(f"{nap} & setsid {nap} & (setsid {nap} &) ; sleep 0.1; exit 3")
     ending = await exit_of(directory)
     assert ending.exit_code == 3
-    assert nap.encode() not in subprocess.run(["ps", "-eo", "args"], capture_output=True, check=True).stdout
+    assert not [process for process in psutil.process_iter(["cmdline"]) if nap.split() == process.info["cmdline"]]
 
 
 async def test_a_killed_supervisor_takes_its_command_along(start: Start) -> None:
