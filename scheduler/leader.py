@@ -22,6 +22,7 @@ from scheduler.messages import Declined, Go, Leads, Settled, Tell, Wait, WaitHea
 from scheduler.model import JOB_ID_STRIDE, Resources
 from scheduler.queue import Rank, rank
 from scheduler.records import put_number
+from scheduler.repeat import Repeat
 
 POSITIONS_TOLD = 100
 
@@ -66,6 +67,7 @@ class Leader:
         self._go = 0
         self._clocks: dict[tuple[str, int], float] = {}
         self._unsynced: dict[str, None] = {}
+        self._tells: Repeat[int] = Repeat("tells", config, alarms, view.alive, self._speak_tells)
         self._settled = False
         self._dirty = False
         self._shape = self._served = -1
@@ -111,11 +113,12 @@ class Leader:
     def on_home_up(self, fx: Effects, home: str) -> None:
         """A home is (back) in reach: it tells what waits there."""
         if self.leading:
-            fx.say(home, Tell(self.epoch))
+            self._tells.say(home, self.epoch)
 
     def on_home_away(self, fx: Effects, home: str) -> None:
         """A home is out of reach: its jobs can't be served, so they hold nobody up."""
         self._unsynced.pop(home, None)
+        self._tells.forget(home)
         for job_id in [job_id for job_id, entry in self._entries.items() if entry.home == home]:
             self._remove(job_id)
         for key in [key for key in self._clocks if key[0] == home]:
@@ -146,7 +149,7 @@ class Leader:
         put_number(fx, "epoch", self.epoch)
         self._unsynced = {node.name: None for node in self._view.nodes() if node.alive}
         for home in self._unsynced:
-            fx.say(home, Tell(self.epoch))
+            self._tells.say(home, self.epoch)
         self._alarms.set(("settle", None), fx.now + self._config.settle_s)
         self._published = None
 
@@ -164,6 +167,8 @@ class Leader:
         self._aside.clear()
         self._clocks.clear()
         self._unsynced.clear()
+        for node in self._view.nodes():
+            self._tells.forget(node.name)
 
     # --- what homes and nodes say
 
@@ -182,6 +187,7 @@ class Leader:
 
     def on_told(self, home: str, epoch: int) -> None:
         """A home has told all that waits there."""
+        self._tells.answered(home, epoch)
         if self.leading and epoch == self.epoch:
             self._unsynced.pop(home, None)
             self._dirty = True
@@ -216,6 +222,7 @@ class Leader:
             self._dirty = False
             self._serve(fx)
             self._served = self._view.version
+        self._tells.flush(fx)
         self._publish(fx)
 
     # --- the line
@@ -309,6 +316,14 @@ class Leader:
         self._alarms.cancel(("order", go))
 
     # --- publishing
+
+    def ring_tells(self, fx: Effects, home: str) -> None:
+        """Ask a home again that has not told yet."""
+        self._tells.ring(fx, home)
+
+    @staticmethod
+    def _speak_tells(fx: Effects, home: str, epochs: list[int]) -> None:
+        fx.say(home, Tell(max(epochs)))
 
     def ring_pass(self) -> None:
         """Go on with a line that was too long for one pass."""

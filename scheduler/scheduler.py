@@ -269,6 +269,8 @@ class Scheduler:
                 self._leader.ring_settle(fx)
             case "order":
                 self._leader.ring_order(fx, detail)
+            case "tells":
+                self._leader.ring_tells(fx, detail)
             case "pass":
                 self._leader.ring_pass()
             case "publish":

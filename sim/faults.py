@@ -116,6 +116,7 @@ def draw_plan(
     features = features or drawn
     chosen = names[: homes or 1 + int(homes_share * count)]
     trouble_s = rng.choice((20.0, 40.0, 60.0))
+    count_jobs = jobs or drawn_jobs
     return Plan(
         seed=seed,
         nodes=names,
@@ -125,11 +126,12 @@ def draw_plan(
         link=_link(rng, features),
         capacities=tuple(rng.choice(CAPACITIES) if features.extras else CAPACITIES[0] for _ in names),
         labels=tuple((("zone", rng.choice("ab")),) for _ in names),
-        run_mean_s=rng.choice((0.5, 3.0, 3.0, 30.0)),
+        # Long runs only where few jobs are: one node may have to run everything, one after the other.
+        run_mean_s=rng.choice((0.5, 3.0, 3.0, 20.0 if count_jobs <= 3 else 0.5)),
         trouble_s=trouble_s,
         calm_max_s=3000.0,
         faults=_faults(rng, features, names, chosen, trouble_s),
-        wishes=_wishes(rng, features, chosen, trouble_s, jobs or drawn_jobs),
+        wishes=_wishes(rng, features, chosen, trouble_s, count_jobs),
         slow=tuple(name for name in names if features.slow_nodes and rng.random() < 0.4),
     )
 

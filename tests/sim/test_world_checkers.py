@@ -33,7 +33,7 @@ def broken_promises(promise: str, features: Features = CRASHES) -> bool:
 
 def _world(seed: int, features: Features) -> WorldResult:
     plan = draw_plan(seed, nodes=3, homes=2, jobs=10, features=features)
-    return run_world(seed, plan=replace(plan, calm_max_s=40.0))
+    return run_world(seed, plan=replace(plan, run_mean_s=8.0, calm_max_s=60.0))
 
 
 def test_a_node_that_does_not_look_whether_it_fits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
