@@ -212,7 +212,7 @@ class Runtime(Protocol):
         """Of all running containers, by name, now."""
 
     def log_path(self, name: str, stream: Stream) -> Path:
-        """The file that holds the stream's head."""
+        """The file that holds the stream's head; not there before its first byte."""
 
     def read_log(self, name: str, stream: Stream, offset: int, bytes_max: int) -> LogChunk:
         """Raises UnknownContainerError."""
