@@ -57,11 +57,16 @@ def size(count: int) -> str:
 
 def age(since_unix_s: float) -> str:
     """How long ago: `12s`, `3m`, `5h`, `2d`."""
-    seconds = max(0, int(time.time() - since_unix_s))
+    return duration(time.time() - since_unix_s)
+
+
+def duration(seconds: float) -> str:
+    """`12s`, `3m`, `5h`, `2d`."""
+    whole = max(0, int(seconds))
     for unit, factor in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * factor:
-            return f"{seconds // factor}{unit}"
-    return f"{seconds}s"
+        if whole >= 2 * factor:
+            return f"{whole // factor}{unit}"
+    return f"{whole}s"
 
 
 def bar(fraction: float, width: int = 10) -> str:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import click
@@ -15,6 +16,7 @@ from node.cli.failures import Failure
 
 IMPORT_TIMEOUT_S = 600.0  # unpacking and syncing a large image takes the node a while
 PROGRESS_STEP_BYTES = 4 << 20
+DIGEST_SHOWN = len("sha256:") + 12
 
 
 @click.group(short_help="Import, list, export and remove images.")
@@ -46,11 +48,25 @@ def list_images(as_json: bool, node_api: str | None) -> None:
     if as_json:
         show.print_json(images)
         return
-    rows = [
-        [f"{each['name']}:{each['tag']}", each["digest"][:19], show.size(each["size_bytes"]), ", ".join(each["nodes"])]
+    show.print_table(["IMAGE", "DIGEST", "SIZE", "NODES"], image_rows(images))
+
+
+def image_rows(images: list[dict[str, Any]]) -> list[list[str]]:
+    """A row a name. A node that fetched an image knows its content only: it counts for every name of that content."""
+    holders: dict[str, set[str]] = {}
+    for each in images:
+        holders.setdefault(each["digest"], set()).update(each["nodes"])
+    named = {each["digest"] for each in images if each["name"]}
+    return [
+        [
+            f"{each['name']}:{each['tag']}" if each["name"] else "(no name)",
+            each["digest"][:DIGEST_SHOWN],
+            show.size(each["size_bytes"]),
+            ", ".join(sorted(holders[each["digest"]])),
+        ]
         for each in images
+        if each["name"] or each["digest"] not in named
     ]
-    show.print_table(["IMAGE", "DIGEST", "SIZE", "NODES"], rows)
 
 
 @image.command("ls", short_help="List the cluster's images.", help=list_images.__doc__)

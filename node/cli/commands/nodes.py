@@ -49,12 +49,15 @@ def print_nodes(agents: Agents) -> None:
 
 def print_members(agents: Agents) -> None:
     """The table of `fofoca members`."""
-    answer = agents.get("/v1/members").json()
-    rows = answer["members"] if isinstance(answer, dict) else answer
-    keys = ("name", "address", "state", "incarnation", "boot_epoch")
-    show.print_table(
-        ["NODE", "ADDRESS", "STATE", "INCARNATION", "BOOT"], [[row.get(key) for key in keys] for row in rows]
-    )
+    head = ["NODE", "ADDRESS", "STATE", "FOR", "INCARNATION", "BOOT"]
+    rows = agents.get("/v1/members").json()
+    show.print_table(head, [_member_row(row) for row in sorted(rows, key=lambda row: str(row["name"]))])
+
+
+def _member_row(member: dict[str, Any]) -> list[Any]:
+    address = f"{member['host']}:{member['port']}"
+    since = show.duration(member["since_s"])
+    return [member["name"], address, member["state"], since, member["incarnation"], member["boot_epoch"]]
 
 
 def _node_row(node: dict[str, Any]) -> list[Any]:
