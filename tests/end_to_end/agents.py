@@ -1,0 +1,161 @@
+"""Agents started by hand on loopback, with plain processes as tasks: no root, no lab (no test module)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.lab.configuration import endpoints
+from node.runtime import open_runtime
+from tests.end_to_end.command_line import eventually
+
+CPU_MILLI = 1000
+START_TIMEOUT_S = 40.0
+
+
+class AgentProcess:
+    """One node's agent: a process that a test may kill, pause and start again on the same data."""
+
+    def __init__(self, config: Path, data: Path, url: str) -> None:
+        self.config = config
+        self.data = data
+        self.url = url
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self.config.with_suffix(".log")).open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "node.cli", "agent", "--config", str(self.config)], stderr=log
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """As the kernel would: no word, no order."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=10)
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.poll() if self._process else None
+
+    def answers(self) -> bool:
+        try:
+            self.get("/v1/version")
+        except OSError:
+            return False
+        return True
+
+    def get(self, path: str) -> Any:
+        return self._ask(urllib.request.Request(self.url + path))
+
+    def submit(self, **body: Any) -> int:
+        body = {"cpu_milli": 100, "memory_bytes": 1 << 20, **body}
+        return int(self._ask(urllib.request.Request(self.url + "/v1/jobs", json.dumps(body).encode()))["id"])
+
+    def cancel(self, job_id: int) -> None:
+        self._ask(urllib.request.Request(f"{self.url}/v1/jobs/{job_id}", method="DELETE"))
+
+    def task(self, job_id: int) -> dict[str, Any]:
+        task: dict[str, Any] = self.get(f"/v1/jobs/{job_id}")["tasks"][0]
+        return task
+
+    def wait(self, job_id: int, timeout_s: float = 30.0) -> dict[str, Any]:
+        """The job's only task, once it is final."""
+
+        def final() -> dict[str, Any] | None:
+            with suppress(OSError):
+                task = self.task(job_id)
+                return task if task["state"] not in ("pending", "running") else None
+            return None
+
+        task: dict[str, Any] = eventually(f"job {job_id} ends", final, timeout_s)
+        return task
+
+    def _ask(self, request: urllib.request.Request) -> Any:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read() or b"null")
+
+
+class Agents:
+    """A cluster of agents in a folder, called n1, n2, ...; `labels` by name of node."""
+
+    def __init__(self, folder: Path, count: int, labels: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        places = endpoints(count, isolated=False)
+        self.nodes: dict[str, AgentProcess] = {}
+        for number, place in enumerate(places, start=1):
+            name = f"n{number}"
+            seeds = [f"{other.host}:{other.gossip_port}" for other in places if other != place]
+            config = folder / f"{name}.toml"
+            config.write_text(
+                f'[node]\nname = "{name}"\ndata_dir = "{folder / name}"\n'
+                + (f'labels = {{ part = "{labels[name]}" }}\n' if labels and name in labels else "")
+                + f"[cluster]\nseeds = {json.dumps(seeds)}\n"
+                f"[gossip]\nport = {place.gossip_port}\nprobe_interval_s = 0.5\nprobe_timeout_s = 0.25\n"
+                f"[api]\nport = {place.api_port}\n"
+                f'[resources]\ncpu_milli = {CPU_MILLI}\nmemory_bytes = "1G"\nreserve_memory_bytes = 0\n'
+                '[runtime]\nkind = "process"\n[scheduler]\nlost_grace_s = 1.0\n'
+            )
+            self.nodes[name] = AgentProcess(config, folder / name, f"http://127.0.0.1:{place.api_port}")
+
+    def __getitem__(self, name: str) -> AgentProcess:
+        return self.nodes[name]
+
+    def start(self) -> None:
+        for node in self.nodes.values():
+            node.start()
+        self.whole()
+
+    def whole(self) -> None:
+        """Wait until every node sees every other one alive and knows what it offers."""
+
+        def seen() -> bool:
+            try:
+                views = [node.get("/v1/nodes") for node in self.nodes.values()]
+            except OSError:
+                return False
+            return all(len([each for each in view if usable(each)]) == len(self.nodes) for view in views)
+
+        eventually("all agents see each other", seen, START_TIMEOUT_S)
+
+    def end(self) -> None:
+        """Kill every agent, and with them every container they left."""
+        for node in self.nodes.values():
+            with suppress(ProcessLookupError, AssertionError):
+                node.signal(signal.SIGCONT)
+            node.kill()
+        for node in self.nodes.values():
+            print(f"--- {node.config.stem}", node.config.with_suffix(".log").read_text()[-3000:], sep="\n")
+            if (node.data / "containers").exists():
+                trio.run(_purge, node.data)
+
+
+def usable(node: Mapping[str, Any]) -> bool:
+    return node["state"] == "alive" and (node["allocatable"] or {}).get("cpu_milli", 0) > 0
+
+
+async def _purge(data: Path) -> None:
+    runtime = await open_runtime("process", data)
+    await runtime.recover()
+    await runtime.purge()
+
+
+def runs(pid: int) -> bool:
+    """Whether a process lives, zombies aside."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
