@@ -9,22 +9,16 @@ order.
     await nursery.start(service.run)            the task's value is the bound (host, port)
     service.set_state("report", data); service.members(); service.state_of("n2")
     await service.leave()                       then cancel
-
-A refused datagram shows up in the socket's error queue (IP_RECVERR, Linux), with the address it was sent to.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import ipaddress
-import json
 import logging
-import os
 import random
 import secrets
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +28,7 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from cluster.config import FRAME_BYTES_MAX, PACKET_BYTES_MAX, GossipConfig, check_name
+from cluster.config import PACKET_BYTES_MAX, GossipConfig, check_name
 from cluster.effects import (
     Effect,
     IdentityChanged,
@@ -45,22 +39,19 @@ from cluster.effects import (
     StateChanged,
     StreamReply,
 )
-from cluster.errors import InvalidConfig
+from cluster.errors import InvalidConfig, InvalidKey
 from cluster.gossip import Gossip
 from cluster.membership import Address, Identity, Member
 from cluster.seal import KeyRing
 from cluster.wire import Status
+from node.gossip_memory import GossipMemory
+from node.gossip_sockets import bind, connect, read_refusals, receive_frame, send_frame
 
-IP_RECVERR: Final = 11
-IPV6_RECVERR: Final = 25
 DATAGRAMS_A_TURN: Final = 64
 STREAMS_MAX: Final = 64
-LISTEN_BACKLOG: Final = 512
 PEERS_KEPT: Final = 64
 PEERS_SAVE_INTERVAL_S: Final = 30.0
 LEAVE_S: Final = 0.5
-FILE_NAME: Final = "gossip.json"
-_LENGTH: Final = struct.Struct("!I")
 
 Notification: TypeAlias = MemberChanged | StateChanged | NameConflict
 
@@ -114,11 +105,10 @@ class GossipService:
         self.settings = settings
         key = settings.cluster_key
         self.key_ring = None if key is None else KeyRing(key, *settings.other_keys, label=settings.label)
-        self.addresses_refused = 0
         self.send_errors = 0
         self._on_member: list[Callable[[MemberChanged], None]] = []
         self._on_state: list[Callable[[StateChanged], None]] = []
-        self._memory = _Memory(settings)
+        self._memory = GossipMemory(settings.name, settings.data_directory)
         self._machine: Gossip | None = None
         self._udp: socket.socket | None = None
         self._nursery: trio.Nursery | None = None
@@ -181,6 +171,23 @@ class GossipService:
         ring = self.key_ring
         return [] if ring is None else [{"id": name, "primary": primary} for name, primary in ring.list()]
 
+    def add_key(self, cluster_key: bytes) -> str:
+        """Open packets sealed under another key too; return its id. Errors: InvalidKey."""
+        return self._ring().add(cluster_key)
+
+    def use_key(self, key_id: str) -> None:
+        """Seal with another key of the ring. Errors: InvalidKey."""
+        self._ring().use(key_id)
+
+    def remove_key(self, key_id: str) -> None:
+        """Forget a key. Errors: InvalidKey."""
+        self._ring().remove(key_id)
+
+    def _ring(self) -> KeyRing:
+        if self.key_ring is None:
+            raise InvalidKey("key ring: this node gossips unsealed; start it with a key")
+        return self.key_ring
+
     async def leave(self) -> None:
         """Say good-bye, and wait until the word has spread."""
         self._perform(self.machine.leave(trio.current_time()))
@@ -203,7 +210,7 @@ class GossipService:
     async def run(self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED) -> None:
         """Bind, join and gossip until cancelled; the start's value is the address. Errors: OSError."""
         settings = self.settings
-        udp, listener = _bind(settings.host, settings.port)
+        udp, listener = bind(settings.host, settings.port)
         with udp, listener:
             self._udp = udp
             port = udp.getsockname()[1]
@@ -244,10 +251,13 @@ class GossipService:
         machine = self.machine
         while True:
             await trio.lowlevel.wait_readable(udp)
-            for _ in range(DATAGRAMS_A_TURN):
+            for turn in range(DATAGRAMS_A_TURN):
                 try:
                     data, source = udp.recvfrom(PACKET_BYTES_MAX + 1)
                 except BlockingIOError:
+                    if turn == 0:
+                        # Woken for nothing to read: an error waits in the queue, and would wake us for ever.
+                        self._perform(self._refusals())
                     break
                 except OSError:
                     self._perform(self._refusals())
@@ -255,19 +265,12 @@ class GossipService:
                 self._perform(machine.handle_datagram(trio.current_time(), data, source[:2]))
 
     def _refusals(self) -> list[Effect]:
-        """Read the socket's error queue and tell the machine of refused addresses."""
+        """Tell the machine of addresses that refused."""
         udp = self._udp
         assert udp is not None
         effects: list[Effect] = []
-        for _ in range(DATAGRAMS_A_TURN):
-            try:
-                _, ancillary, _, target = udp.recvmsg(1, 512, socket.MSG_ERRQUEUE)
-            except OSError:
-                break
-            for _, kind, data in ancillary:
-                if kind in (IP_RECVERR, IPV6_RECVERR) and struct.unpack_from("=I", data)[0] == errno.ECONNREFUSED:
-                    self.addresses_refused += 1
-                    effects += self.machine.handle_refused(trio.current_time(), (target[0], target[1]))
+        for address in read_refusals(udp):
+            effects += self.machine.handle_refused(trio.current_time(), address)
         return effects
 
     # -- effects
@@ -341,10 +344,10 @@ class GossipService:
         reason, reply = "unreachable", b""
         try:
             with trio.move_on_after(effect.timeout_s):
-                async with await _connect(effect.address) as stream:
+                async with await connect(effect.address) as stream:
                     reason = "silent"
-                    await _send_frame(stream, effect.data)
-                    reply = await _receive_frame(stream)
+                    await send_frame(stream, effect.data)
+                    reply = await receive_frame(stream)
         except ConnectionRefusedError:
             reason = "refused"
         except (OSError, trio.BrokenResourceError):
@@ -383,14 +386,14 @@ class GossipService:
             limit.release_on_behalf_of(token)
 
     async def _answer(self, stream: trio.SocketStream, source: Address) -> None:
-        frame = await _receive_frame(stream)
+        frame = await receive_frame(stream)
         if not frame:
             return
         effects = self.machine.handle_stream(trio.current_time(), frame, source)
         self._perform(effects)
         for effect in effects:
             if isinstance(effect, StreamReply):
-                await _send_frame(stream, effect.data)
+                await send_frame(stream, effect.data)
 
     # -- memory
 
@@ -408,106 +411,3 @@ class GossipService:
                     await trio.to_thread.run_sync(self._memory.save, *now)
                 except OSError as error:
                     logger.warning("could not keep %s: %s", self._memory.path, error)
-
-
-class _Memory:
-    """The identity and the last known peers, in one file that is replaced as a whole."""
-
-    def __init__(self, settings: GossipSettings) -> None:
-        self._name = settings.name
-        directory = settings.data_directory
-        self.path = None if directory is None else directory / FILE_NAME
-
-    def load(self, wall_s: int) -> tuple[int, tuple[Address, ...]]:
-        """Return (boot epoch of this life, last known peers). A broken file counts as none: time orders lives too."""
-        if self.path is None or not self.path.exists():
-            return wall_s, ()
-        try:
-            kept = json.loads(self.path.read_bytes())
-            peers = tuple((str(host), int(port)) for host, port in kept["peers"])
-            if kept["name"] != self._name:
-                return wall_s, peers
-            return max(wall_s, int(kept["boot_epoch"]) + 1), peers
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("%s: can't be read (%s); starting with the clock's boot epoch %d", self.path, error, wall_s)
-            return wall_s, ()
-
-    def save(self, identity: Identity, peers: tuple[Address, ...]) -> None:
-        """Replace the file. Errors: OSError."""
-        if self.path is None:
-            return
-        kept = {
-            "name": identity.name,
-            "boot_epoch": identity.boot_epoch,
-            "incarnation": identity.incarnation,
-            "peers": [list(peer) for peer in peers],
-        }
-        fresh = self.path.with_suffix(".new")
-        with open(fresh, "wb") as file:
-            file.write(json.dumps(kept).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self.path)
-
-
-def _bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
-    """Return a UDP socket and a TCP listener on the same port. Errors: OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    attempts = 20 if port == 0 else 1
-    while True:
-        attempts -= 1
-        udp = socket.socket(family, socket.SOCK_DGRAM)
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            udp.setblocking(False)
-            listener.setblocking(False)
-            if family == socket.AF_INET6:
-                udp.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
-            else:
-                udp.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-            udp.bind((host, port))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, udp.getsockname()[1]))
-            listener.listen(LISTEN_BACKLOG)
-        except OSError as error:
-            udp.close()
-            listener.close()
-            if attempts and error.errno == errno.EADDRINUSE:
-                continue
-            raise OSError(error.errno, f"gossip can't listen on {host}:{port}: {error.strerror}") from None
-        return udp, listener
-
-
-async def _connect(address: Address) -> trio.SocketStream:
-    host, port = address
-    try:
-        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-    except ValueError:
-        return await trio.open_tcp_stream(host, port)
-    connection = trio.socket.socket(family, socket.SOCK_STREAM)
-    try:
-        await connection.connect((host, port))
-    except BaseException:
-        connection.close()
-        raise
-    return trio.SocketStream(connection)
-
-
-async def _send_frame(stream: trio.SocketStream, frame: bytes) -> None:
-    await stream.send_all(_LENGTH.pack(len(frame)) + frame)
-
-
-async def _receive_frame(stream: trio.SocketStream) -> bytes:
-    """Return one frame, empty when the stream ended early or the length is out of bounds."""
-    received = bytearray()
-    length = _LENGTH.size
-    while len(received) < length:
-        chunk = await stream.receive_some(65536)
-        if not chunk:
-            return b""
-        received += chunk
-        if length == _LENGTH.size and len(received) >= length:
-            length += _LENGTH.unpack_from(received)[0]
-            if length > _LENGTH.size + FRAME_BYTES_MAX:
-                return b""
-    return bytes(received[_LENGTH.size : length])

@@ -18,7 +18,8 @@ import pytest
 import trio
 
 from cluster import InvalidConfig, MemberChanged, StateChanged, Status
-from node.gossip_io import FILE_NAME, GossipService, GossipSettings
+from node.gossip_io import GossipService, GossipSettings
+from node.gossip_memory import FILE_NAME
 
 KEY = bytes(range(32))
 AGENT = Path(__file__).parents[2] / "benchmarks" / "gossip" / "agent.py"
