@@ -21,7 +21,6 @@ from node.keys import read_key
 from node.settings import Section, setting, unknown_key
 
 CONFIG_BYTES_MAX = 1 << 20
-CONTAINER_IDS = 65_536
 
 NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 NAME_EXPECTED = "1 to 63 small letters, digits and dashes, such as n1, with no dash at either end"
@@ -275,22 +274,17 @@ class Runtime(Section, name="runtime", about="How tasks run on this node."):
     )
     first_user_id: int = setting(
         100_000,
-        "First host user and group id given to containers; ids below it are the host's own.",
+        "First host user and group id given to containers; ids below it are the host's own. Every owner has a range of "
+        "65,536 ids from there on, so that two owners' containers never share one.",
         low=65_536,
         high=2**31,
-    )
-    user_ids_per_owner: int = setting(
-        CONTAINER_IDS,
-        "Width of each owner's range of ids, so that two owners' containers never share a user id.",
-        low=1_000,
-        high=CONTAINER_IDS,
     )
     pids_max: int = setting(512, "Processes and threads a task may have unless it asks for less.", low=8, high=1 << 22)
     log_bytes_max: int = setting(
         64 << 20,
         "What is kept of each of a task's outputs (stdout, stderr).",
         trade_off="Beyond it the oldest bytes go.",
-        low=4 << 10,
+        low=16 << 10,
         high=1 << 40,
     )
     tmpfs_bytes: int = setting(
