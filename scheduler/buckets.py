@@ -70,6 +70,10 @@ def least_of(bucket: int) -> int:
     return (bucket - (shift << STEP_BITS)) << shift if shift > 0 else bucket
 
 
+LEAST = tuple(least_of(bucket) for bucket in range(1 << 9))
+NOTHING = (1 << 128, -1)
+
+
 class FreeIndex:
     """Nodes by number, each with a capacity and a free amount; amounts are integers of any unit."""
 
@@ -127,27 +131,32 @@ class FreeIndex:
         return best
 
     def _tightest(self, group: _Group, cpu: int, memory: int) -> Found | None:
-        needed = cpu * group.memory + memory * group.cpu
+        """Open buckets from the fullest that may fit, until none can hold anything tighter than what was found."""
         free, whole_memory = self._free, group.memory
+        memory_part = memory * group.cpu
+        least = needed = cpu * whole_memory + memory_part
         first = bucket_of(cpu)
         filled = group.filled >> first
-        best: tuple[int, int] | None = None
+        best = NOTHING
         while filled:
-            place = first + (filled & -filled).bit_length() - 1
+            offset = (filled & -filled).bit_length() - 1
             filled &= filled - 1
-            least = max(needed, least_of(place) * whole_memory + memory * group.cpu)
-            if best is not None and least > best[0]:
-                break
-            bucket = group.buckets[place]
-            for index in range(bisect_left(bucket, (least, -1)), len(bucket)):
+            if offset:
+                least = LEAST[first + offset] * whole_memory + memory_part
+                if least > best[0]:
+                    break
+            bucket = group.buckets[first + offset]
+            if bucket[-1][0] < least:
+                continue
+            for index in range(bisect_left(bucket, (least,)), len(bucket)):
                 entry = bucket[index]
-                if best is not None and entry >= best:
+                if entry >= best:
                     break
                 free_cpu, free_memory = free[entry[1]]
-                if free_cpu >= cpu and free_memory >= memory:
+                if free_memory >= memory and free_cpu >= cpu:
                     best = entry
                     break
-        return Found(best[1], best[0] - needed, group.cpu * group.memory) if best else None
+        return Found(best[1], best[0] - needed, group.cpu * whole_memory) if best is not NOTHING else None
 
     def _emptiest(self, group: _Group, cpu: int, memory: int) -> Found | None:
         needed = cpu * group.memory + memory * group.cpu
