@@ -14,12 +14,9 @@ from dataclasses import dataclass, field
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
-from scheduler.errors import InvalidSpec
 from scheduler.events import (
     ContainerEnded,
     ContainerStarted,
-    Measured,
-    Publish,
     RemoveContainer,
     StartContainer,
     StopContainer,
@@ -28,24 +25,22 @@ from scheduler.fit import shortage, unmet
 from scheduler.index import ClusterView
 from scheduler.messages import (
     BATCH_MAX,
-    REPORT_BYTES_MAX,
     Admit,
     Admitted,
     Census,
     Ended,
     EndedTaken,
-    Fresh,
     Gone,
     Holding,
     Refused,
     Settled,
     Started,
     Stop,
-    encode_gossip,
 )
-from scheduler.model import Allocation, AllocationId, Report, Resources, Result
+from scheduler.model import Allocation, AllocationId, Result
 from scheduler.records import ALLOCATIONS, HeldRecord, Rows, delete_held, put_held, read_table
 from scheduler.repeat import Repeat
+from scheduler.reporting import Reporting
 
 
 @dataclass(slots=True)
@@ -79,26 +74,11 @@ class Admission:
         self._current: dict[tuple[int, int], AllocationId] = {}
         self._fence: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._homes: dict[str, _Home] = {}
-        self._committed = Resources()
-        self._live = 0
-        self._measured: Measured | None = None
-        self._accepting = True
-        self._number = number
         self._boot_epoch = boot_epoch
-        self._sequence = 0
-        self._published: Report | None = None
-        self._report_dirty = False
-        self.epoch = 0
-        self._push: dict[str, None] = {}
-        self._told: dict[str, int] = {}
+        self.reporting = Reporting(config, view, alarms, number, boot_epoch)
         self._ends: Repeat[AllocationId] = Repeat("ends", config, alarms, view.alive, self._say_ends)
 
     # --- what the rest of this node asks
-
-    @property
-    def committed(self) -> Resources:
-        """The sum of the requests of this node's live allocations."""
-        return self._committed
 
     def held(self) -> dict[AllocationId, Held]:
         """Return this node's allocations, ended ones that were not taken yet included. Read only."""
@@ -130,7 +110,7 @@ class Admission:
                 admitted.append((index, attempt))
             else:
                 refused.setdefault(refusal, []).append((index, attempt))
-        self._fresh(fx, home)
+        self._tell_report(fx, home)
         if admitted:
             fx.say(home, Admitted(order.job, tuple(admitted)))
         for (cause, need, free), tasks in refused.items():
@@ -180,7 +160,7 @@ class Admission:
             return
         if not held.running:
             held.running = True
-            self._changed()
+            self.reporting.touch()
         fx.say(held.allocation.home, Started(event.id))
 
     def on_ended(self, fx: Effects, event: ContainerEnded) -> None:
@@ -195,24 +175,7 @@ class Admission:
             held.running = False
             put_held(fx, HeldRecord(held.allocation, event.result))
             self._keep_end(fx, held.allocation)
-            self._fresh(fx, held.allocation.home)
-
-    def on_measured(self, fx: Effects, event: Measured) -> None:
-        """Take the shell's newest figures; raises InvalidSpec when they would make a report too large to gossip."""
-        old, self._measured = self._measured, event
-        report = self._report()
-        if len(encode_gossip(report)) > REPORT_BYTES_MAX:
-            self._measured = old
-            raise InvalidSpec("labels", len(event.labels), f"a report must stay within {REPORT_BYTES_MAX} bytes")
-        if old is None or (old.allocatable, old.labels) != (event.allocatable, event.labels):
-            self._push[self._view.leader] = None
-        self._changed()
-
-    def on_accepting(self, fx: Effects, accepting: bool) -> None:
-        """Cordon or uncordon this node."""
-        self._accepting = accepting
-        self._changed()
-        self._push[self._view.leader] = None
+            self._tell_report(fx, held.allocation.home)
 
     # --- members and alarms
 
@@ -254,24 +217,10 @@ class Admission:
         pause_s = self._config.holding_interval_s
         self._alarms.set(("holding", home), fx.now + (pause_s / 100 if more else pause_s))
 
-    def ring_report(self, fx: Effects) -> None:
-        """Gossip the report at the interval."""
-        if self._measured is not None:
-            self._publish(fx)
-
     def flush(self, fx: Effects) -> None:
-        """At the end of an event: refresh our own report, push and gossip it as far as it matters."""
+        """At the end of an event: say what is fresh."""
         self._ends.flush(fx)
-        if self._measured is None:
-            self._push.clear()
-            return
-        self._refresh()
-        for leader in self._push:
-            self._tell_report(fx, leader)
-        self._push.clear()
-        self._told.clear()
-        if self._published is None or self._moved(self._published):
-            self._publish(fx)
+        self.reporting.flush(fx)
 
     # --- inside
 
@@ -295,15 +244,15 @@ class Admission:
             return "an attempt as new or newer was answered here", 0, 0
         if order.boot_epoch != self._boot_epoch:
             return "the node restarted", order.boot_epoch, self._boot_epoch
-        if order.epoch and order.epoch < self.epoch:
-            return "the order of an older leader", order.epoch, self.epoch
-        if self._measured is None:
+        if order.epoch and order.epoch < self.reporting.epoch:
+            return "the order of an older leader", order.epoch, self.reporting.epoch
+        if self.reporting.measured is None:
             return "the node is starting", 0, 0
-        if not self._accepting:
+        if not self.reporting.accepting:
             return "the node takes nothing new", 0, 0
-        if (constraint := unmet(order.spec.constraints, dict(self._measured.labels))) is not None:
+        if (constraint := unmet(order.spec.constraints, dict(self.reporting.measured.labels))) is not None:
             return f"constraint on {constraint.label}", 0, 0
-        short = shortage(order.spec.request, self._report().free)
+        short = shortage(order.spec.request, self.reporting.report().free)
         return (short.dimension, short.need, short.free) if short else None
 
     def _admit(self, fx: Effects, held: Held) -> None:
@@ -316,17 +265,25 @@ class Admission:
     def _count(self, held: Held, sign: int) -> None:
         """Book a live allocation in (1) or out (-1)."""
         id_, home = held.allocation.id, held.allocation.home
-        self._live += sign
+        self.reporting.book(held.allocation.spec.request, sign)
         if sign > 0:
-            self._committed = self._committed + held.allocation.spec.request
             self._current[(id_.job, id_.index)] = id_
             self._homes.setdefault(home, _Home()).live[id_] = None
         else:
-            self._committed = self._committed - held.allocation.spec.request
             if self._current.get((id_.job, id_.index)) == id_:
                 del self._current[(id_.job, id_.index)]
             self._homes[home].live.pop(id_, None)
-        self._changed()
+
+    def _tell_report(self, fx: Effects, home: str) -> None:
+        """The newest report travels before this answer, and to the leader."""
+        self.reporting.tell(fx, home)
+        self.reporting.push()
+
+    def _settle(self, fx: Effects, order: Admit) -> None:
+        """Tell the leader that its order is answered, after the report that shows how."""
+        if order.epoch:
+            self.reporting.tell(fx, self._view.leader)
+            fx.say(self._view.leader, Settled(order.epoch, order.go, len(order.tasks)))
 
     def _stop(self, fx: Effects, held: Held, why: str) -> None:
         """Stop a live one; asking again is harmless, the shell may have crashed in between."""
@@ -359,71 +316,3 @@ class Admission:
             held = self._held.get(id_)
             if held is not None and held.result is not None:
                 fx.say(home, Ended(id_, held.result))
-
-    # --- the report
-
-    def _report(self) -> Report:
-        measured = self._measured or Measured(Resources(), Resources(), Resources())
-        return Report(
-            node=self._view.me,
-            number=self._number,
-            boot_epoch=self._boot_epoch,
-            sequence=self._sequence,
-            capacity=measured.capacity,
-            allocatable=measured.allocatable,
-            committed=self._committed,
-            used=measured.used,
-            cpu_ratio_permille=self._config.cpu_ratio_permille,
-            memory_ratio_permille=self._config.memory_ratio_permille,
-            containers=self._live,
-            accepting=self._accepting,
-            labels=measured.labels,
-        )
-
-    def _changed(self) -> None:
-        self._report_dirty = True
-
-    def _refresh(self) -> None:
-        """Make a new version of the report if anything changed."""
-        if self._report_dirty:
-            self._sequence += 1
-            self._report_dirty = False
-            self._view.hear(self._report())
-
-    def _fresh(self, fx: Effects, home: str) -> None:
-        """Let the newest report travel before this answer, and to the leader."""
-        if self._measured is not None:
-            self._tell_report(fx, home)
-            self._push[self._view.leader] = None
-
-    def _settle(self, fx: Effects, order: Admit) -> None:
-        """Tell the leader that its order is answered, after the report that shows how."""
-        if order.epoch:
-            leader = self._view.leader
-            if self._measured is not None:
-                self._tell_report(fx, leader)
-            fx.say(leader, Settled(order.epoch, order.go, len(order.tasks)))
-
-    def _tell_report(self, fx: Effects, to: str) -> None:
-        """Send the newest report, once an event; our own home and leader see it in the view we share."""
-        self._refresh()
-        if to != self._view.me and self._told.get(to) != self._sequence:
-            self._told[to] = self._sequence
-            fx.say(to, Fresh(self._report(), self.epoch))
-
-    def _moved(self, published: Report) -> bool:
-        """Whether what others believe is wrong enough to tell them now."""
-        now = self._report()
-        if (now.permitted, now.labels, now.accepting) != (published.permitted, published.labels, published.accepting):
-            return True
-        for dimension, most in now.allocatable.items():
-            threshold = most * self._config.report_change_permille // 1000
-            for new, old in ((now.committed, published.committed), (now.used, published.used)):
-                if abs(new.get(dimension) - old.get(dimension)) > threshold:
-                    return True
-        return False
-
-    def _publish(self, fx: Effects) -> None:
-        self._published = self._report()
-        fx.act(Publish("report", encode_gossip(self._published)))
-        self._alarms.set(("report", None), fx.now + self._config.report_interval_s)

@@ -87,7 +87,7 @@ class Scheduler:
     def restore(self, now: float, unix_s: float, rows: Rows) -> Outcome:
         """Begin: with empty rows at the first start, with the ledger's rows at any later one. Call it once, first."""
         fx = Effects(now)
-        self._leader.epoch_seen = self._admission.epoch = get_number(rows, "epoch")
+        self._leader.epoch_seen = self._admission.reporting.epoch = get_number(rows, "epoch")
         self._admission.restore(fx, rows)
         self._home.restore(fx, rows, unix_s)
         self._leader.start(fx)
@@ -129,9 +129,9 @@ class Scheduler:
             case ContainerEnded():
                 self._admission.on_ended(fx, event)
             case Measured():
-                self._admission.on_measured(fx, event)
+                self._admission.reporting.measure(event)
             case Accepting():
-                self._admission.on_accepting(fx, event.accepting)
+                self._admission.reporting.set_accepting(event.accepting)
             case MemberUp() | MemberDown() | MemberFailed() | MemberLeft():
                 self._member(fx, event)
             case MemberForgotten():
@@ -185,7 +185,8 @@ class Scheduler:
             self._home.lineup.on_leads(event.node, leads)
 
     def _epoch(self, fx: Effects, epoch: int) -> None:
-        self._admission.epoch = max(self._admission.epoch, epoch)
+        reporting = self._admission.reporting
+        reporting.epoch = max(reporting.epoch, epoch)
         self._leader.on_epoch(fx, epoch)
 
     # --- messages
@@ -257,7 +258,7 @@ class Scheduler:
             case "keep":
                 node.ring_keep(fx, detail)
             case "report":
-                node.ring_report(fx)
+                node.reporting.ring(fx)
             case _:
                 self._ring_leader(fx, kind, detail)
 

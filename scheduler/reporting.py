@@ -1,0 +1,144 @@
+"""What this node says of itself: one report in versions, sent with answers, pushed to the leader, and gossiped.
+
+Owns the measured capacity and use, what is committed, and whether the node takes anything. A report goes where it
+matters at once (to the home with its answer, to the leader at every admission and release); gossip is the backstop,
+told on a change of some size or at an interval.
+"""
+
+from __future__ import annotations
+
+from scheduler.alarms import Alarms
+from scheduler.config import SchedulerConfig
+from scheduler.effects import Effects
+from scheduler.errors import InvalidSpec
+from scheduler.events import Measured, Publish
+from scheduler.index import ClusterView
+from scheduler.messages import REPORT_BYTES_MAX, Fresh, encode_gossip
+from scheduler.model import Report, Resources
+
+
+class Reporting:
+    """This node's own report. `epoch` is the highest leader's epoch this node has seen."""
+
+    def __init__(
+        self, config: SchedulerConfig, view: ClusterView, alarms: Alarms, number: int, boot_epoch: int
+    ) -> None:
+        self._config = config
+        self._view = view
+        self._alarms = alarms
+        self._number = number
+        self._boot_epoch = boot_epoch
+        self._sequence = 0
+        self._dirty = False
+        self._published: Report | None = None
+        self._push: dict[str, None] = {}
+        self._told: dict[str, int] = {}
+        self._committed = Resources()
+        self._containers = 0
+        self.measured: Measured | None = None
+        self.accepting = True
+        self.epoch = 0
+
+    def report(self) -> Report:
+        """Return the newest report; of nothing before the first measurement."""
+        measured = self.measured or Measured(Resources(), Resources(), Resources())
+        return Report(
+            node=self._view.me,
+            number=self._number,
+            boot_epoch=self._boot_epoch,
+            sequence=self._sequence,
+            capacity=measured.capacity,
+            allocatable=measured.allocatable,
+            committed=self._committed,
+            used=measured.used,
+            cpu_ratio_permille=self._config.cpu_ratio_permille,
+            memory_ratio_permille=self._config.memory_ratio_permille,
+            containers=self._containers,
+            accepting=self.accepting,
+            labels=measured.labels,
+        )
+
+    # --- what changes it
+
+    def book(self, request: Resources, sign: int) -> None:
+        """Count a live allocation in (1) or out (-1)."""
+        self._committed = self._committed + request if sign > 0 else self._committed - request
+        self._containers += sign
+        self._dirty = True
+
+    def touch(self) -> None:
+        """Something else that is worth a new version."""
+        self._dirty = True
+
+    def measure(self, measured: Measured) -> None:
+        """Take the shell's newest figures; raises InvalidSpec when they would make a report too large to gossip."""
+        old, self.measured = self.measured, measured
+        if len(encode_gossip(self.report())) > REPORT_BYTES_MAX:
+            self.measured = old
+            raise InvalidSpec("labels", len(measured.labels), f"a report must stay within {REPORT_BYTES_MAX} bytes")
+        self._dirty = True
+        if old is None or (old.allocatable, old.labels) != (measured.allocatable, measured.labels):
+            self.push()
+
+    def set_accepting(self, accepting: bool) -> None:
+        """Cordon or uncordon this node."""
+        self.accepting = accepting
+        self._dirty = True
+        self.push()
+
+    # --- telling it
+
+    def push(self) -> None:
+        """The leader is to know at once."""
+        self._push[self._view.leader] = None
+
+    def tell(self, fx: Effects, to: str) -> None:
+        """Send the newest report, once an event; our own home and leader see it in the view we share."""
+        if self.measured is None:
+            return
+        self._refresh()
+        if to != self._view.me and self._told.get(to) != self._sequence:
+            self._told[to] = self._sequence
+            fx.say(to, Fresh(self.report(), self.epoch))
+
+    def ring(self, fx: Effects) -> None:
+        """Gossip at the interval."""
+        if self.measured is not None:
+            self._publish(fx)
+
+    def flush(self, fx: Effects) -> None:
+        """At the end of an event: refresh, push and gossip, as far as it matters."""
+        if self.measured is not None:
+            self._refresh()
+            for leader in self._push:
+                self.tell(fx, leader)
+            if self._published is None or self._moved(self._published):
+                self._publish(fx)
+        self._push.clear()
+        self._told.clear()
+
+    # --- inside
+
+    def _refresh(self) -> None:
+        """Make a new version if anything changed."""
+        if self._dirty:
+            self._dirty = False
+            self._sequence += 1
+            self._view.hear(self.report())
+
+    def _moved(self, published: Report) -> bool:
+        """Whether what others believe is wrong enough to tell them now."""
+        now = self.report()
+        if (now.permitted, now.labels, now.accepting) != (published.permitted, published.labels, published.accepting):
+            return True
+        for dimension, most in now.allocatable.items():
+            threshold = most * self._config.report_change_permille // 1000
+            for new, old in ((now.committed, published.committed), (now.used, published.used)):
+                if abs(new.get(dimension) - old.get(dimension)) > threshold:
+                    return True
+        return False
+
+    def _publish(self, fx: Effects) -> None:
+        self._published = self.report()
+        fx.act(Publish("report", encode_gossip(self._published)))
+        self._alarms.set(("report", None), fx.now + self._config.report_interval_s)
