@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from node.api import Listening, serve, server
-from node.client import ApiClient
+from node.caller import Agents, parse_address
 from node.errors import AgentUnreachable, ApiProblem, PeerRefused
 from node.peers import Peers, body_sealer
 from node.tokens import Tokens
@@ -75,21 +75,28 @@ def head(method: str = "GET", path: str = "/v1/version", **headers: str) -> byte
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
+def caller(url: str) -> Agents:
+    return Agents([parse_address(url)], TOKEN)
+
+
+async def call(method, *arguments, **options):
+    """Call an agent as the command line does, without holding up the server in this process."""
+    return await trio.to_thread.run_sync(partial(method, *arguments, **options))
+
+
 async def test_tcp_and_the_local_socket_give_the_same_answers(tmp_path):
     async with served(tmp_path) as node:
         urls = [f"http://127.0.0.1:{node.port}", f"unix://{node.socket_path}"]
-        for url in urls:
-            async with ApiClient(url, TOKEN) as client:
-                assert (await client.version())["node"] == "n1"
-                job_id = await client.submit(JOB)
-                assert (await client.job(job_id))["name"] == "hello"
-                assert len(await client.submit_many([JOB, JOB])) == 2
-                assert (await client.cancel(job_id))["state"] == "cancelled"
-                assert (await client.wait(job_id))["state"] == "cancelled"
-                with pytest.raises(ApiProblem) as refused:
-                    await client.submit({**JOB, "cpu_milli": "much"})
-                assert refused.value.document["field"] == "cpu_milli"
-        assert len((await ApiClient(urls[0], TOKEN).jobs()).jobs) == 6
+        for agents in map(caller, urls):
+            assert (await call(agents.get, "/v1/version")).json()["node"] == "n1"
+            job_id = (await call(agents.post, "/v1/jobs", JOB)).json()["id"]
+            assert (await call(agents.get, f"/v1/jobs/{job_id}")).json()["name"] == "hello"
+            assert len((await call(agents.post, "/v1/jobs", [JOB, JOB])).json()["ids"]) == 2
+            assert (await call(agents.delete, f"/v1/jobs/{job_id}")).json()["state"] == "cancelled"
+            with pytest.raises(ApiProblem) as refused:
+                await call(agents.post, "/v1/jobs", {**JOB, "cpu_milli": "much"})
+            assert refused.value.document["field"] == "cpu_milli"
+        assert len((await call(caller(urls[0]).get, "/v1/jobs")).json()) == 6
 
 
 async def test_the_local_socket_is_for_its_owner_alone_and_is_gone_afterwards(tmp_path):
@@ -106,29 +113,27 @@ async def test_a_socket_left_by_a_killed_agent_is_replaced(tmp_path):
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(tmp_path / "run" / "api.sock"))
     stale.close()
-    async with served(tmp_path) as node, ApiClient(f"unix://{node.socket_path}", TOKEN) as client:
-        assert (await client.version())["node"] == "n1"
+    async with served(tmp_path) as node:
+        answer = await call(caller(f"unix://{node.socket_path}").get, "/v1/version")
+        assert answer.json()["node"] == "n1"
 
 
 async def test_images_are_streamed_both_ways(tmp_path):
-    async def tar():
-        for _ in range(64):
-            yield b"x" * 65_536
-
-    async with served(tmp_path) as node, ApiClient(f"http://127.0.0.1:{node.port}", TOKEN) as client:
-        image = await client.put_image("busybox:1", tar())
+    async with served(tmp_path) as node:
+        agents = caller(f"http://127.0.0.1:{node.port}")
+        pieces = (b"x" * 65_536 for _ in range(64))
+        image = (await call(agents.put_stream, "/v1/images/busybox:1", pieces, 10.0)).json()
         assert image["size_bytes"] == 64 * 65_536
-        async with client.export_image("busybox:1") as pieces:
-            assert sum([len(piece) async for piece in pieces]) == 64 * 65_536
-        await client.delete_image("busybox:1")
+        exported = await call(lambda: list(agents.get_stream("/v1/images/busybox:1/export", 10.0)))
+        assert sum(map(len, exported)) == 64 * 65_536
+        await call(agents.delete, "/v1/images/busybox:1")
         with pytest.raises(ApiProblem, match="no image"):
-            await client.delete_image("busybox:1")
+            await call(agents.delete, "/v1/images/busybox:1")
 
 
 async def test_nobody_there_is_one_clear_error(tmp_path):
-    async with ApiClient(f"unix://{tmp_path}/none.sock") as client:
-        with pytest.raises(AgentUnreachable, match="no agent answers at unix://"):
-            await client.version()
+    with pytest.raises(AgentUnreachable, match="no agent answers at unix://"):
+        await call(caller(f"unix://{tmp_path}/none.sock").get, "/v1/version")
 
 
 async def test_a_body_that_is_answered_without_being_read_frees_its_connection(tmp_path):
@@ -179,22 +184,23 @@ async def test_headers_that_do_not_come_end_the_connection(tmp_path, monkeypatch
     ],
 )
 async def test_nonsense_ends_one_connection_and_no_other(tmp_path, request_bytes):
-    async with served(tmp_path) as node, ApiClient(f"http://127.0.0.1:{node.port}", TOKEN) as client:
-        await client.version()
+    async with served(tmp_path) as node:
+        agents = caller(f"http://127.0.0.1:{node.port}")
+        await call(agents.get, "/v1/version")
         answer = await exchange(node.port, request_bytes, timeout_s=0.5)
         assert b" 200 " not in answer
         assert b"Traceback" not in answer
-        assert (await client.version())["node"] == "n1"
+        assert (await call(agents.get, "/v1/version")).json()["node"] == "n1"
 
 
 async def test_a_request_under_way_is_answered_before_the_end(tmp_path, nursery):
     async with served(tmp_path) as node:
-        client = ApiClient(f"http://127.0.0.1:{node.port}", TOKEN)
-        job_id = await client.submit(JOB)
+        agents = caller(f"http://127.0.0.1:{node.port}")
+        job_id = (await call(agents.post, "/v1/jobs", JOB)).json()["id"]
         answers = []
 
         async def wait() -> None:
-            answers.append(await client.job(job_id, wait_s=0.5))
+            answers.append((await call(agents.get, f"/v1/jobs/{job_id}", wait_s=0.5)).json())
 
         nursery.start_soon(wait)
         await trio.sleep(0.1)
