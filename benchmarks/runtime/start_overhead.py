@@ -67,10 +67,10 @@ async def measure(top: Path, rounds: int, network: bool) -> Times:
     return times
 
 
-def spec(name: str, image: Path, network: bool) -> ContainerSpec:
+def spec(name: str, image: Path, network: bool, argv: tuple[str, ...] = ("/bin/true",)) -> ContainerSpec:
     return ContainerSpec(
         name=name,
-        argv=("/bin/true",),
+        argv=argv,
         rootfs=image,
         user_base=400_000,
         memory_bytes=64 << 20,
