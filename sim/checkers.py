@@ -63,6 +63,10 @@ class Checkers:
         """How many containers were started."""
         return len(self._started)
 
+    def started_ids(self) -> list[AllocationId]:
+        """The attempts whose containers were started, in that order."""
+        return list(self._started)
+
     def broken(self, promise: str, text: str) -> None:
         """Note a violation."""
         self._world.note("world", f"VIOLATION of {promise}: {text}")
