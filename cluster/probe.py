@@ -57,7 +57,8 @@ class Prober:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.judge: Judge
-        self._sequence = 0
+        # At random, so that answers recorded before a restart, when replay windows are forgotten, match nothing.
+        self._sequence = core.rng.getrandbits(31)
         self._probes: dict[int, _Probe] = {}
         self._probed: dict[str, _Probe] = {}
         self._relays: dict[int, _Relay] = {}

@@ -210,6 +210,7 @@ class Opener:
         else:
             bits |= 1 << (highest - counter)
         self._windows[session] = (highest, bits)
+        self._windows.move_to_end(session)
         if len(self._windows) > SESSIONS_MAX:
             self._windows.popitem(last=False)
 
