@@ -142,7 +142,9 @@ def import_busybox(lab: Lab) -> dict[str, Any] | None:
 def _refuse_second_lab() -> None:
     lab = record.load()
     if lab is not None and any(record.is_on(node) for node in lab.nodes):
-        raise LabMisuse(f"a lab of {len(lab.nodes)} nodes is already up; `fofoca lab down` removes it")
+        raise LabMisuse(
+            f"a lab is already up ({', '.join(node.name for node in lab.nodes)}); `fofoca lab down` removes it"
+        )
 
 
 def _clean() -> None:

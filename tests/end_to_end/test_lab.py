@@ -43,13 +43,25 @@ def test_without_a_lab_every_lab_command_says_so(fofoca: CommandLine) -> None:
 
 
 def test_a_lab_comes_goes_and_comes_again(fofoca: CommandLine) -> None:
-    assert "1 nodes are up" in fofoca.ok("lab", "up", "--nodes", 1, "--cpu", "500m", "--memory", "256M").out
+    assert "1 node is up" in fofoca.ok("lab", "up", "--nodes", 1, "--cpu", "500m", "--memory", "256M").out
     assert fofoca.nodes()["n1"]["allocatable"] == {"cpu_milli": 500, "memory_bytes": 256 << 20}
     refused = fofoca("lab", "up")
-    assert (refused.code, refused.err) == (2, "fofoca: a lab of 1 nodes is already up; `fofoca lab down` removes it\n")
+    assert (refused.code, refused.err) == (2, "fofoca: a lab is already up (n1); `fofoca lab down` removes it\n")
     fofoca.ok("lab", "down")
     assert remains_of(fofoca.lab) == []
     assert fofoca.ok("lab", "down").out == "there was no lab\n"
+
+
+def test_removing_one_lab_leaves_another_alone(fofoca: CommandLine) -> None:
+    other = CommandLine(fofoca.lab + "b")
+    try:
+        fofoca.ok("lab", "up", "--nodes", 1)
+        other.ok("lab", "up", "--nodes", 1)
+        fofoca.ok("lab", "down")
+        assert other.nodes()["n1"]["state"] == "alive"
+    finally:
+        other("lab", "down")
+    assert remains_of(other.lab) == []
 
 
 def test_a_node_is_switched_off_and_on(fofoca: CommandLine) -> None:

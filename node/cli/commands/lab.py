@@ -54,7 +54,8 @@ def up(nodes: int, cpu: str, memory: str, runtime: str, overcommit: float) -> No
     shape = NodeShape(parse_cpu(cpu, "cpu"), parse_size(memory, "memory"), overcommit, overcommit)
     with _failures(), progress_line() as progress:
         made = control.up(Plan(nodes, runtime, shape), progress)
-    print(f"{len(made.nodes)} nodes are up, {description(made)}; try: fofoca nodes")
+    count = "1 node is up" if nodes == 1 else f"{nodes} nodes are up"
+    print(f"{count}, {description(made)}; try: fofoca nodes")
 
 
 @lab.command(short_help="Remove the lab and all its traces.")
