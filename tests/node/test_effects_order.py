@@ -136,10 +136,10 @@ async def test_a_slow_disk_slows_those_who_bring_messages(autojump_clock: trio.a
 
 async def test_the_machine_is_woken_at_its_times(autojump_clock: trio.abc.Clock) -> None:
     async with running(CountingLedger()) as node:
-        await trio.sleep(30)
+        await trio.sleep(30.5)
         due = node.effects.machine.next_timer()
         assert due is not None
-        assert due > trio.current_time()
+        assert due >= trio.current_time()
         assert len(node.of(Publish)) >= 2, "reports are published again and again"
 
 
