@@ -97,6 +97,7 @@ class Plan:
     faults: tuple[Fault, ...] = ()
     wishes: tuple[Wish, ...] = ()
     slow: tuple[str, ...] = field(default=())
+    gossip: bool = False
 
 
 def draw_plan(

@@ -2,6 +2,7 @@
 
     result = run_world(seed=7)                    everything drawn from the seed
     result = run_world(seed=7, nodes=20, homes=5, traced=True)
+    result = run_world(seed=7, gossip=True)       with the real gossip machines too
     print(format_world(result))
 
 Trouble lasts for a while; then everything heals, crashed agents start again, and the world gets time to settle. The
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -23,7 +24,8 @@ from scheduler.model import JobSpec, Resources
 from sim.checkers import Checkers, Violation
 from sim.faults import Fault, Plan, Wish, draw_plan
 from sim.kernel import Kernel
-from sim.network import Network
+from sim.network import Endpoint, Network
+from sim.world_gossip import GossipMembers
 from sim.world_host import Host
 from sim.world_members import Members
 
@@ -31,6 +33,7 @@ TRACE_MAX = 200_000
 CLIENT_PATIENCE_S = 2.0
 LAST_WORDS_S = 30.0
 OUTDATED_MAX_S = 15.0
+OUTDATED_GOSSIP_MAX_S = 60.0
 EVENTS_MAX = 1_000_000
 
 
@@ -52,7 +55,9 @@ class WorldResult:
     def command(self) -> str:
         """The command that shows this world again."""
         plan = self.plan
-        return f"fofoca sim world --nodes {len(plan.nodes)} --homes {len(plan.homes)} --seed {plan.seed}"
+        jobs = sum(wish.spec is not None for wish in plan.wishes)
+        sizes = f"--nodes {len(plan.nodes)} --homes {len(plan.homes)} --jobs {jobs}"
+        return f"fofoca sim world {sizes} --seed {plan.seed}{' --gossip' if plan.gossip else ''}"
 
 
 class World:
@@ -68,6 +73,7 @@ class World:
         self._count = 0
         self._jobs: dict[int, tuple[int, str]] = {}
         self.hosts = {name: self._host(position) for position, name in enumerate(plan.nodes)}
+        self.members: Members | GossipMembers = GossipMembers(self) if plan.gossip else Members(self)
 
     def _host(self, position: int) -> Host:
         plan = self.plan
@@ -118,18 +124,17 @@ class World:
         self.run_until(self.plan.trouble_s)
         self.heal()
         self.kernel.after(CLIENT_PATIENCE_S, self._end_strays)
-        self.run_until(self.kernel.now + OUTDATED_MAX_S)
+        self.run_until(self.kernel.now + (OUTDATED_GOSSIP_MAX_S if self.plan.gossip else OUTDATED_MAX_S))
         self.checks.after_healing(self.plan.trouble_s)
         self._run_calm()
         self.checks.at_end()
 
     def begin(self) -> None:
         """Schedule everything of the plan."""
-        members = Members(self)
         for host in self.hosts.values():
             self.kernel.after(self.kernel.random("start", host.name).uniform(0, 0.3), host.start)
         for fault in self.plan.faults:
-            self.kernel.at(fault.at_s, self._strike, fault, members)
+            self.kernel.at(fault.at_s, self._strike, fault)
         for number, wish in enumerate(self.plan.wishes):
             self.kernel.at(wish.at_s, self._wish, number, wish)
 
@@ -147,17 +152,17 @@ class World:
             self.run_until(self.kernel.now + 5.0)
         self.run_until(self.kernel.now + LAST_WORDS_S)
 
-    def _strike(self, fault: Fault, members: Members) -> None:
+    def _strike(self, fault: Fault) -> None:
         self.note("world", f"{fault.kind} of {', '.join(fault.nodes)} for {fault.lasts_s} s, at step {fault.steps}")
         host = self.hosts[fault.nodes[0]]
         match fault.kind:
             case "partition":
-                rest = [name for name in self.plan.nodes if name not in fault.nodes]
-                self.network.partition(fault.nodes, rest)
+                self._part(fault.nodes)
                 self.kernel.after(fault.lasts_s, self.network.heal)
             case "cut":
-                self.network.cut(*fault.nodes)
-                self.kernel.after(fault.lasts_s, self.network.mend, *fault.nodes)
+                for source, target in self._pairs(*fault.nodes):
+                    self.network.cut(source, target)
+                    self.kernel.after(fault.lasts_s, self.network.mend, source, target)
             case "agent crash":
                 host.crash_steps = fault.steps
                 self.kernel.after(fault.lasts_s, self._restart, host)
@@ -174,10 +179,25 @@ class World:
                 host.crash()
                 self.kernel.after(fault.lasts_s, host.start)
             case "false alarm":
-                members.accuse(*fault.nodes)
+                self.members.accuse(*fault.nodes)
             case "cordon":
                 host.post(Accepting(False))
                 self.kernel.after(fault.lasts_s, host.post, Accepting(True))
+
+    def _part(self, side: tuple[str, ...]) -> None:
+        sides: tuple[list[Endpoint], list[Endpoint]] = ([], [])
+        for name in self.plan.nodes:
+            sides[name in side].extend((name, self.members.endpoint(name)))
+        self.network.partition(*sides)
+
+    def _pairs(self, source: str, target: str) -> list[tuple[Endpoint, Endpoint]]:
+        """The endpoints of two hosts' agents, and of what tells them of each other."""
+        return [(source, target), (self.members.endpoint(source), self.members.endpoint(target))]
+
+    def set_host(self, name: str, *, up: bool) -> None:
+        """Switch off or on all that a host has on the network."""
+        for endpoint in (name, self.members.endpoint(name)):
+            self.network.set_host(endpoint, up=up)
 
     def _restart(self, host: Host) -> None:
         host.crash()
@@ -263,10 +283,14 @@ def run_world(
     jobs: int | None = None,
     *,
     traced: bool = False,
+    gossip: bool = False,
     plan: Plan | None = None,
 ) -> WorldResult:
-    """Run one world; what is not given is drawn from the seed. An exception in a machine is a violation too."""
-    world = World(plan or draw_plan(seed, nodes, homes, jobs), traced=traced)
+    """Run one world; what is not given is drawn from the seed. An exception in a machine is a violation too.
+
+    `gossip`: the real gossip machines tell who is alive, rather than a model of them.
+    """
+    world = World(plan or replace(draw_plan(seed, nodes, homes, jobs), gossip=gossip), traced=traced)
     try:
         world.run()
     except Exception as error:  # noqa: BLE001  whatever a machine raises here is its bug, to be shown with its seed

@@ -113,6 +113,7 @@ class Host:
         self.world.network.attach(self.name, on_datagram=self._on_datagram)
         self.post(Measured(self.capacity, self.capacity, Resources(), self.labels))
         self._recover()
+        self.world.members.started(self)
         self._arm()
 
     def _recover(self) -> None:
@@ -132,6 +133,7 @@ class Host:
             return
         self.world.note(self.name, "agent dies")
         self.agent = None
+        self.world.members.stopped(self)
         self.crash_steps = None
         self._life += 1
         self._queue.clear()
@@ -143,7 +145,7 @@ class Host:
         self.crash()
         self.up = False
         self.world.note(self.name, "host dies")
-        self.world.network.set_host(self.name, up=False)
+        self.world.set_host(self.name, up=False)
         for id_, container in list(self.containers.items()):
             if container.result is None:
                 if container.timer is not None:
@@ -163,7 +165,7 @@ class Host:
         if self.lost:
             return
         self.up = True
-        self.world.network.set_host(self.name, up=True)
+        self.world.set_host(self.name, up=True)
         self.start()
 
     # --- events in, outcomes through the disk, actions out
@@ -281,7 +283,7 @@ class Host:
                     self.world.checks.removing(self.name, id_, container.result)
                     del self.containers[id_]
             case Publish(key, value):
-                self.published[key] = (self.world.count(), value)
+                self.world.members.published(self, key, value)
                 self.world.checks.published(self.name, self.boot_epoch, key, value)
 
     # --- containers

@@ -45,6 +45,20 @@ class Members:
             pace_s, patience_s = rng.uniform(0.1, 0.5), rng.uniform(0.5, 3.0)
             world.kernel.after(pace_s, self._look, host, pace_s, patience_s)
 
+    def endpoint(self, name: str) -> str:
+        """Return the network endpoint through which hosts look at each other: that of their agents."""
+        return name
+
+    def started(self, host: Host) -> None:
+        """An agent started; others will see it when they look."""
+
+    def stopped(self, host: Host) -> None:
+        """An agent ended; others will see it when they look."""
+
+    def published(self, host: Host, key: str, value: bytes) -> None:
+        """An agent publishes something; others will hear it when they look."""
+        host.published[key] = (self._world.count(), value)
+
     def accuse(self, accuser: str, accused: str) -> None:
         """Make one node believe, wrongly, that another has failed; it will see its error at its next look."""
         host = self._world.hosts[accuser]

@@ -48,8 +48,11 @@ def gossip(nodes: int, seed: int, delay_ms: float, as_json: bool, **script: Any)
 @click.option("--jobs", type=click.IntRange(1, 100_000), help="How many jobs. [default: drawn]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Everything random comes from it.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Run so many seeds.")
+@click.option("--gossip", is_flag=True, help="Let real gossip tell who is alive, not a model of it.")
 @click.option("--trace", is_flag=True, help="Print every event.")
-def world(nodes: int | None, homes: int | None, jobs: int | None, seed: int, seeds: int, trace: bool) -> None:
+def world(
+    nodes: int | None, homes: int | None, jobs: int | None, seed: int, seeds: int, gossip: bool, trace: bool
+) -> None:
     """Run whole nodes under crashes, partitions and lost messages, and check the promises. The exit code is 1 if one
     was broken; its seed shows it again.
     """
@@ -57,7 +60,7 @@ def world(nodes: int | None, homes: int | None, jobs: int | None, seed: int, see
 
     broken = 0
     for each in range(seed, seed + seeds):
-        result = run_world(each, nodes, homes, jobs, traced=trace)
+        result = run_world(each, nodes, homes, jobs, gossip=gossip, traced=trace)
         broken += not result.passed
         if seeds == 1 or not result.passed:
             print(format_world(result))

@@ -21,6 +21,13 @@ def test_a_world_with_many_nodes_and_homes_breaks_no_promise() -> None:
     assert result.passed, format_world(result)
 
 
+@pytest.mark.parametrize("batch", range(4))
+def test_no_world_breaks_a_promise_when_real_gossip_tells_who_is_alive(batch: int) -> None:
+    for seed in range(batch * 5, (batch + 1) * 5):
+        result = run_world(seed, gossip=True)
+        assert result.passed, format_world(result)
+
+
 def test_the_same_seed_gives_the_same_world_to_the_last_message() -> None:
     first, second = run_world(3, traced=True), run_world(3, traced=True)
     assert first.trace == second.trace
@@ -31,7 +38,8 @@ def test_naming_what_would_be_drawn_gives_the_same_world() -> None:
     drawn = run_world(11)
     named = run_world(11, nodes=len(drawn.plan.nodes), homes=len(drawn.plan.homes))
     assert named.figures == drawn.figures
-    assert f"--nodes {len(drawn.plan.nodes)} --homes {len(drawn.plan.homes)} --seed 11" in drawn.command
+    assert f"--nodes {len(drawn.plan.nodes)} --homes {len(drawn.plan.homes)} --jobs " in drawn.command
+    assert drawn.command.endswith(" --seed 11")
 
 
 def test_worlds_are_full_of_trouble() -> None:
