@@ -196,6 +196,8 @@ class Agent:
             config=GossipConfig(
                 probe_interval_s=settings.probe_interval_s,
                 probe_timeout_s=settings.probe_timeout_s,
+                suspicion_min_s=settings.suspicion_min_s,
+                sync_interval_s=settings.sync_interval_s,
             ),
         )
 

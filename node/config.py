@@ -290,9 +290,6 @@ class Runtime(Section, name="runtime", about="How tasks run on this node."):
     tmpfs_bytes: int = setting(
         64 << 20, "Size of a container's /tmp; counts as the task's memory.", low=1 << 20, high=1 << 40
     )
-    stop_grace_s: float = setting(
-        5.0, "How long a task has after SIGTERM before it is killed, unless it asks otherwise.", low=0.1, high=3_600
-    )
     start_timeout_s: float = setting(
         30.0,
         "How long the set-up of a container may take before the attempt has failed.",

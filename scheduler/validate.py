@@ -18,6 +18,7 @@ from scheduler.model import MAX_TASKS_PER_JOB, ArrayRange, Constraint, JobSpec, 
 MEMORY_BYTES_MIN = 1 << 20
 AMOUNT_MAX = 1 << 60
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 
 
@@ -58,7 +59,8 @@ def _check_resources(request: Resources, limit: Resources) -> None:
 
 def _check_env(env: Iterable[tuple[str, str]]) -> None:
     for name, value in env:
-        _require(name and "=" not in name and "\0" not in name + value, "env", name, "NAME=VALUE without NUL bytes")
+        _require(_VARIABLE.fullmatch(name), "env", name, "a name of letters, digits and _, no digit first")
+        _require("\0" not in value, "env", f"{name}={value}", "a value without NUL bytes")
 
 
 def _check_array(array: ArrayRange) -> None:

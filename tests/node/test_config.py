@@ -41,7 +41,7 @@ def test_quantities_are_taken_as_people_write_them(tmp_path):
             memory_bytes = "2G"
             overcommit_cpu = 2
             [runtime]
-            stop_grace_s = "1m30s"
+            start_timeout_s = "1m30s"
             log_bytes_max = "1M"
             [scheduler]
             lost_grace_s = 3
@@ -52,7 +52,7 @@ def test_quantities_are_taken_as_people_write_them(tmp_path):
     )
     assert (config.resources.cpu_milli, config.resources.memory_bytes) == (1500, 2 << 30)
     assert config.resources.cpu_ratio_permille == 2000
-    assert (config.runtime.stop_grace_s, config.runtime.log_bytes_max) == (90.0, 1 << 20)
+    assert (config.runtime.start_timeout_s, config.runtime.log_bytes_max) == (90.0, 1 << 20)
     assert config.scheduler.lost_grace_s == 3.0
     assert config.node.labels == {"disk": "ssd", "gpu": ""}
 
