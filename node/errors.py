@@ -48,7 +48,7 @@ class InvalidConfig(InvalidValue):
 class UnknownImage(InvalidValue):
     """A job or a request names an image that no node of the cluster has."""
 
-    def __init__(self, image: str, expected: str = "expected an image that `fofoca image list` shows") -> None:
+    def __init__(self, image: str, expected: str = "expected an image that `fofoca image ls` shows") -> None:
         super().__init__("image", image, expected)
 
 
