@@ -149,6 +149,7 @@ class Core:
         self.effects: list[Effect] = []
         self._round_due_s: float | None = None
         self._round = 0
+        self._first_fanout = 0
         self.alive = self._own_alive()
 
     # -- the own identity
@@ -246,12 +247,12 @@ class Core:
     def tell(self, about: str, message: wire.Rumour, told_by: str = "") -> None:
         """Queue a rumour and see that it goes on soon."""
         self.rumours.add(about, wire.encode(message), told_by)
-        self._hurry()
+        self._hurry(own=not told_by)
 
     def tell_accusation(self, message: wire.Suspect, told_by: str = "") -> None:
         """Queue a suspicion beside those of other accusers, since each of them counts."""
         self.rumours.add((message.name, message.by), wire.encode(message), told_by)
-        self._hurry()
+        self._hurry(own=not told_by)
 
     def drop_accusations(self, name: str, accusers: list[str]) -> None:
         """Stop telling suspicions that a newer statement has settled."""
@@ -263,13 +264,17 @@ class Core:
         for entry in news:
             self.deltas.add((name, entry.key), wire.encode(wire.Delta(name, boot_epoch, (entry,))), told_by)
         if news:
-            self._hurry()
+            self._hurry(own=not told_by)
 
-    def _hurry(self) -> None:
+    def _hurry(self, own: bool) -> None:
         self._round = 0
         config = self.config
-        jitter_s = config.forward_jitter_s
-        delay_s = self.rng.random() * (jitter_s if jitter_s else config.spread_interval_s)
+        if own and config.forward_jitter_s:
+            # Nobody else has this to tell, so there is nobody to get out of step with, and more to be told.
+            self._first_fanout = 2 * config.spread_fanout
+            self._plan_round(self.now_s)
+            return
+        delay_s = self.rng.random() * (config.forward_jitter_s or config.spread_interval_s)
         self._plan_round(self.now_s + delay_s)
 
     def _plan_round(self, due_s: float) -> None:
@@ -281,7 +286,8 @@ class Core:
         if due_s != self._round_due_s:
             return
         self._round_due_s = None
-        self.spread_once(self.config.spread_fanout)
+        self.spread_once(self._first_fanout or self.config.spread_fanout)
+        self._first_fanout = 0
         if self.rumours or self.deltas:
             self._round += 1
             again = self._round == 1 and self.config.forward_jitter_s > 0

@@ -278,7 +278,8 @@ class Prober:
 
     def _conclude_refusal(self, probe: _Probe) -> None:
         core = self._core
-        others = len(core.table.live) - (1 if probe.entry.live else 0)
+        # Suspects may be gone too; waiting for their word would hold up the verdict when many go at once.
+        others = sum(entry.status == Status.ALIVE and entry is not probe.entry for entry in core.table.live)
         if probe.refused and len(probe.helpers_refused) >= min(core.config.down_confirmations, others):
             self._finish(probe)
             self.judge.declare_down(probe.entry, [core.identity.name, *probe.helpers_refused])
