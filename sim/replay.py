@@ -38,7 +38,7 @@ class Schedule(NamedTuple):
     events: int
 
 
-def replay(
+def replay_jobs(
     workload: Workload, processors: int, policy: str = "easy", clairvoyant: bool = False, watch: Watch | None = None
 ) -> Schedule:
     """Play the workload to its end. Raises BadValue for an unknown policy or a pool too small for a job.

@@ -25,7 +25,7 @@ from typing import Any
 
 from sim.nodes import Demand, NodeSpec
 from sim.placement import Visit, visit
-from sim.replay import replay
+from sim.replay import replay_jobs
 from sim.results import summarise
 from sim.traces.swf import write_swf
 from sim.workload import Workload, lublin, services
@@ -130,7 +130,7 @@ def cost_us(work: Workload, processors: int) -> tuple[float, int]:
     spent_s, events = [], 0
     for _ in range(3):
         began = time.process_time()
-        events = replay(work, processors, "easy").events
+        events = replay_jobs(work, processors, "easy").events
         spent_s.append(time.process_time() - began)
     return min(spent_s) / events * 1e6, events
 
@@ -146,7 +146,7 @@ def curve(folder: Path) -> Iterator[Row]:
     for load in (1.02, 1.2, 2.0, 5.0):
         work, processors = steady(1000, load)
         micros, events = cost_us(work, processors)
-        waiting = summarise(replay(work, processors, "easy")).mean_queue
+        waiting = summarise(replay_jobs(work, processors, "easy")).mean_queue
         first, least = first or micros, max(least, 1) if first else max(1, waiting)
         yield _point(f"event, {waiting:.0f} waiting", events, micros / first, micros, log2(waiting) / log2(least))
 

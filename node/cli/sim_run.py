@@ -89,7 +89,7 @@ def _batch(
     trace: str | None, policies: Sequence[str], processors: int | None, clairvoyant: bool, strong: str, strict: bool,
     as_json: bool, **files: str | None,
 ) -> bool:  # fmt: skip
-    from sim.replay import check_policy, replay
+    from sim.replay import check_policy, replay_jobs
     from sim.traces.swf import read_swf
 
     if trace is None:
@@ -104,7 +104,7 @@ def _batch(
     schedules = []
     for policy in policies:
         with watching(policy, len(source.workload)) as watch:
-            schedules.append(replay(source.workload, source.processors, policy, clairvoyant, watch))
+            schedules.append(replay_jobs(source.workload, source.processors, policy, clairvoyant, watch))
         if not schedules[-1].complete:
             break
     _write_files(schedules, source, files)

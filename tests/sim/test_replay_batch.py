@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scheduler.backfill import PLANNERS
 from sim.errors import BadValue
-from sim.replay import Schedule, replay
+from sim.replay import Schedule, replay_jobs
 from sim.results import outcomes, summarise
 from sim.traces.swf import read_swf, write_swf
 from sim.workload import Workload, lublin
@@ -41,7 +41,7 @@ def test_jobs_in_are_jobs_out_and_never_beyond_the_machine(
     policy: str, seed: int, processors: int, clairvoyant: bool
 ) -> None:
     work = lublin(120, processors, seed, load=1.2)
-    schedule = replay(work, processors, policy, clairvoyant)
+    schedule = replay_jobs(work, processors, policy, clairvoyant)
     ended = list(outcomes(schedule))
     assert schedule.complete
     assert [each.id for each in ended] == work.ids, f"seed {seed}"
@@ -54,7 +54,7 @@ def test_jobs_in_are_jobs_out_and_never_beyond_the_machine(
 def test_the_small_trace_gives_its_figures(policy: str) -> None:
     """The figures were worked out by the plain rules of the backfilling tests."""
     trace = read_swf(SMALL)
-    result = summarise(replay(trace.workload, trace.processors, policy))
+    result = summarise(replay_jobs(trace.workload, trace.processors, policy))
     figures = dict(each.split() for each in FIGURES.read_text().splitlines())
     assert f"{result.avg_bounded_slowdown:.6f}" == figures[policy]
 
@@ -65,29 +65,29 @@ def test_the_same_trace_gives_the_same_bytes(policy: str) -> None:
     for _ in range(2):
         trace = read_swf(SMALL)
         out = io.StringIO()
-        write_swf(out, trace.workload, trace.processors, replay(trace.workload, trace.processors, policy).starts_s)
+        write_swf(out, trace.workload, trace.processors, replay_jobs(trace.workload, trace.processors, policy).starts_s)
         written.append(out.getvalue())
     assert written[0] == written[1]
 
 
 def test_clairvoyance_plans_with_the_run_times() -> None:
     trace = read_swf(SMALL)
-    with_estimates = replay(trace.workload, trace.processors, "easy")
+    with_estimates = replay_jobs(trace.workload, trace.processors, "easy")
     trace.workload.estimate_s = trace.workload.run_s
-    assert replay(trace.workload, trace.processors, "easy", clairvoyant=True).starts_s == (
-        replay(trace.workload, trace.processors, "easy").starts_s
+    assert replay_jobs(trace.workload, trace.processors, "easy", clairvoyant=True).starts_s == (
+        replay_jobs(trace.workload, trace.processors, "easy").starts_s
     )
-    assert replay(trace.workload, trace.processors, "easy").starts_s != with_estimates.starts_s
+    assert replay_jobs(trace.workload, trace.processors, "easy").starts_s != with_estimates.starts_s
 
 
 def test_a_replay_that_is_stopped_tells_of_the_jobs_that_had_ended() -> None:
     work = lublin(2000, 64, 1)
-    schedule = replay(work, 64, "easy", watch=lambda done, _now: done < 1000)
+    schedule = replay_jobs(work, 64, "easy", watch=lambda done, _now: done < 1000)
     ended = list(outcomes(schedule))
     assert not schedule.complete
     assert 0 < len(ended) < 1500
     assert all(each.end_s <= schedule.until_s for each in ended)
-    whole = {each.id: each for each in outcomes(replay(work, 64, "easy"))}
+    whole = {each.id: each for each in outcomes(replay_jobs(work, 64, "easy"))}
     assert all(whole[each.id] == each for each in ended)
     assert summarise(schedule).jobs + summarise(schedule).jobs_unfinished == 2000
 
@@ -95,11 +95,11 @@ def test_a_replay_that_is_stopped_tells_of_the_jobs_that_had_ended() -> None:
 def test_an_unknown_policy_and_a_machine_too_small_are_refused() -> None:
     work = lublin(50, 64, 1)
     with pytest.raises(BadValue, match="policy: best is not valid; one of fcfs, easy, sjbf, conservative"):
-        replay(work, 64, "best")
+        replay_jobs(work, 64, "best")
     with pytest.raises(BadValue, match="processors: 1 is not valid; a job asks for"):
-        replay(work, 1, "easy")
+        replay_jobs(work, 1, "easy")
 
 
 def test_nothing_to_replay_is_no_error() -> None:
-    result = summarise(replay(Workload("nothing"), 4, "conservative"))
+    result = summarise(replay_jobs(Workload("nothing"), 4, "conservative"))
     assert (result.jobs, result.utilisation, result.fairness) == (0, 0, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.replay import replay
+from sim.replay import replay_jobs
 from sim.results import Summary, summarise
 from sim.traces.swf import read_swf
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 @functools.cache
 def summary(policy: str, clairvoyant: bool) -> Summary:
     trace = read_swf(TRACE, processors=100, strong=True)
-    return summarise(replay(trace.workload, 100, policy, clairvoyant))
+    return summarise(replay_jobs(trace.workload, 100, policy, clairvoyant))
 
 
 @pytest.mark.parametrize(

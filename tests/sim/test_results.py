@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from sim.replay import replay
+from sim.replay import replay_jobs
 from sim.results import bounded_slowdown, jain, outcomes, percentile, summarise, timeline, write_csv
 from sim.workload import Job, Workload
 
@@ -22,7 +22,7 @@ TWO = work(Job(1, 0, 100, 100, 4, 7), Job(2, 10, 50, 60, 4, 8))
 
 
 def test_figures_of_two_jobs_one_after_the_other() -> None:
-    result = summarise(replay(TWO, 4, "fcfs"))
+    result = summarise(replay_jobs(TWO, 4, "fcfs"))
     assert (result.jobs, result.max_wait_s, result.mean_wait_s, result.makespan_s) == (2, 90, 45, 150)
     assert result.avg_bounded_slowdown == pytest.approx((1 + 140 / 50) / 2)
     assert result.utilisation == 1
@@ -49,7 +49,7 @@ def test_fairness_is_one_when_all_fare_alike() -> None:
 
 
 def test_the_timeline_holds_all_the_work_and_all_the_waiting() -> None:
-    steps = timeline(replay(TWO, 4, "fcfs"), steps_max=15)
+    steps = timeline(replay_jobs(TWO, 4, "fcfs"), steps_max=15)
     assert [each.time_s for each in steps] == [10.0 * place for place in range(15)]
     assert [each.busy for each in steps] == [4] * 15
     assert [each.waiting for each in steps] == [0] + [1] * 9 + [0] * 5
@@ -57,10 +57,10 @@ def test_the_timeline_holds_all_the_work_and_all_the_waiting() -> None:
 
 def test_csv_has_a_line_for_each_job() -> None:
     out = io.StringIO()
-    write_csv(out, replay(TWO, 4, "fcfs"))
+    write_csv(out, replay_jobs(TWO, 4, "fcfs"))
     assert out.getvalue().splitlines() == [
         "job,user,processors,submit_s,start_s,end_s,wait_s,run_s,estimate_s,bounded_slowdown",
         "1,7,4,0,0,100,0,100,100,1.000000",
         "2,8,4,10,100,150,90,50,60,2.800000",
     ]
-    assert len(list(outcomes(replay(TWO, 4, "fcfs")))) == 2
+    assert len(list(outcomes(replay_jobs(TWO, 4, "fcfs")))) == 2
