@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -18,7 +19,6 @@ import msgspec
 import trio
 
 from node import logs
-from node.api.documents import ImageDocument
 from node.errors import Busy, InvalidValue, NotFound, PeerError, UnknownImage
 from node.host.errors import FetchInterrupted, ImageError
 from node.host.image_name import is_digest, parse_image_name
@@ -79,25 +79,19 @@ class ImageExchange:
 
     # --- what the API shows
 
-    def list(self) -> Sequence[ImageDocument]:
+    def list(self) -> Sequence[Image]:
         """Return the images whose content is on this node; one whose name now means other content has none."""
-        return [self._view(image) for image in self.store.images()]
+        return [self._named_now(image) for image in self.store.images()]
 
-    async def put(self, name: str, tag: str, tar: AsyncIterator[bytes]) -> ImageDocument:
+    async def put(self, name: str, tag: str, tar: AsyncIterator[bytes]) -> Image:
         """Import a root file system's tar and tell all nodes its name; raises ImageError with nothing stored."""
         image = await self.store.import_tar(f"{name}:{tag}", tar)
         await self._give(f"{image.name}:{image.tag}", image.digest, image.size_bytes)
-        return self._view(image)
+        return image
 
-    def _view(self, image: Image) -> ImageDocument:
+    def _named_now(self, image: Image) -> Image:
         current = self._names.digest(f"{image.name}:{image.tag}") == image.digest
-        return ImageDocument(
-            name=image.name if current else "",
-            tag=image.tag if current else "",
-            digest=image.digest,
-            size_bytes=image.size_bytes,
-            nodes=[self._peers.name],
-        )
+        return image if current else replace(image, name="", tag="")
 
     async def remove(self, name: str, tag: str) -> None:
         """Remove a name everywhere, and the content from this node; ImageInUse while containers need it here."""

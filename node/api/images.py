@@ -14,13 +14,14 @@ from node.api.exchange import Exchange, json_response
 from node.api.forward import to_all
 from node.api.jobs import MISSING_HEADER, REACHABLE_STATES
 from node.host.image_name import parse_image_name
+from node.host.images import Image
 
 _decode_images = msgspec.json.Decoder(list[ImageDocument]).decode
 
 
 async def list_images(exchange: Exchange) -> Response:
     """GET /v1/images: every image with the nodes that have it."""
-    own = list(exchange.services.images.list())
+    own = [_document(exchange, image) for image in exchange.services.images.list()]
     if exchange.forwarded:
         return json_response(own)
     answers, missing = await to_all(exchange, _others(exchange))
@@ -37,7 +38,8 @@ async def put(exchange: Exchange) -> Response:
     exchange.require_admin("store images")
     name, tag = _reference(exchange)
     tar = exchange.stream(exchange.services.bounds.image_bytes_max)
-    return json_response(await exchange.services.images.put(name, tag, tar), 201)
+    image = await exchange.services.images.put(name, tag, tar)
+    return json_response(_document(exchange, image), 201)
 
 
 async def remove(exchange: Exchange) -> Response:
@@ -58,6 +60,16 @@ async def export(exchange: Exchange) -> Response:
 def _reference(exchange: Exchange) -> tuple[str, str]:
     image = parse_image_name(exchange.path("reference"))
     return image.name, image.tag
+
+
+def _document(exchange: Exchange, image: Image) -> ImageDocument:
+    return ImageDocument(
+        name=image.name,
+        tag=image.tag,
+        digest=image.digest,
+        size_bytes=image.size_bytes,
+        nodes=[exchange.services.node],
+    )
 
 
 def _others(exchange: Exchange) -> list[str]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from node.api.auth import Gate
-from node.api.documents import ImageDocument
 from node.errors import Busy
+from node.host.images import Image
 from node.runtime.protocol import Stream
 from scheduler.explain import Explanation
 from scheduler.model import AllocationId, JobSpec
@@ -75,10 +75,10 @@ class LogService(Protocol):
 class ImageService(Protocol):
     """The images of this node."""
 
-    def list(self) -> Sequence[ImageDocument]:
+    def list(self) -> Sequence[Image]:
         """Return the images this node has."""
 
-    async def put(self, name: str, tag: str, tar: AsyncIterator[bytes]) -> ImageDocument:
+    async def put(self, name: str, tag: str, tar: AsyncIterator[bytes]) -> Image:
         """Take an image in; InvalidValue if it is no root file system."""
 
     async def remove(self, name: str, tag: str) -> None:

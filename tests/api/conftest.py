@@ -11,8 +11,9 @@ import pytest
 import trio
 from starlette.types import ASGIApp
 
-from node.api import Bounds, Gate, ImageDocument, Services, build
+from node.api import Bounds, Gate, Services, build
 from node.errors import AgentUnreachable, NotFound, UnknownImage
+from node.host.images import Image
 from node.peers import Peers, body_sealer
 from node.tokens import Tokens
 from scheduler.errors import UnknownJob
@@ -129,12 +130,12 @@ class FakeImages:
         self.node = node
         self.stored: dict[tuple[str, str], bytes] = {}
 
-    def list(self) -> Sequence[ImageDocument]:
-        return [self._document(*key) for key in self.stored]
+    def list(self) -> Sequence[Image]:
+        return [self._image(*key) for key in self.stored]
 
-    async def put(self, name: str, tag: str, tar: AsyncIterator[bytes]) -> ImageDocument:
+    async def put(self, name: str, tag: str, tar: AsyncIterator[bytes]) -> Image:
         self.stored[name, tag] = b"".join([piece async for piece in tar])
-        return self._document(name, tag)
+        return self._image(name, tag)
 
     async def remove(self, name: str, tag: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -151,9 +152,9 @@ class FakeImages:
 
         return pieces()
 
-    def _document(self, name: str, tag: str) -> ImageDocument:
+    def _image(self, name: str, tag: str) -> Image:
         data = self.stored[name, tag]
-        return ImageDocument(name=name, tag=tag, digest=f"sha256:{len(data)}", size_bytes=len(data), nodes=[self.node])
+        return Image(name, tag, f"sha256:{len(data)}", len(data), 0)
 
 
 class Wire:
