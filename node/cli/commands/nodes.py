@@ -13,6 +13,8 @@ from node.caller import Agents
 from node.cli import find, show
 
 WATCH_INTERVAL_S = 1.0
+MEASURED_LABELS = frozenset({"arch", "cgroup", "kernel", "node", "runtime"})
+"""Labels every node has; the table leaves them to --json, so that what the operator gave stands out."""
 
 
 @click.command(short_help="Show the nodes and how full they are.")
@@ -67,7 +69,8 @@ def _node_row(node: dict[str, Any]) -> list[Any]:
         notes.append("queue leader")
     if not node.get("accepting", True):
         notes.append("cordoned")
-    notes += [f"{name}={value}" if value else name for name, value in (node.get("labels") or {}).items()]
+    labels = {name: value for name, value in (node.get("labels") or {}).items() if name not in MEASURED_LABELS}
+    notes += [f"{name}={value}" if value else name for name, value in labels.items()]
     return [
         node["name"],
         node["state"],
