@@ -1,5 +1,5 @@
 # make demo   a guided tour: three nodes on this machine share work, lose an agent, lose a host, and leave no trace
-# make test   all tests
+# make test   all checks (ruff, mypy) and all tests
 # Both set up what they need first: a virtual environment in .venv and, as root on Debian or Ubuntu, LXC and friends from apt.
 
 VENV := .venv
@@ -19,7 +19,7 @@ $(STAMP): requirements/development.txt pyproject.toml tools/make-venv
 demo: setup
 	@$(BIN)/fofoca lab demo
 
-test: setup
+test: check
 	@$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 
 check: setup

@@ -15,24 +15,12 @@ import trio
 from node.runtime import lxc_obstacles, supervisor
 from node.runtime.lxc.lxc import LxcRuntime
 
+# fmt: off
 APPLETS = (
-    "sh",
-    "cat",
-    "chmod",
-    "dd",
-    "echo",
-    "env",
-    "false",
-    "grep",
-    "head",
-    "id",
-    "ip",
-    "kill",
-    "ls",
-    "mkdir",
-    "mknod",
+    "sh", "cat", "chmod", "dd", "echo", "env", "false", "grep", "head", "id", "ip", "kill", "ls", "mkdir", "mknod",
+    "mount", "nc", "ping", "ps", "sleep", "true", "umount", "unshare", "wget", "wc", "yes",
 )
-APPLETS += ("mount", "nc", "ping", "ps", "sleep", "true", "umount", "unshare", "wget", "wc", "yes")
+# fmt: on
 
 
 @pytest.fixture(scope="session")
