@@ -110,5 +110,3 @@ def remains_of(lab: str) -> list[str]:
             del os.environ["FOFOCA_LAB"]
         else:
             os.environ["FOFOCA_LAB"] = before
-
-
