@@ -91,9 +91,25 @@ class KeyRing:
         del self._keys[found]
         self._ciphers = OrderedDict((name, cipher) for name, cipher in self._ciphers.items() if name[0] != found)
 
+    def replace(self, cluster_key: bytes, *others: bytes) -> None:
+        """Hold these keys and no others; the first one seals. Errors: InvalidKey, and then nothing has changed."""
+        fresh = KeyRing(cluster_key, *others, label=self.label)
+        same = {key_id for key_id, key in fresh._keys.items() if self._keys.get(key_id) == key}
+        self._keys, self._primary = fresh._keys, fresh._primary
+        self._ciphers = OrderedDict((name, cipher) for name, cipher in self._ciphers.items() if name[0] in same)
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The keys themselves, the primary one first."""
+        primary = self._keys[self._primary]
+        return primary, *(key for key in self._keys.values() if key != primary)
+
     def list(self) -> tuple[tuple[str, bool], ...]:
         """Return (id, is primary) of every key, in the order they were added."""
         return tuple((key_id.hex(), key_id == self._primary) for key_id in self._keys)
+
+    def __contains__(self, key_id: bytes) -> bool:
+        return key_id in self._keys
 
     @property
     def primary(self) -> bytes:
@@ -138,11 +154,12 @@ class Sealer:
         self._session = session
         self._purpose = purpose
         self._counter = 0
-        self._key_id = b""
-        self._cipher: AESGCM | None = None
 
-    def seal(self, version: int, data: bytes, context: bytes = b"") -> bytes:
-        """Return the packet; `context` is not sent, yet must be the same at opening."""
+    def seal(self, version: int, data: bytes, request: bytes = b"") -> bytes:
+        """Return the packet. `request`: the header of what it answers; not sent, yet the same is needed at opening.
+
+        An answer is sealed under its request's key: a node that was away while the keys changed can read it.
+        """
         self._counter += 1
         if self._counter > _COUNTER_MAX:
             raise InvalidKey("session: its counter is used up; restart the agent to draw a new one")
@@ -150,12 +167,14 @@ class Sealer:
         ring = self._ring
         if ring is None:
             return b"%c\0\0%b%b%b" % (_PLAIN | version, self._session, counter, data)
-        if ring.primary != self._key_id or self._cipher is None:
-            self._key_id = ring.primary
-            self._cipher = ring.cipher(self._key_id, self._session, self._purpose)
-            ring.keep(self._key_id, self._session, self._purpose, self._cipher)
-        header = b"%c%b%b%b" % (_SEALED | version, self._key_id, self._session, counter)
-        return header + self._cipher.encrypt(_NONCE_PADDING + counter, data, header + context)
+        asked_under = request[_KEY_SLICE]
+        key_id = asked_under if asked_under in ring else ring.primary
+        cipher = ring.known(key_id, self._session, self._purpose)
+        if cipher is None:
+            cipher = ring.cipher(key_id, self._session, self._purpose)
+            ring.keep(key_id, self._session, self._purpose, cipher)
+        header = b"%c%b%b%b" % (_SEALED | version, key_id, self._session, counter)
+        return header + cipher.encrypt(_NONCE_PADDING + counter, data, header + request)
 
 
 class Opener:

@@ -114,6 +114,30 @@ def test_the_ring_refuses_what_would_lock_the_node_out() -> None:
     assert ring.list() == ((only, True),)
 
 
+def test_an_answer_is_sealed_under_its_requests_key_while_that_is_on_the_ring() -> None:
+    rotated = KeyRing(OTHER, KEY)
+    sleeper, server = Sealer(KeyRing(KEY), SESSION, "body"), Sealer(rotated, b"session2", "body")
+    request = sleeper.seal(1, b"what is new?")[:HEADER_BYTES]
+    assert Opener(KeyRing(KEY), "body").open(server.seal(1, b"a key", request), request)[2] == b"a key"
+    rotated.replace(OTHER)
+    assert refused(Opener(KeyRing(KEY), "body"), server.seal(1, b"a key", request), request) == "key"
+
+
+def test_a_replaced_ring_holds_its_new_keys_alone_or_is_left_as_it_was() -> None:
+    ring = KeyRing(KEY)
+    opener = Opener(ring, "datagram")
+    before = pair()[0]
+    opener.open(before.seal(1, b"x"))
+    ring.replace(OTHER, KEY)
+    assert ring.keys == (OTHER, KEY)
+    opener.open(before.seal(1, b"x"))
+    ring.replace(OTHER)
+    assert refused(opener, before.seal(1, b"x")) == "key"
+    with pytest.raises(InvalidKey):
+        ring.replace(b"short")
+    assert ring.keys == (OTHER,)
+
+
 def test_keys_of_different_purposes_differ() -> None:
     assert len({derive_key(KEY, purpose) for purpose in ("tokens", "bodies", "key id")}) == 3
     with pytest.raises(InvalidKey):
