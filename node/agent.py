@@ -41,6 +41,7 @@ from node.host.network import AddressPool, NetworkError, ensure_bridge
 from node.host.user_ranges import UserRanges
 from node.image_exchange import ImageExchange
 from node.image_names import ImageNames
+from node.key_exchange import KeyExchange
 from node.ledger.protocol import Content, Ledger
 from node.ledger.sqlite import SqliteLedger
 from node.measuring import Meter
@@ -106,7 +107,7 @@ class Agent:
         self._config = config
         self._name = config.node_name
         self._directory = DataDirectory(config.data_dir)
-        self._key = config.cluster_key()
+        self._keys = config.cluster_keys()
         self._ready = False
         self._stop = trio.Event()
 
@@ -138,10 +139,11 @@ class Agent:
         runtime = await self._open_runtime()
         inventory = self._inventory(runtime)
         gossip = GossipService(self._gossip_settings())
-        peers = Peers(self._name, self._sealer())
+        peers = Peers(self._name, self._sealer(gossip.key_ring))
         members = Members(self._name, gossip, peers, self._api_address)
         gossip.subscribe(members.on_member, members.on_state)
         images = await self._images(peers, members)
+        keys = self._key_exchange(gossip.key_ring, peers, members)
         async with trio.open_nursery() as nursery:
             await nursery.start(gossip.run)
             boot_epoch = gossip.boot_epoch
@@ -162,8 +164,8 @@ class Agent:
             await hands.allocations.recover(machine.allocations())
             nursery.start_soon(effects.run)
             nursery.start_soon(meter.run, effects.post)
-            members.connect(effects.post, lambda name: nursery.start_soon(images.tell, name))
-            services = self._services(hands, peers, images, gossip, number)
+            members.connect(effects.post, lambda name: nursery.start_soon(self._tell, name, images, keys))
+            services = self._services(hands, peers, images, keys, gossip, number)
             async with trio.open_nursery() as serving:
                 await serving.start(serve, build(services), self._listening())
                 members.publish(number, boot_epoch, settled=True)
@@ -175,6 +177,13 @@ class Agent:
                 await effects.flush()
                 await gossip.leave()
             nursery.cancel_scope.cancel()
+
+    @staticmethod
+    async def _tell(name: str, images: ImageExchange, keys: KeyExchange | None) -> None:
+        """Tell a node that appeared what it may have missed; keys first, for without them it hears nothing."""
+        if keys is not None:
+            await keys.tell(name)
+        await images.tell(name)
 
     # --- the parts, from the configuration
 
@@ -189,7 +198,8 @@ class Agent:
             host=settings.host,
             port=settings.port,
             advertise=self._config.node.address or "",
-            cluster_key=self._key,
+            cluster_key=self._keys.primary if self._keys else None,
+            other_keys=self._keys.keys[1:] if self._keys else (),
             seeds=tuple(split_address("cluster.seeds", seed) for seed in self._config.cluster.seeds),
             label=self._config.cluster.name,
             data_directory=self._directory.root,
@@ -201,11 +211,16 @@ class Agent:
             ),
         )
 
-    def _sealer(self) -> BodySealer | PlainBodies:
-        if self._key is None:
+    def _sealer(self, ring: KeyRing | None) -> BodySealer | PlainBodies:
+        if ring is None:
             return PlainBodies(self._name)
-        ring = KeyRing(self._key, label=self._config.cluster.name)
         return BodySealer(ring, self._name, secrets.token_bytes(SESSION_BYTES), time.time)
+
+    def _key_exchange(self, ring: KeyRing | None, peers: Peers, members: Members) -> KeyExchange | None:
+        path = self._config.key_file
+        if self._keys is None or ring is None or path is None:
+            return None
+        return KeyExchange(self._keys, ring, path, peers, members.alive)
 
     async def _open_runtime(self) -> Runtime:
         settings = self._config.runtime
@@ -300,6 +315,7 @@ class Agent:
         hands: Hands,
         peers: Peers,
         images: ImageExchange,
+        keys: KeyExchange | None,
         gossip: GossipService,
         number: int,
     ) -> Services:
@@ -309,13 +325,14 @@ class Agent:
             number=lambda: number,
             cluster=self._config.cluster.name,
             version=version("fofoca"),
-            gate=Gate(self._key),
+            gate=Gate(gossip.key_ring),
             jobs=hands.home,
             logs=hands.allocations,
             images=images,
             peers=peers,
             address=self._api_address,
             members=gossip.document,
+            keys=keys,
             bounds=Bounds(
                 body_bytes_max=api.body_bytes_max,
                 image_bytes_max=api.image_bytes_max,

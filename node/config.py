@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from node.errors import InvalidConfig
-from node.keys import read_key
+from node.keys import ClusterKeys, read_keys
 from node.settings import Section, setting, unknown_key
 
 CONFIG_BYTES_MAX = 1 << 20
@@ -81,6 +81,7 @@ class Cluster(Section, name="cluster", about="Which cluster this node belongs to
         None,
         "File with the cluster's key: 32 random bytes as base64, mode 0600. "
         "`(umask 077; head -c 32 /dev/urandom | base64 > FILE)` makes one. "
+        "Of several keys, a line each, the first one seals; orders by `fofoca keys` rewrite the file. "
         "All that nodes say to each other is sealed with it, and users' tokens are signed under it.",
         trade_off="Whoever reads it owns the cluster.",
         unset="no key: the node listens on loopback addresses only, and every local caller is an administrator",
@@ -382,9 +383,14 @@ class AgentConfig:
         """The local socket of the HTTP API."""
         return Path(self.api.unix_socket) if self.api.unix_socket else self.data_dir / "run" / "api.sock"
 
-    def cluster_key(self) -> bytes | None:
-        """Return the cluster's key, None where the node has none; InvalidConfig if the file is not as it should be."""
-        return None if self.cluster.key_file is None else read_key(Path(self.cluster.key_file))
+    @property
+    def key_file(self) -> Path | None:
+        """The file of the cluster's keys, None where the node has none."""
+        return None if self.cluster.key_file is None else Path(self.cluster.key_file)
+
+    def cluster_keys(self) -> ClusterKeys | None:
+        """Return the cluster's keys, None where the node has none; InvalidConfig if the file is not as it should be."""
+        return None if self.key_file is None else read_keys(self.key_file)
 
 
 def load(path: Path) -> AgentConfig:

@@ -60,6 +60,10 @@ class NotPermitted(CallerError):
     """The caller is known, but this is not theirs to do."""
 
 
+class KeysNotSettled(CallerError):
+    """Nodes don't hold the same keys, or can't: the order has to wait."""
+
+
 class BadToken(CallerError):
     """A token that opens nothing."""
 

@@ -39,7 +39,7 @@ from cluster.effects import (
     StateChanged,
     StreamReply,
 )
-from cluster.errors import InvalidConfig, InvalidKey
+from cluster.errors import InvalidConfig
 from cluster.gossip import Gossip
 from cluster.membership import Address, Identity, Member
 from cluster.seal import KeyRing
@@ -104,6 +104,7 @@ class GossipService:
     def __init__(self, settings: GossipSettings) -> None:
         self.settings = settings
         key = settings.cluster_key
+        # The node's one ring: calls and tokens use it too, and who changes it changes all three.
         self.key_ring = None if key is None else KeyRing(key, *settings.other_keys, label=settings.label)
         self.send_errors = 0
         self._on_member: list[Callable[[MemberChanged], None]] = []
@@ -165,28 +166,6 @@ class GossipService:
             }
             for member in self.members()
         ]
-
-    def keys(self) -> list[dict[str, Any]]:
-        """Return the key ring's key ids and which one seals."""
-        ring = self.key_ring
-        return [] if ring is None else [{"id": name, "primary": primary} for name, primary in ring.list()]
-
-    def add_key(self, cluster_key: bytes) -> str:
-        """Open packets sealed under another key too; return its id. Errors: InvalidKey."""
-        return self._ring().add(cluster_key)
-
-    def use_key(self, key_id: str) -> None:
-        """Seal with another key of the ring. Errors: InvalidKey."""
-        self._ring().use(key_id)
-
-    def remove_key(self, key_id: str) -> None:
-        """Forget a key. Errors: InvalidKey."""
-        self._ring().remove(key_id)
-
-    def _ring(self) -> KeyRing:
-        if self.key_ring is None:
-            raise InvalidKey("key ring: this node gossips unsealed; start it with a key")
-        return self.key_ring
 
     async def leave(self) -> None:
         """Say good-bye, and wait until the word has spread."""

@@ -2,7 +2,7 @@
 
 A token is `fof1.PAYLOAD.MAC`: the payload is msgpack [name, role, issued, expires] (unix seconds), the MAC is
 HMAC-SHA256 under a key derived from the cluster's for this purpose alone; both as url-safe base64 without padding.
-There is no revocation list: a token ends when it expires, or with the cluster's key.
+There is no revocation list: a token ends when it expires, or when its key is removed from the cluster's ring.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ _decode_payload = msgspec.msgpack.Decoder(_Payload).decode
 
 
 class Tokens:
-    """Makes and checks the tokens of one cluster."""
+    """Makes and checks the tokens of one cluster: signed under the first of its keys, good under every one."""
 
-    def __init__(self, cluster_key: bytes) -> None:
-        self._key = derive_key(cluster_key, "tokens")
+    def __init__(self, *cluster_keys: bytes) -> None:
+        self._keys = [derive_key(each, "tokens") for each in cluster_keys]
 
     def create(self, name: str, role: str, now_unix_s: float, lifetime_s: float = LIFETIME_S_DEFAULT) -> str:
         """Return a token; InvalidValue names what is wrong with name, role or lifetime."""
@@ -73,12 +73,12 @@ class Tokens:
         payload = msgspec.msgpack.encode(
             _Payload(check_user_name(name), check_role(role), issued, issued + int(lifetime_s))
         )
-        return f"{PREFIX}.{_text(payload)}.{_text(self._mac(payload))}"
+        return f"{PREFIX}.{_text(payload)}.{_text(_mac(self._keys[0], payload))}"
 
     def verify(self, token: str, now_unix_s: float) -> Principal:
         """Return whom a token speaks for; MalformedToken, ForgedToken or ExpiredToken."""
         payload, mac = _split(token)
-        if not hmac.compare_digest(mac, self._mac(payload)):
+        if not any(hmac.compare_digest(mac, _mac(key, payload)) for key in self._keys):
             raise ForgedToken("the token was not signed under this cluster's key; ask an administrator for one")
         try:
             claims = _decode_payload(payload)
@@ -89,9 +89,6 @@ class Tokens:
         if claims.issued_unix_s > now_unix_s + CLOCK_SKEW_S_MAX:
             raise ExpiredToken("the token is from the future; this node's clock or its issuer's is wrong")
         return Principal(claims.name, claims.role)
-
-    def _mac(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, payload, hashlib.sha256)
 
 
 def check_user_name(name: str) -> str:
@@ -107,6 +104,10 @@ def check_role(role: str) -> Role:
         return Role(role)
     except ValueError:
         raise InvalidValue("role", role, f"expected one of {', '.join(Role)}") from None
+
+
+def _mac(key: bytes, payload: bytes) -> bytes:
+    return hmac.digest(key, payload, hashlib.sha256)
 
 
 def _split(token: str) -> tuple[bytes, bytes]:

@@ -6,7 +6,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from node.api import forward, images, jobs, nodes, problems, rpc, task_logs
+from node.api import forward, images, jobs, keys, nodes, problems, rpc, task_logs
 from node.api.exchange import Handler, Resource
 from node.api.services import Services
 
@@ -23,6 +23,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/images": {"GET": images.list_images},
     "/v1/images/{reference:path}/export": {"GET": images.export},
     "/v1/images/{reference:path}": {"PUT": images.put, "DELETE": images.remove},
+    "/v1/keys": {"GET": keys.show, "POST": keys.change},
     "/v1/version": {"GET": nodes.version},
 }
 

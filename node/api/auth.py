@@ -12,6 +12,7 @@ from collections import OrderedDict
 
 from starlette.datastructures import Headers
 
+from cluster import KeyRing
 from node.errors import MalformedToken, NotPermitted
 from node.tokens import Principal, Role, Tokens
 
@@ -23,33 +24,43 @@ CACHE_S = 10.0
 class Gate:
     """Tells the principal of a request's headers; BadToken or NotPermitted."""
 
-    def __init__(self, cluster_key: bytes | None) -> None:
-        self._tokens = Tokens(cluster_key) if cluster_key is not None else None
+    def __init__(self, key_ring: KeyRing | None) -> None:
+        self._ring = key_ring
+        self._keys: tuple[bytes, ...] = ()
+        self._tokens = Tokens()
         # A token's check is remembered for a moment: front ends send the same one thousands of times.
         self._known: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
 
     def principal(self, headers: Headers) -> Principal:
         """Return who calls."""
-        if self._tokens is None:
+        if self._ring is None:
             check_local(headers)
             return LOCAL_ADMIN
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise MalformedToken("expected a header `Authorization: Bearer TOKEN` (`fofoca token create` makes tokens)")
-        return self._verify(self._tokens, token.strip())
+        self._follow(self._ring)
+        return self._verify(token.strip())
 
     def check_node(self, headers: Headers) -> None:
         """Check what can be checked before a call's seal is opened; without a key there is no seal."""
-        if self._tokens is None:
+        if self._ring is None:
             check_local(headers)
 
-    def _verify(self, tokens: Tokens, token: str) -> Principal:
+    def _follow(self, ring: KeyRing) -> None:
+        """Keep in step with the ring: a token ends with its key, remembered or not."""
+        if ring.keys != self._keys:
+            self._keys = ring.keys
+            self._tokens = Tokens(*ring.keys)
+            self._known.clear()
+
+    def _verify(self, token: str) -> Principal:
         now = time.time()
         known = self._known.get(token)
         if known is not None and 0 <= now - known[0] < CACHE_S:
             return known[1]
         self._known.pop(token, None)
-        principal = tokens.verify(token, now)
+        principal = self._tokens.verify(token, now)
         self._known[token] = (now, principal)
         if len(self._known) > CACHE_ENTRIES_MAX:
             self._known.popitem(last=False)

@@ -99,6 +99,24 @@ class ExplanationDocument(msgspec.Struct, frozen=True, kw_only=True):
     tasks: list[dict[str, Any]]
 
 
+class NodeKeysDocument(msgspec.Struct, frozen=True):
+    """The ids of the keys a node holds, and of the one that seals; none where `why` says why not."""
+
+    name: str
+    seals: str | None
+    ids: tuple[str, ...]
+    why: str
+
+
+class KeysDocument(msgspec.Struct, frozen=True):
+    """The cluster's keys. `id`: the one ordered about; `lacking`: live nodes that hold others than the asked one."""
+
+    id: str
+    version: int
+    nodes: list[NodeKeysDocument]
+    lacking: tuple[str, ...]
+
+
 class ImageDocument(msgspec.Struct, frozen=True, kw_only=True):
     """An image and the nodes that have it."""
 

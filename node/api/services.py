@@ -14,6 +14,7 @@ from typing import Protocol
 from node.api.auth import Gate
 from node.errors import Busy
 from node.host.images import Image
+from node.key_exchange import KeyTable
 from node.runtime.protocol import Stream
 from scheduler.explain import Explanation
 from scheduler.model import AllocationId, JobSpec
@@ -88,6 +89,22 @@ class ImageService(Protocol):
         """Return the image as a tar stream; NotFound."""
 
 
+class KeyService(Protocol):
+    """The cluster's keys (node/key_exchange.py)."""
+
+    async def table(self) -> KeyTable:
+        """Return what the live nodes hold."""
+
+    async def add(self, key: bytes | None) -> tuple[str, KeyTable]:
+        """Add a key on every node (None: a new one); its id. InvalidValue."""
+
+    async def use(self, key_id: str) -> KeyTable:
+        """Have every node seal under a key; InvalidValue, KeysNotSettled."""
+
+    async def remove(self, key_id: str) -> KeyTable:
+        """Have every node forget a key; InvalidValue."""
+
+
 class PeerService(Protocol):
     """Calls to other nodes (node/peers.py)."""
 
@@ -157,6 +174,7 @@ class Services:
     images: ImageService
     peers: PeerService
     members: Callable[[], Sequence[Mapping[str, object]]]
+    keys: KeyService | None = None
     bounds: Bounds = Bounds()
     address: str = ""
     long_polls: LongPolls = field(default_factory=LongPolls)

@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "image": ("image", "image", "Cluster", "Import, list, export and remove images."),
     "agent": ("agent", "agent", "Operation", "Run this host's agent."),
     "node": ("check", "node", "Operation", "Look at this host."),
-    "keys": ("access", "keys", "Operation", "Make the cluster's key."),
+    "keys": ("access", "keys", "Operation", "Make, list and change the cluster's keys."),
     "token": ("access", "token", "Operation", "Make tokens for users."),
     "lab": ("lab", "lab", "Trying things out", "Run a cluster of many nodes on this machine."),
     "sim": ("sim", "sim", "Trying things out", "Simulate clusters in virtual time."),

@@ -8,10 +8,15 @@ from pathlib import Path
 from node.host.image_folder import sync_folder
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file in one step. Blocks for two syncs: call it in a thread. Raises OSError and leaves the old one."""
+def write_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Replace a file in one step. Blocks for two syncs: call it in a thread. Raises OSError and leaves the old one.
+
+    `mode`: the new file's permissions, less the process's umask.
+    """
     temporary = path.with_name(f"{path.name}.new")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -76,7 +76,7 @@ def create_key(folder: Path) -> tuple[Path, str]:
 
     path = folder / KEY_FILE_NAME
     keys.create_key(path)
-    return path, Tokens(keys.read_key(path)).create(ADMINISTRATOR, Role.ADMIN, time.time())
+    return path, Tokens(keys.read_keys(path).primary).create(ADMINISTRATOR, Role.ADMIN, time.time())
 
 
 def write(

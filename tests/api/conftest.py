@@ -11,6 +11,7 @@ import pytest
 import trio
 from starlette.types import ASGIApp
 
+from cluster import KeyRing
 from node.api import Bounds, Gate, Services, build
 from node.errors import AgentUnreachable, NotFound, UnknownImage
 from node.host.images import Image
@@ -243,7 +244,7 @@ def _make_node(
         number=lambda: number,
         cluster="test",
         version="0",
-        gate=Gate(key),
+        gate=Gate(None if key is None else KeyRing(key)),
         jobs=jobs,
         logs=logs,
         images=images,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import secrets
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,8 +16,10 @@ from typing import Any
 
 import trio
 
+from node.keys import ClusterKeys, write_keys
 from node.lab.configuration import endpoints
 from node.runtime import open_runtime
+from node.tokens import Tokens
 from tests.end_to_end.command_line import eventually
 
 CPU_MILLI = 1000
@@ -26,6 +30,7 @@ class AgentProcess:
     """One node's agent: a process that a test may kill, pause and start again on the same data."""
 
     def __init__(self, config: Path, data: Path, url: str) -> None:
+        self.token = ""
         self.config = config
         self.data = data
         self.url = url
@@ -85,17 +90,24 @@ class AgentProcess:
         return task
 
     def _ask(self, request: urllib.request.Request) -> Any:
+        if self.token:
+            request.add_header("authorization", f"Bearer {self.token}")
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.loads(answer.read() or b"null")
 
 
 class Agents:
-    """A cluster of agents in a folder, called n1, n2, ...; `labels` by name of node."""
+    """A cluster of agents in a folder, called n1, n2, ...; `labels` by name of node; `sealed`: each has a key file."""
 
-    def __init__(self, folder: Path, count: int, labels: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, count: int, labels: Mapping[str, str] | None = None, *, sealed: bool = False
+    ) -> None:
         self.folder = folder
         places = endpoints(count, isolated=False)
         self.nodes: dict[str, AgentProcess] = {}
+        key, token = ClusterKeys(0, (secrets.token_bytes(32),)), ""
+        if sealed:
+            token = Tokens(key.primary).create("tests", "admin", time.time())
         for number, place in enumerate(places, start=1):
             name = f"n{number}"
             seeds = [f"{other.host}:{other.gossip_port}" for other in places if other != place]
@@ -104,12 +116,16 @@ class Agents:
                 f'[node]\nname = "{name}"\ndata_dir = "{folder / name}"\n'
                 + (f'labels = {{ part = "{labels[name]}" }}\n' if labels and name in labels else "")
                 + f"[cluster]\nseeds = {json.dumps(seeds)}\n"
-                f"[gossip]\nport = {place.gossip_port}\nprobe_interval_s = 0.5\nprobe_timeout_s = 0.25\n"
+                + (f'key_file = "{folder / name}.key"\n' if sealed else "")
+                + f"[gossip]\nport = {place.gossip_port}\nprobe_interval_s = 0.5\nprobe_timeout_s = 0.25\n"
                 f"[api]\nport = {place.api_port}\n"
                 f'[resources]\ncpu_milli = {CPU_MILLI}\nmemory_bytes = "1G"\nreserve_memory_bytes = 0\n'
                 '[runtime]\nkind = "process"\n[scheduler]\nlost_grace_s = 1.0\n'
             )
+            if sealed:
+                write_keys(folder / f"{name}.key", key)
             self.nodes[name] = AgentProcess(config, folder / name, f"http://127.0.0.1:{place.api_port}")
+            self.nodes[name].token = token
 
     def __getitem__(self, name: str) -> AgentProcess:
         return self.nodes[name]

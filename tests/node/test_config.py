@@ -28,7 +28,7 @@ def test_an_empty_file_makes_a_node_on_loopback(tmp_path):
     assert config.api.host == config.gossip.host == "127.0.0.1"
     assert config.node_name
     assert str(config.socket_path) == "/var/lib/fofoca/run/api.sock"
-    assert config.cluster_key() is None
+    assert config.cluster_keys() is None
 
 
 def test_quantities_are_taken_as_people_write_them(tmp_path):
@@ -164,12 +164,12 @@ def test_a_key_file_is_for_its_owner_alone(tmp_path):
     path = tmp_path / "key"
     keys.create_key(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert len(keys.read_key(path)) == 32
+    assert len(keys.read_keys(path).primary) == 32
     with pytest.raises(FileExistsError):
         keys.create_key(path)
     path.chmod(0o640)
     with pytest.raises(InvalidConfig, match="chmod 600"):
-        keys.read_key(path)
+        keys.read_keys(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"AAAA", b"!" * 44, b"A" * 43, b"\xff" * 32])
@@ -178,7 +178,7 @@ def test_a_file_that_holds_no_key_is_refused(tmp_path, content):
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(InvalidConfig, match="32 random bytes"):
-        keys.read_key(path)
+        keys.read_keys(path)
 
 
 def test_the_configuration_does_not_pull_in_the_network(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.errors import BadToken, ExpiredToken, ForgedToken, InvalidValue, MalformedToken
-from node.tokens import Principal, Role, Tokens
+from node.tokens import Principal, Role, Tokens, _mac
 
 KEY = bytes(range(32))
 NOW = 1_800_000_000.0
@@ -62,7 +62,10 @@ def test_what_is_signed_but_unknown_is_not_believed():
         text = ".".join(
             [
                 "fof1",
-                *(base64.urlsafe_b64encode(each).rstrip(b"=").decode() for each in (payload, tokens._mac(payload))),
+                *(
+                    base64.urlsafe_b64encode(each).rstrip(b"=").decode()
+                    for each in (payload, _mac(tokens._keys[0], payload))
+                ),
             ]
         )
         with pytest.raises(MalformedToken):
@@ -103,3 +106,13 @@ def test_wrong_roles_and_lifetimes_are_named():
     for lifetime_s in (0, -1, 1e12, float("nan")):
         with pytest.raises(InvalidValue, match="ten years"):
             tokens.create("ana", "user", NOW, lifetime_s)
+
+
+def test_a_token_is_good_under_every_key_of_the_ring_and_signed_under_the_first():
+    old, new = KEY, bytes([7]) * 32
+    before = Tokens(old).create("ana", "user", NOW)
+    both = Tokens(new, old)
+    assert both.verify(before, NOW) == Principal("ana", Role.USER)
+    assert Tokens(new).verify(both.create("ana", "user", NOW), NOW).name == "ana"
+    with pytest.raises(ForgedToken):
+        Tokens(new).verify(before, NOW)

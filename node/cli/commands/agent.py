@@ -18,7 +18,7 @@ def agent(path: Path, check: bool) -> None:
     from node import config
 
     settings = config.load(path)
-    settings.cluster_key()
+    settings.cluster_keys()
     if check:
         print(f"{path} is sound: node {settings.node_name} of cluster {settings.cluster.name}")
         return
