@@ -68,7 +68,7 @@ def main() -> None:
         for rival in filter(None, options.rivals.split(",")):
             ways[rival] = stack.enter_context(RIVALS[rival](top, image))
         times = take_turns(ways, options.rounds)
-        summary = {"jobs_per_s": jobs_per_s(options.jobs), **at_rest()}
+        summary = {"jobs_per_s": jobs_per_s(options.jobs), **at_rest(), "disk_sync_ms": disk_sync_ms(top)}
     report(times, summary, options.json)
 
 
@@ -187,6 +187,18 @@ def at_rest() -> dict[str, float]:
         "agent_cpu_percent": sum(burnt) / len(burnt) / REST_S * 100,
         "agent_rss_mb": sum(process.memory_info().rss for process in agents) / len(agents) / 1e6,
     }
+
+
+def disk_sync_ms(top: Path) -> float:
+    """Return the median time this disk takes to make a small write durable: a submission pays it twice."""
+    times = []
+    with (top / "sync").open("wb", buffering=0) as file:
+        for _ in range(50):
+            begin = time.perf_counter()
+            file.write(b"x" * 512)
+            os.fdatasync(file.fileno())
+            times.append((time.perf_counter() - begin) * 1000)
+    return percentile(times, 0.5)
 
 
 def _runs_agent(cmdline: list[str], configs: set[str]) -> bool:
