@@ -210,7 +210,7 @@ class RootfsBuilder:
         on_disk = self._on_disk(path)
         if self._privileged:
             os.chown(on_disk, node.uid, node.gid, follow_symlinks=False)
-        os.chmod(on_disk, node.mode if self._privileged else node.mode & 0o777 | 0o700)
+        os.chmod(on_disk, node.mode if self._privileged else node.mode & 0o1777 | 0o700)
         os.utime(on_disk, (node.mtime_s, node.mtime_s))
 
     def _create_mount_points(self) -> None:
