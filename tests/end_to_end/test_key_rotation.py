@@ -66,12 +66,18 @@ def held(agents: Agents, asked: str) -> dict[str, list[str]]:
     return {node["name"]: node["ids"] for node in nodes}
 
 
+def state(agents: Agents, asked: str, name: str) -> str | None:
+    members: list[dict[str, Any]] = agents[asked].get("/v1/members")
+    return next((member["state"] for member in members if member["name"] == name), None)
+
+
 def test_a_key_is_replaced_while_jobs_run_and_a_node_is_away(cluster: Agents, tmp_path: Path) -> None:
     first, second = command_line(cluster, "n1"), command_line(cluster, "n2")
     old_token = cluster["n1"].token
     (old,) = held(cluster, "n1")["n1"]
     cluster["n3"].kill()
-    eventually("n3 is known to be away", lambda: held(cluster, "n1").get("n3") == [])
+    for name in ("n1", "n2"):
+        eventually(f"{name} knows that n3 is away", lambda name=name: state(cluster, name, "n3") == "down")
     with Submissions(cluster, ["n1", "n2"]) as jobs:
         new = first.ok("keys", "add", "--new").out.strip()
         assert second("keys", "remove", old).code == 2, "it seals"

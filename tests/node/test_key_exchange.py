@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trio
 
 from cluster import BodySealer, KeyRing
 from node.errors import AgentUnreachable, InvalidConfig, InvalidValue, KeysNotSettled
@@ -166,3 +167,24 @@ async def test_a_change_that_can_not_be_kept_is_not_made(nodes: KeyNodes) -> Non
         await nodes["n1"].exchange.use(key_id)
     with pytest.raises(KeysNotSettled, match="can't write"):
         await nodes["n2"].exchange.add(OTHER)
+
+
+async def test_two_orders_at_once_end_in_one_ring_and_who_lost_is_told(nodes: KeyNodes) -> None:
+    done: dict[str, str] = {}
+    lost: list[str] = []
+
+    async def add(name: str, key: bytes) -> None:
+        try:
+            done[name], _ = await nodes[name].exchange.add(key)
+        except KeysNotSettled:
+            lost.append(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(add, "n1", NEW)
+        nursery.start_soon(add, "n2", OTHER)
+    table = await nodes["n3"].exchange.table()
+    assert not table.lacking
+    assert len({row.ids for row in table.nodes}) == 1
+    assert set(done) | set(lost) == {"n1", "n2"}
+    for key_id in done.values():
+        assert key_id in table.nodes[0].ids
