@@ -165,6 +165,8 @@ class Agent:
             nursery.start_soon(effects.run)
             nursery.start_soon(meter.run, effects.post)
             members.connect(effects.post, lambda name: nursery.start_soon(self._tell, name, images, keys))
+            if keys is not None:
+                nursery.start_soon(keys.run)
             services = self._services(hands, peers, images, keys, gossip, number)
             async with trio.open_nursery() as serving:
                 await serving.start(serve, build(services), self._listening())

@@ -27,6 +27,7 @@ METHOD = "keys"
 CALL_TIMEOUT_S = 5.0
 RETRIES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 ROUNDS_MAX = 3
+ASK_INTERVAL_S = 1.0
 
 log = logs.get("keys")
 
@@ -133,6 +134,14 @@ class KeyExchange:
         return table
 
     # --- between nodes
+
+    async def run(self) -> None:
+        """Ask the others whenever one speaks under a key that is not known here: this node missed an order."""
+        while True:
+            await self._peers.unknown_key.wait()
+            self._peers.unknown_key = trio.Event()
+            await self._compare_with_all()
+            await trio.sleep(ASK_INTERVAL_S)
 
     async def tell(self, node: str) -> None:
         """Compare with a node that appeared, until it answers or is gone again."""

@@ -121,6 +121,8 @@ class Peers:
         self._inbound: Counter[tuple[str, str]] = Counter()
         self.refused: Counter[str] = Counter()
         """How many bodies were refused, by reason."""
+        self.unknown_key = trio.Event()
+        """Set when a body came under a key this node does not have; anybody can set it."""
 
     # --- the address book
 
@@ -226,6 +228,8 @@ class Peers:
 
     def _refuse(self, reason: str, why: str) -> tuple[int, bytes]:
         self.refused[reason] += 1
+        if reason == "key":
+            self.unknown_key.set()
         log.warning("refused a node's call", reason=reason, why=why)
         return 401, b""
 

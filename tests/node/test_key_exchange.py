@@ -188,3 +188,18 @@ async def test_two_orders_at_once_end_in_one_ring_and_who_lost_is_told(nodes: Ke
     assert set(done) | set(lost) == {"n1", "n2"}
     for key_id in done.values():
         assert key_id in table.nodes[0].ids
+
+
+async def test_a_node_that_was_only_paused_asks_when_it_is_spoken_to_under_an_unknown_key(nodes: KeyNodes) -> None:
+    nodes.cut.add("n3")
+    exchange = nodes["n1"].exchange
+    await exchange.add(NEW)
+    nodes["n1"].ring.replace(NEW, OLD)  # as after `use`, which counts live nodes only
+    nodes.cut.clear()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nodes["n3"].exchange.run)
+        assert (await exchange.table()).lacking == ("n3",)
+        with trio.fail_after(5):
+            while NEW not in nodes["n3"].ring.keys:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
