@@ -58,7 +58,7 @@ class Judge:
         reborn = alive.boot_epoch > known.boot_epoch
         moved = (alive.host, alive.port) != (known.host, known.port)
         if reborn:
-            self._drop_state(alive.name, alive.boot_epoch)
+            self._drop_state(alive.name)
         if entry.status == Status.SUSPECT:
             core.counters.suspicions_false += 1
         why = "restarted" if reborn else "refuted" if entry.status != Status.ALIVE else "asserted itself"
@@ -89,10 +89,9 @@ class Judge:
             core.table.put(entry)
             core.refresh_digest(entry)
 
-    def _drop_state(self, name: str, boot_epoch: int) -> None:
-        if self._core.store.boot_epoch(name) < boot_epoch:
-            for key in self._core.store.forget(name):
-                self._core.effects.append(StateChanged(name, key, None))
+    def _drop_state(self, name: str) -> None:
+        for key in self._core.store.forget(name):
+            self._core.effects.append(StateChanged(name, key, None))
 
     def _hear_suspect(self, message: wire.Suspect, told_by: str) -> None:
         entry = self._core.table.get(message.name)
@@ -232,7 +231,7 @@ class Judge:
         self._settle_suspicion(entry)
         core.table.forget(entry)
         core.drop_digest(entry)
-        self._drop_state(entry.name, entry.alive.boot_epoch + 1)
+        self._drop_state(entry.name)
         core.effects.append(MemberChanged(entry.snapshot(), status, None, "forgotten", core.identity.name))
 
     # -- being spoken of

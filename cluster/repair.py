@@ -221,10 +221,7 @@ class Repair:
         if entry is None:
             return None
         age_s = max(0, int(core.now_s - entry.since_s))
-        entries = core.store.entries(entry.name)
-        if core.store.boot_epoch(entry.name) != entry.alive.boot_epoch:
-            entries = ()
-        return wire.Record(entry.alive, entry.status, age_s, entries)
+        return wire.Record(entry.alive, entry.status, age_s, core.store.entries(entry.name))
 
     def _merge(self, records: Iterable[wire.Record], told_by: str) -> None:
         for record in records:
@@ -268,12 +265,11 @@ class Repair:
         if delta.name == core.identity.name:
             return
         entry = core.table.get(delta.name)
-        if entry is None or delta.boot_epoch < entry.alive.boot_epoch:
+        # State of a life not heard of yet could not be repaired: records carry a life and its state together. What is
+        # refused here for coming before its Alive is found by the digests.
+        if entry is None or delta.boot_epoch != entry.alive.boot_epoch:
             return
-        stale = core.store.boot_epoch(delta.name) < delta.boot_epoch
-        gone = core.store.forget(delta.name) if stale else ()
         news = core.store.merge(delta.name, delta.boot_epoch, delta.entries)
-        core.effects.extend(StateChanged(delta.name, key, None) for key in gone)
         core.effects.extend(StateChanged(delta.name, change.key, change.value) for change in news)
         if news:
             core.refresh_digest(entry)

@@ -54,11 +54,6 @@ class StateStore:
         owner = self._owners.get(name)
         return () if owner is None else tuple(owner.entries.values())
 
-    def boot_epoch(self, name: str) -> int:
-        """Return in which boot the node wrote its state, -1 for one never heard."""
-        owner = self._owners.get(name)
-        return -1 if owner is None else owner.boot_epoch
-
     def digest(self, name: str) -> int:
         """Return 63 bits that differ whenever two stores hold different versions of the node's state."""
         owner = self._owners.get(name)

@@ -336,6 +336,26 @@ def test_a_rumour_nobody_got_is_repaired() -> None:
     assert world.agreed()
 
 
+def test_state_of_a_life_not_heard_of_yet_never_sets_tables_apart() -> None:
+    world = make(4)
+    run(world, 2)
+    one, two, three, last = world.nodes.values()
+    last.kill()
+    world.network.partition([one.address], [two.address, three.address])
+    # All that anybody gets of the next life: its Alive was lost, its state was not.
+    one.machine._repair.hear_state(wire.Delta("n3", last.boot_epoch + 1, (wire.Entry("load", 1, b"lost"),)), "n1")
+    run(world, 5)
+    world.network.heal()
+    run(world, 60)
+    assert world.agreed()
+    assert {bytes(node.machine.state_of("n3").get("load", b"")) for node in (one, two, three)} == {b""}
+    last.boot([one.address])
+    last.set_state("load", b"70")
+    run(world, 5)
+    assert all(node.machine.state_of("n3") == {"load": b"70"} for node in world.nodes.values())
+    assert world.agreed()
+
+
 def test_a_joiner_learns_everything_from_at_least_two() -> None:
     world = make(20)
     for node in world.nodes.values():

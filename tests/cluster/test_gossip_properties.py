@@ -117,7 +117,7 @@ class Cluster(RuleBasedStateMachine):
             for name in GHOSTS:
                 ghost = node.machine.member(name)
                 assert ghost is None or ghost.state > Status.SUSPECT
-        assert self.world.agreed()
+        assert self.world.agreed(), {name: node.machine.members() for name, node in self.world.nodes.items()}
         for name in NODES:
             assert len({frozenset(n.machine.state_of(name).items()) for n in self.world.nodes.values()}) == 1
 
@@ -129,4 +129,4 @@ class Cluster(RuleBasedStateMachine):
 
 
 TestCluster = Cluster.TestCase
-TestCluster.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestCluster.settings = settings(max_examples=40, stateful_step_count=25)
