@@ -5,7 +5,8 @@ May not know: LXC's configuration, jobs, trio. Everything here is synchronous an
 
 Limits are set on `<root>/<name>/payload`, by us, before anything runs in it, and read back at once. LXC then makes
 its own directory below, which inherits them. So a limit can neither be ignored silently (LXC does that with keys of
-the other layout), nor reached from inside, and the final counters outlive LXC's directory.
+the other layout), nor reached from inside, and the final counters outlive LXC's directory. A weight counts among
+siblings only, so that one is set on `<root>/<name>`, whose siblings are the other containers.
 """
 
 from __future__ import annotations
@@ -66,12 +67,14 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One value for one file of a controller; `optional` where kernels without the file are fine."""
+    """One value for one file of a controller; `optional` where kernels without the file are fine, `weight` where the
+    value counts among siblings only."""
 
     controller: str
     file: str
     value: str
     optional: bool = False
+    weight: bool = False
 
 
 def detect(mounts: str | None = None, first_process: str | None = None) -> Layout:
@@ -125,7 +128,8 @@ def writes_v1(limits: Limits) -> list[Write]:
             Write("memory", "memory.memsw.limit_in_bytes", rounded, optional=True),
         ]
     if limits.cpu_milli:
-        writes.append(Write("cpu", "cpu.shares", str(min(262_144, max(2, limits.cpu_milli * 1024 // 1000)))))
+        shares = min(262_144, max(2, limits.cpu_milli * 1024 // 1000))
+        writes.append(Write("cpu", "cpu.shares", str(shares), weight=True))
     if limits.cpu_limit_milli is not None:
         quota_us = limits.cpu_limit_milli * PERIOD_US // 1000
         writes += [
@@ -145,7 +149,8 @@ def writes_v2(limits: Limits) -> list[Write]:
             Write("memory", "memory.swap.max", "0", optional=True),
         ]
     if limits.cpu_milli:
-        writes.append(Write("cpu", "cpu.weight", str(min(10_000, max(1, limits.cpu_milli // 10)))))
+        weight = min(10_000, max(1, limits.cpu_milli // 10))
+        writes.append(Write("cpu", "cpu.weight", str(weight), weight=True))
     if limits.cpu_limit_milli is not None:
         writes.append(Write("cpu", "cpu.max", f"{limits.cpu_limit_milli * PERIOD_US // 1000} {PERIOD_US}"))
     if limits.pids_max:
@@ -234,7 +239,9 @@ class Cgroups:
         return chosen
 
     def _apply(self, name: str, write: Write) -> None:
-        file = f"{self.directory(write.controller, name)}/{write.file}"
+        payload = self.directory(write.controller, name)
+        assert payload is not None, "_writes refused what nobody has"
+        file = f"{payload.parent if write.weight else payload}/{write.file}"
         if write.optional and not os.path.exists(file):
             return
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
 from node.runtime import ContainerSpec, NetworkSpec, StartError
 from node.runtime.lxc.lxc import LxcRuntime, _is_inside
@@ -24,7 +25,7 @@ async def test_every_process_inside_is_below_each_limit(lxc_runtime: LxcRuntime,
     groups = lxc_runtime._cgroups
     for controller, files in {
         "memory": {"memory.limit_in_bytes": str(32 << 20), "memory.max": str(32 << 20)},
-        "cpu": {"cpu.shares": "256", "cpu.cfs_quota_us": "50000", "cpu.weight": "25", "cpu.max": "50000 100000"},
+        "cpu": {"cpu.cfs_quota_us": "50000", "cpu.max": "50000 100000"},
         "pids": {"pids.max": "30"},
     }.items():
         payload = groups.directory(controller, "1.1.1")
@@ -34,6 +35,19 @@ async def test_every_process_inside_is_below_each_limit(lxc_runtime: LxcRuntime,
         assert found
         processes = (payload / "lxc" / "cgroup.procs").read_text().split()
         assert processes, f"nothing of it is in the {controller} group"
+
+
+async def test_a_containers_weight_counts_against_the_other_containers(
+    lxc_runtime: LxcRuntime, busybox_image: Path
+) -> None:
+    spinning = ("sh", "-c", "for i in 1 2 3 4; do while :; do :; done & done; wait")
+    for name, cpu_milli in (("1.1.1", 100), ("2.1.1", 1600)):
+        wanted = spec(busybox_image, name=name, argv=spinning, cpu_milli=cpu_milli)
+        await lxc_runtime.prepare(wanted)
+        await lxc_runtime.start(wanted)
+    await trio.sleep(1.5)
+    used = lxc_runtime.usage()
+    assert used["2.1.1"].cpu_ns > 3 * used["1.1.1"].cpu_ns, used
 
 
 async def test_a_missing_bridge_is_told_by_name(lxc_runtime: LxcRuntime, busybox_image: Path) -> None:

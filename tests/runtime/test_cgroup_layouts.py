@@ -90,6 +90,16 @@ def test_a_value_that_does_not_stick_is_an_error(tmp_path: Path) -> None:
         Cgroups("fofoca", layout).update("a", Limits(pids_max=5))
 
 
+def test_a_weight_stands_among_the_containers_and_limits_around_the_payload(tmp_path: Path) -> None:
+    payload = tmp_path / "fofoca" / "a" / "payload"
+    payload.mkdir(parents=True)
+    for file in (payload.parent / "cpu.weight", payload / "cpu.max"):
+        file.touch()
+    Cgroups("fofoca", fake_v2(tmp_path)).update("a", Limits(cpu_milli=250, cpu_limit_milli=500))
+    assert (payload.parent / "cpu.weight").read_text() == "25"
+    assert (payload / "cpu.max").read_text() == "50000 100000"
+
+
 def test_the_shared_groups_are_no_containers(tmp_path: Path) -> None:
     for name in ("_pivot", "_supervisors", "1.1.1"):
         (tmp_path / "fofoca" / name).mkdir(parents=True)
