@@ -117,7 +117,7 @@ class Cluster(RuleBasedStateMachine):
             for name in GHOSTS:
                 ghost = node.machine.member(name)
                 assert ghost is None or ghost.state > Status.SUSPECT
-        assert self.world.agreed(), {name: node.machine.members() for name, node in self.world.nodes.items()}
+        assert self.world.agreed(), {name: f"{node.machine.digest:016x}" for name, node in self.world.nodes.items()}
         for name in NODES:
             assert len({frozenset(n.machine.state_of(name).items()) for n in self.world.nodes.values()}) == 1
 
