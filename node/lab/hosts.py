@@ -7,11 +7,14 @@ leaves a silent process on its ports (silence.py).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from node.host import cgroups
 from node.lab import configuration, layout, record
 from node.lab.configuration import NodeShape
 from node.lab.errors import LabFailure
@@ -82,7 +85,21 @@ def keep_silent(node: LabNode) -> None:
 
 def _start_keeper(node: LabNode, command: list[str]) -> int:
     keeper = [sys.executable, "-m", "node.lab.keeper", node.netns or "-", node.data, node.log]
-    done = subprocess.run([*keeper, *command], capture_output=True, text=True, timeout=20, check=False)
+    groups = cgroups.detect().hierarchies if node.netns else ()
+    done = subprocess.run(
+        [*keeper, *command], capture_output=True, text=True, timeout=20, check=False,
+        preexec_fn=lambda: _join(groups),
+    )  # fmt: skip
     if done.returncode != 0 or not done.stdout.strip().isdigit():
         raise LabFailure(f"cannot start {node.name}: {(done.stderr or done.stdout).strip()}")
     return int(done.stdout)
+
+
+def _join(groups: Iterable[cgroups.Hierarchy]) -> None:
+    """
+    Leave the caller's control groups, say a login session's. A keeper is process 1 of its node, and agent and LXC make
+    their groups below that one's: on v2 a session's, which holds processes, could not be divided.
+    """
+    for hierarchy in groups:
+        with contextlib.suppress(OSError):  # where it stays, the agent says what it can't do
+            (hierarchy.mount / "cgroup.procs").write_text("0")

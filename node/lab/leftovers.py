@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from node.host import cgroups
 from node.lab import layout, network
 
 KILL_TIMEOUT_S = 10.0
 POLL_S = 0.02
-CGROUP_MOUNTS = Path("/proc/self/mountinfo")
 
 
 def remove_all() -> list[str]:
@@ -150,21 +150,12 @@ def _members(root: str) -> Iterator[int]:
 
 
 def _cgroup_folders(root: str) -> list[Path]:
-    """The folders of a cgroup and all below it, deepest first, in every hierarchy of this machine."""
+    """The folders of a cgroup and all below it, deepest first, in every hierarchy of this machine; a user has none."""
     found: list[Path] = []
-    for mount in _cgroup_mounts():
-        for folder, _, _ in os.walk(mount / root, topdown=False):
+    for hierarchy in cgroups.detect().hierarchies if layout.is_root() else ():
+        for folder, _, _ in os.walk(hierarchy.mount / root, topdown=False):
             found.append(Path(folder))
     return found
-
-
-def _cgroup_mounts() -> list[Path]:
-    mounts = []
-    for line in CGROUP_MOUNTS.read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        if after.split(" ")[0] in ("cgroup", "cgroup2"):
-            mounts.append(Path(before.split(" ")[4]))
-    return mounts
 
 
 def descendants(pid: int) -> set[int]:

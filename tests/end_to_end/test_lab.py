@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.command_line import CommandLine, eventually, remains_of, stop
+from node.host import cgroups
+from tests.end_to_end.command_line import FOFOCA, CommandLine, eventually, remains_of, stop
 
 pytestmark = [pytest.mark.xdist_group("lab"), pytest.mark.slow]
 
@@ -57,6 +58,25 @@ def test_a_lab_comes_goes_and_comes_again(fofoca: CommandLine) -> None:
     fofoca.ok("lab", "down")
     assert remains_of(fofoca.lab) == []
     assert fofoca.ok("lab", "down").out == "there was no lab\n"
+
+
+@pytest.mark.root
+def test_a_labs_groups_are_the_machines_wherever_it_was_started(fofoca: CommandLine) -> None:
+    """A login session's group holds processes: on v2 it can't be divided, and nobody would find the groups later."""
+    session = f"{fofoca.lab}-session"
+    groups = [each.mount / session for each in cgroups.detect().hierarchies]
+    for group in groups:
+        group.mkdir()
+    try:
+        moves = "".join(f"echo $$ >{group}/cgroup.procs; " for group in groups)
+        script = f'{moves} exec "$0" "$@"'
+        environment = fofoca.full_environment()
+        subprocess.run(["/bin/sh", "-c", script, FOFOCA, "lab", "up", "--nodes", "1"], env=environment, check=True)
+        assert [group for group in groups if (group / "cgroup.procs").read_text()] == []
+        fofoca.ok("lab", "down")
+    finally:
+        for group in groups:
+            group.rmdir()
 
 
 def test_removing_one_lab_leaves_another_alone(fofoca: CommandLine) -> None:
