@@ -60,6 +60,8 @@ def agents(node_api: str | None = None) -> Agents:
         from node.lab.record import is_on
 
         sockets = [Place(label=node.api_url, socket_path=node.api_socket) for node in lab.nodes if is_on(node)]
+        if not sockets:
+            raise Failure("every node of the lab is off; `fofoca lab start NODE` brings one back")
         return Agents(sockets, token or lab.token)
     wishes = preferences()
     places = [wishes.api] if wishes.api else [LOCAL_SOCKET, LOCAL_URL]

@@ -98,6 +98,9 @@ def _guarded(words: list[str]) -> int:
         raise
     except (KeyboardInterrupt, click.Abort):
         return _say("interrupted", failures.INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return failures.DONE
     except click.UsageError as error:
         return _usage(error)
     except click.ClickException as error:
@@ -124,7 +127,7 @@ def _invoke(words: list[str]) -> int:
 
 def _usage(error: click.UsageError) -> int:
     path = error.ctx.command_path if error.ctx else "fofoca"
-    return _say(error.format_message().rstrip("."), failures.BAD_INPUT, [f"see `{path} --help`"])
+    return _say(f"{error.format_message().rstrip('.')}; see `{path} --help`", failures.BAD_INPUT)
 
 
 def _say(message: str, code: int, details: Sequence[str] = ()) -> int:

@@ -86,3 +86,9 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
     with pytest.raises(InvalidValue):
         parse_address(text)
+
+
+def test_a_lab_without_a_running_node_is_named(lab: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "is_on", lambda node: False)
+    with pytest.raises(Failure, match="every node of the lab is off; `fofoca lab start NODE`"):
+        find.agents()

@@ -48,6 +48,13 @@ def test_help_names_every_command(fofoca: Callable[..., Any]) -> None:
         assert f"\n  {name} " in result.out
 
 
+@pytest.mark.parametrize("group", ["lab", "image", "token", "sim"])
+def test_a_group_alone_shows_its_help(fofoca: Callable[..., Any], group: str) -> None:
+    result = fofoca(group)
+    assert (result.code, result.err) == (0, "")
+    assert "Commands:" in result.out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -69,10 +76,9 @@ def test_help_names_every_command(fofoca: Callable[..., Any]) -> None:
 def test_a_mistake_is_one_line_and_exit_code_2(fofoca: Callable[..., Any], words: list[str], said: str) -> None:
     result = fofoca(*words)
     assert result.code == 2
-    first, *rest = result.err.splitlines()
-    assert first.startswith("fofoca: ")
-    assert said in first
-    assert all(line.startswith("  see ") for line in rest)
+    (line,) = result.err.splitlines()
+    assert line.startswith("fofoca: ")
+    assert said in line
     assert result.out == ""
 
 
