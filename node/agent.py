@@ -54,7 +54,7 @@ from node.runtime.protocol import ContainerError, Runtime
 from scheduler import Scheduler, SchedulerConfig
 from scheduler.errors import SchedulerError
 from scheduler.events import Put
-from scheduler.records import JOBS
+from scheduler.records import JOBS, LOST_WITH_THE_HOST
 
 AGENT_TABLE = "agent"
 NUMBER_KEY = "number"
@@ -114,7 +114,7 @@ class Agent:
     async def run(self) -> None:
         """Start, serve until a signal, stop in order."""
         self._directory.prepare()
-        ledger = await SqliteLedger.open(self._directory.ledger)
+        ledger = await SqliteLedger.open(self._directory.ledger, LOST_WITH_THE_HOST)
         try:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 async with trio.open_nursery() as nursery:

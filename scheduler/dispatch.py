@@ -322,7 +322,7 @@ class Home:
         """The newest attempt ended by itself (or could not be run)."""
         if job.spec.kind is JobKind.SERVICE:
             self._again_after(fx, job, index, _describe(result), _ran_s(result) >= self._config.service_stable_s)
-        elif result.error is not None:
+        elif result.error is not None and result.exit_code is None:
             self._unrunnable(fx, job, index, result)
         elif result.success:
             self._step(fx, job, index, Step.SUCCEED, result=result)

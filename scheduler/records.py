@@ -23,6 +23,9 @@ TASKS = "tasks"
 ALLOCATIONS = "allocations"
 META = "meta"
 TABLES = (JOBS, TASKS, ALLOCATIONS, META)
+LOST_WITH_THE_HOST = frozenset({ALLOCATIONS})
+"""Tables that must survive the agent, but not the host: when a host loses power its containers are gone too, and their
+homes find out by asking (Census)."""
 
 Rows = Mapping[str, Mapping[str, bytes]]
 T = TypeVar("T")

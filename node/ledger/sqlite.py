@@ -44,16 +44,19 @@ T = TypeVar("T")
 class SqliteLedger:
     """A Ledger in one file; made by `open`."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock_fd: int) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock_fd: int, unsynced: frozenset[str]) -> None:
         self._path = path
+        self._unsynced = unsynced
         self._connection: sqlite3.Connection | None = connection
         self._lock_fd = lock_fd
         self._group = GroupCommit(self._write)
 
     @classmethod
-    async def open(cls, path: Path) -> SqliteLedger:
+    async def open(cls, path: Path, unsynced: frozenset[str] = frozenset()) -> SqliteLedger:
         """Open or create the ledger at `path`, whose folder exists.
 
+        A commit to `unsynced` tables alone is written but not synced: it survives kill -9, and after a power loss the
+        ledger is as it was after some earlier commit, at least the last synced one.
         Raises LedgerLocked if another agent has it, LedgerCorrupt if it is damaged or of a newer version.
         """
         lock_fd = _lock(path)
@@ -62,7 +65,7 @@ class SqliteLedger:
         except BaseException:
             os.close(lock_fd)
             raise
-        return cls(path, connection, lock_fd)
+        return cls(path, connection, lock_fd, unsynced)
 
     async def load(self) -> Content:
         """Read everything; see Ledger.load."""
@@ -85,7 +88,8 @@ class SqliteLedger:
                 os.close(self._lock_fd)
 
     async def _write(self, changes: Sequence[Change]) -> None:
-        await _in_thread(self._path, lambda: _write_batch(self._live(), changes))
+        synced = any(change.table not in self._unsynced for change in changes)
+        await _in_thread(self._path, lambda: _write_batch(self._live(), changes, synced))
 
     def _live(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -166,7 +170,8 @@ def _read_all(connection: sqlite3.Connection) -> Content:
     return tables
 
 
-def _write_batch(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
+def _write_batch(connection: sqlite3.Connection, changes: Sequence[Change], synced: bool) -> None:
+    connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
     connection.execute("BEGIN IMMEDIATE")
     try:
         for change in changes:

@@ -405,6 +405,21 @@ def test_a_service_is_started_again_with_a_growing_pause():
     assert home.asked()[-1][1].attempt == 5
 
 
+@pytest.mark.parametrize(
+    ("result", "state"),
+    [
+        (Result(exit_code=127, error="the image has no command /bin/nope"), State.FAILED),
+        (Result(error="the image can't be fetched now"), State.PENDING),
+    ],
+)
+def test_only_what_may_end_better_elsewhere_is_tried_again(result, state):
+    home = Dispatcher()
+    job = home.submit()
+    node, id_ = home.asked()[-1]
+    home.hear(node, Ended(id_, result))
+    assert home.machine.job_state(job) is state
+
+
 def test_an_unknown_job_is_an_error_and_changes_nothing():
     home = Dispatcher()
     with pytest.raises(UnknownJob):
