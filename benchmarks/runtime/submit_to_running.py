@@ -216,8 +216,8 @@ def raw_lxc(top: Path, image: Path) -> Iterator[Run]:
     runtime = LxcRuntime(top / "run", build(top / "bin"), f"fofoca-bench-{os.getpid()}")
     try:
         yield lambda number: trio.run(raw_lxc_run, runtime, image, number)
-        trio.run(runtime.purge)
     finally:
+        trio.run(runtime.purge)
         remove_interface(BRIDGE)
 
 
