@@ -66,7 +66,7 @@ class Explanation(msgspec.Struct, frozen=True):
 def explain(job: Job, view: ClusterView, position: int, waiting: int) -> Explanation:
     """Explain one job of this home."""
     survey = _Survey(job.spec.request, job.spec.constraints)
-    for node in view.nodes():
+    for node in () if job.finished else view.nodes():
         survey.look(node)
     unfinished = list(islice(job.live, TASKS_SHOWN))
     placed = tuple(Placed(i, job.tasks[i].node, job.tasks[i].state, job.tasks[i].reason) for i in unfinished)
@@ -143,13 +143,20 @@ def amount(dimension: str, value: int) -> str:
 
 def _summary(job: Job, survey: _Survey, pending: int, position: int, waiting: int, leader: str) -> str:
     if job.finished:
-        return f"the job has ended: {job.state.value}"
+        return f"the job has ended: {job.state.value}{_worst(job)}"
     if pending == 0:
         where = sorted({job.tasks[index].node for index in islice(job.live, TASKS_SHOWN)})
         return f"every task has its place, on {', '.join(where)}" if where else "every task has ended"
     return f"{pending} task{'s' * (pending != 1)} waiting: " + "; ".join(
         [*_causes(job, survey), *_turn(position, waiting, leader)]
     )
+
+
+def _worst(job: Job) -> str:
+    """Name the first task that did not succeed, and why."""
+    bad = ((index, record) for index, record in job.tasks.items() if record.state in (State.FAILED, State.LOST))
+    index, record = next(bad, (0, None))
+    return f"; task {index} on {record.node}: {record.reason}" if record is not None else ""
 
 
 def _causes(job: Job, survey: _Survey) -> list[str]:
@@ -159,19 +166,23 @@ def _causes(job: Job, survey: _Survey) -> list[str]:
         + (f", {each.never} of them could never take it" if each.never else "")
         for each in survey.shorts()
     ]
-    causes += [f"{count} excluded by the constraint {text}" for text, count in sorted(survey.excluded.items())]
+    causes += [f"{_nodes(count)} excluded by the constraint {text}" for text, count in sorted(survey.excluded.items())]
     if survey.not_accepting:
-        causes.append(f"{survey.not_accepting} take nothing new")
+        causes.append(f"{_nodes(survey.not_accepting)} cordoned")
     if survey.unreachable:
-        causes.append(f"{survey.unreachable} not in reach")
+        causes.append(f"{_nodes(survey.unreachable)} not in reach")
     throttle = job.spec.array.throttle if job.spec.array else 0
     if throttle and len(job.live) >= throttle:
         causes.append(f"the array's throttle lets {throttle} tasks run at once")
     elif job.wanted == 0:
         causes.append("a pause before the next attempt")
     elif survey.fitting:
-        causes.append(f"{survey.fitting} nodes have room now")
+        causes.append(f"room on {_nodes(survey.fitting)} now")
     return causes
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node{'s' * (count != 1)}"
 
 
 def _turn(position: int, waiting: int, leader: str) -> list[str]:

@@ -127,7 +127,7 @@ def test_more_memory_than_any_node_has_is_accepted_explained_and_holds_up_nobody
 def test_constraints_that_exclude_nodes_are_named():
     cluster = Cluster()
     nowhere = cluster.submit("n1", replace_spec(constraints=(Constraint("zone", Operator.IN, ("z",)),)))
-    assert "3 excluded by the constraint zone in z" in cluster.agent("n1").explain(nowhere).summary
+    assert "3 nodes excluded by the constraint zone in z" in cluster.agent("n1").explain(nowhere).summary
     there = cluster.submit("n1", replace_spec(constraints=(Constraint("zone", Operator.IN, ("b",)),)))
     assert cluster.agent("n1").job(there).tasks[0].node == "n2"
 
@@ -136,7 +136,7 @@ def test_a_cordoned_node_takes_nothing_and_is_named_until_it_is_open_again():
     cluster = Cluster(nodes=1)
     cluster.world.hosts["n1"].post(Accepting(False))
     job = cluster.submit("n1")
-    assert "1 take nothing new" in cluster.agent("n1").explain(job).summary
+    assert "1 node cordoned" in cluster.agent("n1").explain(job).summary
     cluster.world.hosts["n1"].post(Accepting(True))
     cluster.run(20)
     assert cluster.agent("n1").job_state(job) is State.SUCCEEDED
