@@ -132,6 +132,9 @@ class ApiProblem(ClientError):
 
 
 def shorten(value: object, length_max: int = 80) -> str:
-    """Return the value as in Python's repr, cut to a length that fits a line."""
+    """Return the value as in Python's repr, cut in the middle to a length that fits a line: a path's end tells most."""
     text = repr(value)
-    return text if len(text) <= length_max else text[: length_max - 3] + "..."
+    if len(text) <= length_max:
+        return text
+    head = (length_max - 3) // 2
+    return f"{text[:head]}...{text[head + 3 - length_max :]}"
