@@ -11,7 +11,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import random
-import secrets
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -20,8 +19,7 @@ from typing import cast
 
 import trio
 
-from cluster import BodySealer, GossipConfig, KeyRing
-from cluster.seal import SESSION_BYTES
+from cluster import GossipConfig, KeyRing
 from node import logs
 from node.allocations import Allocations, Host
 from node.api.app import build
@@ -48,7 +46,7 @@ from node.measuring import Meter
 from node.members import Members
 from node.outbox import Outbox
 from node.output import OutputStore
-from node.peers import Peers, PlainBodies
+from node.peers import Peers, body_sealer
 from node.runtime.opening import RuntimeKind, lxc_obstacles, open_runtime
 from node.runtime.protocol import ContainerError, Runtime
 from scheduler import Scheduler, SchedulerConfig
@@ -139,7 +137,7 @@ class Agent:
         runtime = await self._open_runtime()
         inventory = self._inventory(runtime)
         gossip = GossipService(self._gossip_settings())
-        peers = Peers(self._name, self._sealer(gossip.key_ring))
+        peers = Peers(self._name, body_sealer(self._name, gossip.key_ring))
         members = Members(self._name, gossip, peers, self._api_address)
         gossip.subscribe(members.on_member, members.on_state)
         images = await self._images(peers, members)
@@ -212,11 +210,6 @@ class Agent:
                 sync_interval_s=settings.sync_interval_s,
             ),
         )
-
-    def _sealer(self, ring: KeyRing | None) -> BodySealer | PlainBodies:
-        if ring is None:
-            return PlainBodies(self._name)
-        return BodySealer(ring, self._name, secrets.token_bytes(SESSION_BYTES), time.time)
 
     def _key_exchange(self, ring: KeyRing | None, peers: Peers, members: Members) -> KeyExchange | None:
         path = self._config.key_file

@@ -75,12 +75,11 @@ class PlainBodies:
         return b""
 
 
-def body_sealer(name: str, cluster: str, cluster_key: bytes | None) -> Sealer:
-    """Return what seals this node's bodies: with the cluster's key, or plainly where there is none."""
-    if cluster_key is None:
+def body_sealer(name: str, ring: KeyRing | None) -> Sealer:
+    """Return what seals this node's bodies: with the cluster's keys, or plainly where there are none."""
+    if ring is None:
         return PlainBodies(name)
-    session = secrets.token_bytes(SESSION_BYTES)
-    return BodySealer(KeyRing(cluster_key, label=cluster), name, session, clock=time.time)
+    return BodySealer(ring, name, secrets.token_bytes(SESSION_BYTES), clock=time.time)
 
 
 class _Call(msgspec.Struct, frozen=True, array_like=True):

@@ -22,6 +22,7 @@ from scheduler.lifecycle import Phase, Step, phase_of, take
 from scheduler.lineup import Lineup
 from scheduler.messages import BATCH_MAX, Admitted, Ended, EndedTaken, Go, Gone, Holding, Refused, Stop
 from scheduler.model import JOB_ID_STRIDE, AllocationId, JobKind, JobRecord, OnLost, Result, TaskRecord
+from scheduler.numbers import home_number
 from scheduler.records import (
     JOBS,
     TASKS,
@@ -313,7 +314,7 @@ class Home:
 
     def _outdated(self, fx: Effects, node: str, id_: AllocationId) -> None:
         """A node has an attempt that no longer counts."""
-        if id_.job % JOB_ID_STRIDE == self._number:
+        if home_number(id_.job) == self._number:
             fx.say(node, Stop(id_, "outdated at its home"))
 
     # --- ends

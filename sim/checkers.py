@@ -17,7 +17,8 @@ from scheduler.errors import UnknownJob
 from scheduler.events import Change, Put
 from scheduler.fit import shortage
 from scheduler.messages import Admit, EndedTaken, decode, decode_leads
-from scheduler.model import JOB_ID_STRIDE, Allocation, AllocationId, JobRecord, Resources, Result, State, TaskRecord
+from scheduler.model import Allocation, AllocationId, JobRecord, Resources, Result, State, TaskRecord
+from scheduler.numbers import home_number
 from scheduler.records import ALLOCATIONS, JOBS, TASKS, HeldRecord, task_key
 from scheduler.views import JobView
 
@@ -79,7 +80,7 @@ class Checkers:
         number = self._world.hosts[node].number
         if change.table in (JOBS, TASKS):
             job = int(change.key.split(".")[0])
-            if job % JOB_ID_STRIDE != number:
+            if home_number(job) != number:
                 self.broken("a home is the only writer of its jobs", f"{node} writes {change.table} {change.key}")
         if isinstance(change, Put) and change.table == TASKS:
             self._task_written(node, change, disk)
@@ -173,7 +174,7 @@ class Checkers:
             self.broken("one attempt counts", f"{id_} starts on {node}, but it started on {self._started[id_]} already")
         self._started[id_] = node
         home = self._world.hosts[allocation.home]
-        if home.number != id_.job % JOB_ID_STRIDE:
+        if home.number != home_number(id_.job):
             self.broken("a home is the only writer of its jobs", f"{id_} was ordered by {home.name}")
         if str(id_) not in self._world.hosts[node].disk[ALLOCATIONS]:
             self.broken("nothing leaks", f"{id_} starts on {node} without a durable allocation")

@@ -17,7 +17,7 @@ from node.api.exchange import FORWARDED, Exchange
 from node.errors import Busy, InvalidValue, NotFound, PeerError, PeerRefused
 from node.tokens import Principal, Role
 from scheduler.errors import ForeignJob, UnknownJob
-from scheduler.model import JOB_ID_STRIDE
+from scheduler.numbers import home_number
 
 METHOD = "http"
 WAITING_METHOD = "http.wait"  # Long polls, apart, so that they can't use up the bound on calls of everybody else.
@@ -61,7 +61,7 @@ def job_id(text: str) -> int:
 async def at_home(exchange: Exchange, answer: Callable[[int], Awaitable[Response]], wait_s: float = 0.0) -> Response:
     """Answer a request about the job in the path: here if this is its home, else by asking the home."""
     wanted = job_id(exchange.path("id"))
-    number = wanted % JOB_ID_STRIDE
+    number = home_number(wanted)
     if number == exchange.services.number():
         return await answer(wanted)
     if exchange.forwarded:

@@ -1,4 +1,5 @@
-"""What a ledger promises: tables of bytes that survive kill -9 and power loss once a commit has returned.
+"""What a ledger promises: tables of bytes that survive kill -9 and power loss once a commit has returned. For tables
+named when it is opened, kill -9 is enough: a power loss may take their newest commits (docs/decisions/0007).
 
 A ledger knows nothing of jobs: the machines own keys and encodings (a change is a Put or a Delete of
 `scheduler.events`), it owns atomicity, order and durability.

@@ -234,7 +234,7 @@ def _make_node(
         FakeLogs(),
         FakeImages(name),
     )
-    peers = Peers(name, body_sealer(name, "test", key), wire)  # type: ignore[arg-type]
+    peers = Peers(name, body_sealer(name, KeyRing(key, label="test") if key else None), wire)  # type: ignore[arg-type]
     wire.peers[f"{name}:8642"] = peers
     for other, other_number in numbers:
         peers.set_member(other, other_number, f"{other}:8642")

@@ -7,6 +7,7 @@ import time
 import msgspec
 import pytest
 
+from cluster import KeyRing
 from node.api.forward import ForwardedRequest, ForwardedResponse
 from node.peers import PlainBodies, body_sealer
 from node.tokens import Role, Tokens
@@ -146,7 +147,13 @@ async def test_without_a_key_local_names_are_served(new_cluster, host):
 
 
 async def test_a_call_that_is_not_sealed_under_the_key_is_refused_and_counted(cluster):
-    bodies = [b"", b"x", b"\xf1" * 100, PlainBodies("n2").seal(b"x"), body_sealer("n2", "test", bytes(32)).seal(b"x")]
+    bodies = [
+        b"",
+        b"x",
+        b"\xf1" * 100,
+        PlainBodies("n2").seal(b"x"),
+        body_sealer("n2", KeyRing(bytes(32), label="test")).seal(b"x"),
+    ]
     async with cluster["n1"].client(user=None) as client:
         for body in bodies:
             problem(await client.post("/internal/v1/rpc", content=body), 401, "bad-seal")

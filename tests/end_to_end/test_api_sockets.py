@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from cluster import KeyRing
 from node.api import Listening, serve, server
 from node.caller import Agents, parse_address
 from node.errors import AgentUnreachable, ApiProblem, PeerRefused
@@ -215,13 +216,13 @@ async def test_a_sealed_call_goes_over_a_real_connection(tmp_path):
             return sender.encode() + payload
 
         node.peers.register("echo", echo)
-        peers = Peers("n2", body_sealer("n2", "test", fakes.KEY))
+        peers = Peers("n2", body_sealer("n2", KeyRing(fakes.KEY, label="test")))
         peers.set_member("n1", 1, f"127.0.0.1:{node.port}")
         for _ in range(3):
             assert await peers.call("n1", "echo", b"!", 5) == b"n2!"
         large = b"x" * (5 << 20)
         assert await peers.call("n1", "echo", large, 5) == b"n2" + large
-        stranger = Peers("n2", body_sealer("n2", "test", bytes(32)))
+        stranger = Peers("n2", body_sealer("n2", KeyRing(bytes(32), label="test")))
         stranger.set_member("n1", 1, f"127.0.0.1:{node.port}")
         with pytest.raises(PeerRefused, match="401"):
             await stranger.call("n1", "echo", b"!", 5)

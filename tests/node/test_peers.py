@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import trio
 
+from cluster import KeyRing
 from node.errors import AgentUnreachable, Busy, NotFound, PeerRefused, PeerUnreachable
 from node.peers import (
     BODY_BYTES_MAX,
@@ -50,8 +51,8 @@ class Wire:
 
 def pair(key: bytes | None = KEY, other_key: bytes | None = KEY) -> tuple[Peers, Peers, Wire]:
     wire = Wire()
-    first = Peers("n1", body_sealer("n1", "c", key), wire)
-    second = Peers("n2", body_sealer("n2", "c", other_key), wire)
+    first = Peers("n1", body_sealer("n1", KeyRing(key, label="c") if key else None), wire)
+    second = Peers("n2", body_sealer("n2", KeyRing(other_key, label="c") if other_key else None), wire)
     wire.nodes = {"a:1": first, "b:2": second}
     for peers in (first, second):
         peers.set_member("n1", 1, "a:1")
@@ -129,7 +130,7 @@ async def test_an_answer_of_another_call_is_refused():
 async def test_a_node_at_a_wrong_address_can_not_answer_for_another():
     first, second, wire = pair()
     second.register("echo", echo)
-    third = Peers("n3", body_sealer("n3", "c", KEY), wire)
+    third = Peers("n3", body_sealer("n3", KeyRing(KEY, label="c")), wire)
     third.register("echo", echo)
     wire.nodes["b:2"] = third
     with pytest.raises(PeerRefused):
@@ -223,7 +224,7 @@ async def test_only_members_may_send_large_bodies():
     second.register("echo", echo)
     large = b"x" * (STRANGERS_BODY_BYTES_MAX + 1)
     assert await first.call("n2", "echo", large, 5) == b"n1:" + large
-    stranger = Peers("n1", body_sealer("n1", "c", bytes(32)), wire)
+    stranger = Peers("n1", body_sealer("n1", KeyRing(bytes(32), label="c")), wire)
     stranger.set_member("n2", 2, "b:2")
     with pytest.raises(PeerRefused, match="413"):
         await stranger.call("n2", "echo", large, 5)
@@ -232,7 +233,7 @@ async def test_only_members_may_send_large_bodies():
 def test_a_ticket_opens_once_and_nonsense_never():
     first, second, _ = pair()
     ticket = first._new_ticket()
-    sealed = base64.b64encode(body_sealer("n1", "c", KEY).seal(b"other")).decode()
+    sealed = base64.b64encode(body_sealer("n1", KeyRing(KEY, label="c")).seal(b"other")).decode()
     for nonsense in (None, "", "x", "!", "ä", ticket[:-4], sealed):
         assert second.body_bytes_max(nonsense) == STRANGERS_BODY_BYTES_MAX
     assert second.body_bytes_max(ticket) == BODY_BYTES_MAX
