@@ -11,6 +11,14 @@ from collections.abc import Iterator
 
 import msgspec
 
+from scheduler.spec.files import Files
+from scheduler.spec.gang import Gang
+from scheduler.spec.life import Life
+from scheduler.spec.limits import Limits
+from scheduler.spec.networking import Networking
+from scheduler.spec.queueing import Queueing
+from scheduler.spec.security import Security
+
 MAX_TASKS_PER_JOB = 1_000_000
 NODE_NUMBER_MAX = 999
 JOB_ID_STRIDE = NODE_NUMBER_MAX + 1
@@ -124,7 +132,7 @@ class ArrayRange(msgspec.Struct, frozen=True, array_like=True):
         return range(self.first, self.last + 1, self.step)
 
 
-class JobSpec(msgspec.Struct, frozen=True):
+class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a user submits. `request` is packed, `limit` is enforced (0 in a dimension: no limit beyond the request).
 
     `image` is what the user wrote, `image_digest` what the home resolved it to when the job was taken, so that every
@@ -148,6 +156,13 @@ class JobSpec(msgspec.Struct, frozen=True):
     constraints: tuple[Constraint, ...] = ()
     pids_max: int = 512
     network: str = "bridge"
+    limits: Limits = Limits()
+    networking: Networking = Networking()
+    files: Files = Files()
+    security: Security = Security()
+    life: Life = Life()
+    gang: Gang | None = None
+    queueing: Queueing = Queueing()
 
     def indices(self) -> range:
         """Return the task indices of this job; a plain job has the single task 0."""

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from scheduler.errors import InvalidSpec
 from scheduler.model import MAX_TASKS_PER_JOB, ArrayRange, Constraint, JobSpec, Operator, Resources
+from scheduler.spec import files, gang, life, limits, networking, queueing, security
+from scheduler.spec.part import require as _require
 
 MEMORY_BYTES_MIN = 1 << 20
 AMOUNT_MAX = 1 << 60
@@ -33,13 +34,20 @@ def validate(spec: JobSpec, spec_bytes_max: int = 65_536) -> None:
         _check_array(spec.array)
     _check_numbers(spec)
     _check_constraints(spec.constraints)
+    _check_parts(spec)
     size = len(msgspec.msgpack.encode(spec))
     _require(size <= spec_bytes_max, "spec", f"{size} bytes", f"at most {spec_bytes_max} bytes in all")
 
 
-def _require(condition: object, field: str, value: object, expected: str) -> None:
-    if not condition:
-        raise InvalidSpec(field, value, expected)
+def _check_parts(spec: JobSpec) -> None:
+    limits.check(spec.limits)
+    networking.check(spec.networking)
+    files.check(spec.files)
+    security.check(spec.security)
+    life.check(spec.life)
+    queueing.check(spec.queueing)
+    if spec.gang is not None:
+        gang.check(spec.gang)
 
 
 def _check_resources(request: Resources, limit: Resources) -> None:

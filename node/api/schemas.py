@@ -11,12 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import msgspec.inspect
 
 from node.api.syntax import parse_array, parse_constraint
 from node.errors import InvalidValue
 from node.host.errors import ImageError
 from node.host.image_name import is_digest, parse_image_name
 from scheduler.model import JobKind, JobSpec, OnLost, Resources
+from scheduler.spec.files import Files
+from scheduler.spec.gang import Gang
+from scheduler.spec.life import Life
+from scheduler.spec.limits import Limits
+from scheduler.spec.networking import Networking
+from scheduler.spec.queueing import Queueing
+from scheduler.spec.security import Security
 
 JOBS_PER_REQUEST_MAX = 1_000
 
@@ -59,6 +67,13 @@ class JobBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     network: str = "bridge"
     limit: LimitBody = LimitBody()
     stop_grace_s: float = 5.0
+    limits: Limits = Limits()
+    networking: Networking = Networking()
+    files: Files = Files()
+    security: Security = Security()
+    life: Life = Life()
+    gang: Gang | None = None
+    queueing: Queueing = Queueing()
 
 
 _decode_any = msgspec.json.Decoder(object).decode
@@ -118,6 +133,13 @@ def job_spec(job: JobBody, prefix: str) -> JobSpec:
             constraints=tuple(parse_constraint(text) for text in job.constraints),
             pids_max=job.pids_max,
             network=job.network,
+            limits=job.limits,
+            networking=job.networking,
+            files=job.files,
+            security=job.security,
+            life=job.life,
+            gang=job.gang,
+            queueing=job.queueing,
         )
     except InvalidValue as error:
         if not prefix:
@@ -141,11 +163,22 @@ def _check(job: JobBody) -> None:
     for name in job.env:
         if ENV_NAME.fullmatch(name) is None:
             raise InvalidValue("env", name, "expected names of letters, digits and _, not starting with a digit")
-    for field, values in (("name", [job.name]), ("argv", job.argv), ("env", job.env.values())):
-        # JSON can carry a NUL or half a surrogate pair; the arguments of a process can't.
-        for value in values:
-            if "\0" in value or not _encodable(value):
-                raise InvalidValue(field, value, "expected texts without NUL characters")
+    for field, value in msgspec.to_builtins(job).items():
+        _check_texts(field, value)
+
+
+def _check_texts(field: str, value: object) -> None:
+    """JSON can carry a NUL or half a surrogate pair; the arguments of a process, a path or a name can't."""
+    if isinstance(value, str):
+        if "\0" in value or not _encodable(value):
+            raise InvalidValue(field, value, "expected texts without NUL characters")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            _check_texts(field, key)
+            _check_texts(field if field == "env" else f"{field}.{key}", each)
+    elif isinstance(value, list):
+        for each in value:
+            _check_texts(field, each)
 
 
 def _encodable(text: str) -> bool:
@@ -167,11 +200,24 @@ def _named(message: str, body: object) -> InvalidValue:
     assert match is not None
     text, path = match[1], (match[2] or "").removeprefix(".")
     if unknown := _UNKNOWN.match(text):
-        known = ", ".join(LimitBody.__struct_fields__ if path.endswith("limit") else JobBody.__struct_fields__)
+        known = ", ".join(_fields_at(path))
         return InvalidValue(_joined(path, unknown[1]), _value_at(body, _joined(path, unknown[1])), f"known: {known}")
     if missing := _MISSING.match(text):
         return InvalidValue(_joined(path, missing[1]), None, "expected this field, it has no default")
     return InvalidValue(path or "body", _value_at(body, path), text[:1].lower() + text[1:])
+
+
+def _fields_at(path: str) -> tuple[str, ...]:
+    """Return the fields known at a path such as `[3].networking.ports[0]`."""
+    kind: Any = msgspec.inspect.type_info(JobBody)
+    for step in re.findall(r"[^.\[\]]+", path):
+        if isinstance(kind, msgspec.inspect.StructType) and not step.isdigit():
+            kind = next(each.type for each in kind.fields if each.encode_name == step)
+        elif isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType):
+            kind = kind.item_type
+        if isinstance(kind, msgspec.inspect.UnionType):
+            kind = next(each for each in kind.types if not isinstance(each, msgspec.inspect.NoneType))
+    return tuple(each.encode_name for each in kind.fields) if isinstance(kind, msgspec.inspect.StructType) else ()
 
 
 def _joined(path: str, field: str) -> str:

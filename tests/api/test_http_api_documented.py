@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from node.api import problems
 from node.api.app import ROUTES, RPC_PATH
 from node.api.schemas import JobBody
 from node.api.server import LOCAL_CONNECTIONS_MAX
+from scheduler.spec.part import Part
 
 TEXT = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text()
+JOB_PAGE = (Path(__file__).parents[2] / "docs" / "job.md").read_text()
+PARTS = sorted(Part.__subclasses__(), key=lambda part: part.__name__)
 
 
 def test_every_path_and_method_has_its_heading():
@@ -32,6 +37,14 @@ def test_every_field_of_a_submission_is_in_the_table_with_its_default():
         assert int(rows[name]) == getattr(body, name), name
     for name in ("name", "kind", "on_lost", "network"):
         assert rows[name].strip("`") == getattr(body, name), name
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_field_of_a_part_is_in_its_table(part: type[Part]):
+    section = re.search(rf"^## {part.__name__.lower()}$(.*?)(?=^## |\Z)", JOB_PAGE, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    rows = set(re.findall(r"^\| `(\w+)` \| [^|]* \|", section[1], re.MULTILINE))
+    assert set(part.__struct_fields__) <= rows
 
 
 def test_every_problem_is_in_the_table():

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from node.cli import find, show
 from node.cli.failures import Failure
+from node.cli.options import files, gang, life, limits, networking, queueing, security
 from node.quantities import parse_cpu, parse_duration, parse_size
 
 NAME_LENGTH_MAX = 64
+PARTS = {
+    "limits": limits,
+    "networking": networking,
+    "files": files,
+    "security": security,
+    "life": life,
+    "gang": gang,
+    "queueing": queueing,
+}
+
+
+def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every part of the spec."""
+    for part in reversed(PARTS.values()):
+        for option in reversed(part.OPTIONS):
+            command = option(command)
+    return command
 
 
 @click.command(context_settings={"allow_interspersed_args": False}, short_help="Submit a job; print its id.")
@@ -34,6 +53,7 @@ NAME_LENGTH_MAX = 64
 @click.option("--network", type=click.Choice(["bridge", "none"]), help="The network of a task.  [default: bridge]")
 @click.option("--limit-cpu", metavar="CORES", help="Enforce this much CPU instead of what --cpu reserves.")
 @click.option("--limit-memory", metavar="SIZE", help="Enforce this much memory instead of what --memory reserves.")
+@part_options
 @click.option("--json", "as_json", is_flag=True, help='Print {"id", "home"} instead of the id alone.')
 @find.node_api_option
 def submit(command: tuple[str, ...], node_api: str | None, as_json: bool, **options: Any) -> None:
@@ -74,6 +94,7 @@ def body_of(command: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]
         "on_lost": options["on_lost"],
         "pids_max": options["pids"],
         "network": options["network"],
+        **{name: part.body(options) or None for name, part in PARTS.items()},
         "limit": {key: value for key, value in limit.items() if value is not None} or None,
     }
     return {key: value for key, value in body.items() if value is not None}

@@ -23,6 +23,7 @@ from node.host.idmap import IdmappedMounts, MountError
 from node.host.network import remove_interface
 from node.runtime.directory import ContainerDirectory
 from node.runtime.lxc import config, seccomp
+from node.runtime.lxc.places import Host, Places
 from node.runtime.protocol import (
     USER_RANGE,
     ContainerSpec,
@@ -96,9 +97,9 @@ class LxcRuntime(SupervisedRuntime):
         with self._mounting:
             return self._mounts.ensure(spec.rootfs, spec.user_base)
 
-    def _places(self, name: str, lower: Path) -> config.Places:
+    def _places(self, name: str, lower: Path) -> Places:
         directory = self._root / name
-        return config.Places(
+        return Places(
             lower=lower,
             delta=directory / "fs" / "delta",
             ready=directory / "ready",
@@ -181,9 +182,9 @@ class LxcRuntime(SupervisedRuntime):
         self._empty.rmdir()
 
 
-def _host(cgroups: Cgroups) -> config.Host:
+def _host(cgroups: Cgroups) -> Host:
     devices_v1 = cgroups.layout.having("devices") is not None
-    return config.Host(
+    return Host(
         devices_v2=() if devices_v1 else DEVICES,
         apparmor_profile=_apparmor_profile(),
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],

@@ -1,0 +1,13 @@
+"""Options of `fofoca submit`: interfaces, rates, published ports and names of a task beyond its network mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+OPTIONS: tuple[Callable[[Any], Any], ...] = ()
+
+
+def body(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the part's JSON; what was not asked for is left out."""
+    return {}

@@ -1,0 +1,36 @@
+"""What the writers of an LXC configuration are given beside the spec: paths made by the runtime, facts of the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+Line = tuple[str, object]
+OPEN_FILES_SOFT, OPEN_FILES_HARD = 1024, 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the runtime has put things, all absolute."""
+
+    lower: Path
+    """The image, idmapped if there is a user namespace."""
+    delta: Path
+    """Of this container alone; LXC puts overlayfs's work directory beside it."""
+    ready: Path
+    """Opened for writing when the container is set up and its command is about to run."""
+    seccomp: Path
+    cgroup: str
+    """Below the hierarchies' root: "fofoca/n1/12001.3.1"."""
+    cgroup_pivot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the host has."""
+
+    devices_v2: tuple[str, ...] = ()
+    """Devices to allow by LXC's BPF filter; empty where a v1 controller does it."""
+    apparmor_profile: str | None = None
+    """None: no AppArmor in the kernel."""
+    open_files_max: int = OPEN_FILES_HARD
