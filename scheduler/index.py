@@ -11,6 +11,7 @@ import enum
 import heapq
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 from scheduler.fit import fits, unmet
 from scheduler.model import Constraint, Report, Resources
@@ -31,7 +32,9 @@ class Membership(enum.StrEnum):
 
 @dataclass(slots=True)
 class Node:
-    """One node in this view. `free` is what its report leaves, less the claims on it."""
+    """One node in this view. `free` is what its report leaves, less the claims on it; `in_flight` has the claims:
+    when what is claimed ends, on this node's clock (infinity: not known), and how much it is.
+    """
 
     name: str
     number: int = 0
@@ -41,6 +44,7 @@ class Node:
     claimed: Resources = field(default_factory=Resources)
     free: Resources = field(default_factory=Resources)
     labels: dict[str, str] = field(default_factory=dict)
+    in_flight: dict[Hashable, tuple[float, Resources]] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:
@@ -68,13 +72,15 @@ class Node:
 
 class ClusterView:
     """Nodes by name. `shape` counts changes of what the cluster could ever take (members, capacity, labels),
-    `version` all changes that could make room.
+    `version` all changes that could make room. `changed` names the nodes of which anything changed since its reader
+    emptied it.
     """
 
     def __init__(self, me: str, number: int, score: Score, near_equal_permille: int) -> None:
         self.me = me
         self.shape = 0
         self.version = 0
+        self.changed: dict[str, None] = {me: None}
         self._score = score
         self._steps = 1000 // near_equal_permille if near_equal_permille else 1_000_000
         self._nodes: dict[str, Node] = {me: Node(me, number, Membership.ALIVE)}
@@ -123,6 +129,7 @@ class ClusterView:
             node.number = number
         self.shape += 1
         self.version += 1
+        self.changed[name] = None
         self._leader = min((each.number, each.name) for each in self._nodes.values() if each.alive)[1]
 
     def forget(self, name: str) -> None:
@@ -130,6 +137,7 @@ class ClusterView:
         node = self._nodes.get(name)
         if node is not None and not node.alive and node.claimed == Resources():
             del self._nodes[name]
+            self.changed[name] = None
             self.shape += 1
 
     # --- how full they are
@@ -144,29 +152,38 @@ class ClusterView:
             self.shape += 1
         node.take(report)
         self.version += 1
+        self.changed[report.node] = None
         return True
 
-    def claim(self, key: Hashable, name: str, amount: Resources) -> None:
-        """Count `amount` as taken on a node until released; a key's newer claim replaces its older one."""
+    def claim(self, key: Hashable, name: str, amount: Resources, end_s: float = inf) -> None:
+        """Count `amount` as taken on a node until released; a key's newer claim replaces its older one.
+
+        `end_s`: when it will be free again, on this node's clock, if all goes as estimated.
+        """
         self.release(key)
         node = self._nodes.setdefault(name, Node(name))
         self._claims[key] = (name, amount)
+        node.in_flight[key] = (end_s, amount)
         node.claimed = node.claimed + amount
         node.refresh()
+        self.changed[name] = None
 
     def shrink(self, key: Hashable, amount: Resources) -> None:
         """Lower a claim that still stands to `amount`."""
         if key in self._claims:
-            self.claim(key, self._claims[key][0], amount)
+            name = self._claims[key][0]
+            self.claim(key, name, amount, self._nodes[name].in_flight[key][0])
 
     def release(self, key: Hashable) -> None:
         """Drop a claim, if there is one."""
         name, amount = self._claims.pop(key, ("", None))
         if amount is not None:
             node = self._nodes[name]
+            del node.in_flight[key]
             node.claimed = node.claimed - amount
             node.refresh()
             self.version += 1
+            self.changed[name] = None
 
     def claims(self) -> list[str]:
         """Return all claims, as text."""
