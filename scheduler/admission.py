@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from scheduler.abilities import describe, requirements
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
@@ -250,8 +251,8 @@ class Admission:
             return "the node is starting", 0, 0
         if not self.reporting.accepting:
             return "the node takes nothing new", 0, 0
-        if (constraint := unmet(order.spec.constraints, dict(self.reporting.measured.labels))) is not None:
-            return f"constraint on {constraint.label}", 0, 0
+        if (constraint := unmet(requirements(order.spec), dict(self.reporting.measured.labels))) is not None:
+            return describe(constraint), 0, 0
         short = shortage(order.spec.request, self.reporting.report().free)
         return (short.dimension, short.need, short.free) if short else None
 

@@ -9,6 +9,7 @@ the leader, never into a retry of our own. Does not know what other homes do, no
 
 from __future__ import annotations
 
+from scheduler.abilities import requirements
 from scheduler.alarms import Alarms
 from scheduler.attempts import NO_ORDER, Attempts
 from scheduler.config import SchedulerConfig
@@ -268,7 +269,7 @@ class Home:
     def _place_now(self, fx: Effects, job: Job) -> None:
         """The fast path: nobody waits, so place by our own view."""
         count = min(job.wanted, BATCH_MAX)
-        places = self._view.place(job.spec.request, job.spec.constraints, count, job.id)
+        places = self._view.place(job.spec.request, requirements(job.spec), count, job.id)
         for node, times in places.items():
             for _ in range(times):
                 self._ask(fx, job, node, f"placed on {node} by its home")

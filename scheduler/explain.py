@@ -10,6 +10,7 @@ from itertools import islice
 
 import msgspec
 
+from scheduler.abilities import describe, requirements
 from scheduler.fit import Shortage, shortages, unmet
 from scheduler.index import ClusterView, Node
 from scheduler.jobs import Job
@@ -65,7 +66,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
 def explain(job: Job, view: ClusterView, position: int, waiting: int) -> Explanation:
     """Explain one job of this home."""
-    survey = _Survey(job.spec.request, job.spec.constraints)
+    survey = _Survey(job.spec.request, requirements(job.spec))
     for node in () if job.finished else view.nodes():
         survey.look(node)
     unfinished = list(islice(job.live, TASKS_SHOWN))
@@ -128,12 +129,6 @@ class _Survey:
         )
 
 
-def describe(constraint: Constraint) -> str:
-    """Write a constraint as users do."""
-    values = f" {','.join(constraint.values)}" if constraint.values else ""
-    return f"{constraint.label} {constraint.operator.value}{values}"
-
-
 def amount(dimension: str, value: int) -> str:
     """Write an amount with its unit."""
     if dimension == "cpu":
@@ -166,7 +161,7 @@ def _causes(job: Job, survey: _Survey) -> list[str]:
         + (f", {each.never} of them could never take it" if each.never else "")
         for each in survey.shorts()
     ]
-    causes += [f"{_nodes(count)} excluded by the constraint {text}" for text, count in sorted(survey.excluded.items())]
+    causes += [f"{_nodes(count)} excluded: {text}" for text, count in sorted(survey.excluded.items())]
     if survey.not_accepting:
         causes.append(f"{_nodes(survey.not_accepting)} cordoned")
     if survey.unreachable:

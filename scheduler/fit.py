@@ -53,3 +53,7 @@ def _meets(constraint: Constraint, labels: Mapping[str, str]) -> bool:
             return value in constraint.values
         case Operator.NOT_IN:
             return value not in constraint.values
+        case Operator.HAS:
+            return value is not None and set(constraint.values) <= set(value.split(","))
+        case Operator.WITHIN:
+            return value is None or (value.isdecimal() and all(int(each) <= int(value) for each in constraint.values))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from scheduler.abilities import requirements
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
@@ -143,7 +144,7 @@ class Lineup:
             self._retell(self._jobs[job_id])
 
     def _possible(self, job: Job) -> bool:
-        return self._view.possible(job.spec.request, job.spec.constraints)
+        return self._view.possible(job.spec.request, requirements(job.spec))
 
     @staticmethod
     def _decline(fx: Effects, leader: str, go: Go, count: int) -> None:
@@ -168,6 +169,6 @@ class Lineup:
                 since_s=job.since_s,
                 clock_s=fx.now,
                 request=spec.request,
-                constraints=spec.constraints,
+                constraints=requirements(spec),
             )
             fx.say(leader, wait)

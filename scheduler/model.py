@@ -97,12 +97,16 @@ class State(enum.StrEnum):
 
 
 class Operator(enum.StrEnum):
-    """How a constraint compares a node's label with its values."""
+    """How a constraint compares a node's label with its values. The last two are implied by what a spec asks: the
+    label, a list parted by commas, has the value; the value is within the label's number, where there is one.
+    """
 
     IN = "in"
     NOT_IN = "not-in"
     EXISTS = "exists"
     ABSENT = "absent"
+    HAS = "has"
+    WITHIN = "within"
 
 
 class Constraint(msgspec.Struct, frozen=True, array_like=True):
@@ -233,13 +237,21 @@ class TaskRecord(msgspec.Struct, frozen=True):
 
 
 class JobRecord(msgspec.Struct, frozen=True):
-    """What the home keeps of a job beside its tasks' records."""
+    """What the home keeps of a job beside its tasks' records.
+
+    `held`: who keeps it from starting ("", "owner" or "operator"). `met`: positions of its dependencies that are met
+    for good. `released`: ranges of indices that a corresponding task's success has freed, once that job has ended.
+    """
 
     id: int
     owner: str
     spec: JobSpec
     submitted_unix_s: float
     cancelled: bool = False
+    held: str = ""
+    met: tuple[int, ...] = ()
+    released: tuple[tuple[int, int], ...] = ()
+    why_cancelled: str = ""
 
 
 class Report(msgspec.Struct, frozen=True):

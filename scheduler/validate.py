@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from scheduler.abilities import EXCLUSIVE_CORES
 from scheduler.model import MAX_TASKS_PER_JOB, ArrayRange, Constraint, JobSpec, Operator, Resources
 from scheduler.spec import files, gang, life, limits, networking, queueing, security
 from scheduler.spec.part import require as _require
@@ -41,6 +42,7 @@ def validate(spec: JobSpec, spec_bytes_max: int = 65_536) -> None:
 
 def _check_parts(spec: JobSpec) -> None:
     limits.check(spec.limits)
+    _check_exclusive_cores(spec)
     networking.check(spec.networking)
     files.check(spec.files)
     security.check(spec.security)
@@ -63,6 +65,12 @@ def _check_resources(request: Resources, limit: Resources) -> None:
     for dimension, amount in limit.items():
         low = request.get(dimension)
         _require(amount == 0 or low <= amount <= AMOUNT_MAX, f"limit of {dimension}", amount, f"0, or at least {low}")
+
+
+def _check_exclusive_cores(spec: JobSpec) -> None:
+    count, cpu_milli = spec.limits.exclusive_cores, spec.request.cpu_milli
+    _require(spec.request.get(EXCLUSIVE_CORES) == count, "extra", spec.request.extra, f"{EXCLUSIVE_CORES} as in limits")
+    _require(cpu_milli >= 1000 * count, "cpu", cpu_milli, f"ask for at least {count} cores to own {count}")
 
 
 def _check_env(env: Iterable[tuple[str, str]]) -> None:

@@ -85,7 +85,7 @@ def _reasons(explained: Explanation) -> list[dict[str, object]]:
         for short in explained.short
     ]
     for text, count in explained.constraints:
-        said = f"{count} of {explained.nodes} nodes excluded by the constraint {text}"
+        said = f"{count} of {explained.nodes} nodes excluded: {text}"
         reasons.append({"kind": "constraint", "text": said, "constraint": text, "nodes": count})
     for kind, words, count in (
         ("not-accepting", "take nothing new", explained.not_accepting),

@@ -17,6 +17,7 @@ from node.api.syntax import parse_array, parse_constraint
 from node.errors import InvalidValue
 from node.host.errors import ImageError
 from node.host.image_name import is_digest, parse_image_name
+from scheduler.abilities import packed
 from scheduler.model import JobKind, JobSpec, OnLost, Resources
 from scheduler.spec.files import Files
 from scheduler.spec.gang import Gang
@@ -119,7 +120,7 @@ def job_spec(job: JobBody, prefix: str) -> JobSpec:
         return JobSpec(
             name=job.name,
             argv=tuple(job.argv),
-            request=Resources(job.cpu_milli, job.memory_bytes),
+            request=packed(Resources(job.cpu_milli, job.memory_bytes), job.limits),
             limit=Resources(job.limit.cpu_milli, job.limit.memory_bytes),
             image=job.image,
             env=tuple(sorted(job.env.items())),

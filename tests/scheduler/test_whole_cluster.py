@@ -127,7 +127,7 @@ def test_more_memory_than_any_node_has_is_accepted_explained_and_holds_up_nobody
 def test_constraints_that_exclude_nodes_are_named():
     cluster = Cluster()
     nowhere = cluster.submit("n1", replace_spec(constraints=(Constraint("zone", Operator.IN, ("z",)),)))
-    assert "3 nodes excluded by the constraint zone in z" in cluster.agent("n1").explain(nowhere).summary
+    assert "3 nodes excluded: the constraint zone in z" in cluster.agent("n1").explain(nowhere).summary
     there = cluster.submit("n1", replace_spec(constraints=(Constraint("zone", Operator.IN, ("b",)),)))
     assert cluster.agent("n1").job(there).tasks[0].node == "n2"
 

@@ -1,0 +1,98 @@
+"""What a spec asks of a node beside room: constraints that its parts imply, and how a node's lack is said.
+
+One answer for home, leader, node and explanations. Nodes advertise what they can do in three labels, lists parted by
+commas: `limits` (kernel and runtime), `disks` and `devices` (the operator's names); and their maxima as `max.NAME`, a
+number each, absent where there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from scheduler.model import Constraint, JobSpec, Operator, Resources
+from scheduler.spec.limits import UNLIMITED, Limits
+
+LIMITS, DISKS, DEVICES, MAXIMUM = "limits", "disks", "devices", "max."
+EXCLUSIVE_CORES = "exclusive-cores"
+"""The extra resource that exclusively pinned cores are counted by."""
+_EVERYTHING = str(1 << 62)
+
+WORDS = {
+    "swap": "no limit on swap",
+    "soft": "no soft limit on memory",
+    "high": "no memory.high (cgroup v2)",
+    "swappiness": "no swappiness by container (cgroup v1)",
+    "oom-group": "no memory.oom.group (cgroup v2)",
+    "cpu-period": "no CPU quota",
+    "cpuset": "no cpuset controller",
+    "disk": "no block I/O limits for its disk",
+    "disk-weight": "no block I/O weight",
+    "net-class": "no net_cls controller, nor nftables in its place",
+    "net-priority": "no net_prio controller, nor nftables in its place",
+    "rlimits": "no rlimits in its runtime",
+}
+"""Ability to what is said of a node without it."""
+
+
+def requirements(spec: JobSpec) -> tuple[Constraint, ...]:
+    """Return the spec's own constraints and those its parts imply."""
+    return (*spec.constraints, *_of_limits(spec.limits)) if spec.limits != _NONE else spec.constraints
+
+
+def packed(request: Resources, limits: Limits) -> Resources:
+    """Return the request with what the limits reserve: cores that a task owns are counted like any resource."""
+    extra = {name: count for name, count in request.extra if name != EXCLUSIVE_CORES}
+    if limits.exclusive_cores:
+        extra[EXCLUSIVE_CORES] = limits.exclusive_cores
+    return Resources(request.cpu_milli, request.memory_bytes, tuple(sorted(extra.items())))
+
+
+_NONE = Limits()
+
+
+def _of_limits(limits: Limits) -> Iterator[Constraint]:
+    asked = {
+        "swap": limits.swap_bytes,
+        "soft": limits.memory_soft_bytes,
+        "high": limits.memory_high_bytes,
+        "swappiness": limits.swappiness is not None,
+        "oom-group": limits.oom_group,
+        "cpu-period": limits.cpu_period_us != _NONE.cpu_period_us,
+        "cpuset": limits.cores or limits.exclusive_cores or limits.memory_nodes,
+        "disk": any(not each.disk for each in limits.disks),
+        "disk-weight": limits.disk_weight is not None,
+        "net-class": limits.net_class,
+        "net-priority": limits.net_priority is not None,
+        "rlimits": limits.rlimits,
+    }
+    yield from (_has(LIMITS, name) for name, wanted in asked.items() if wanted)
+    yield from (_has(LIMITS, f"hugetlb-{each.page}") for each in limits.huge_pages)
+    yield from (_has(DISKS, each.disk) for each in limits.disks if each.disk)
+    yield from (_has(DEVICES, name) for name in limits.devices)
+    yield from _maxima(limits)
+
+
+def _maxima(limits: Limits) -> Iterator[Constraint]:
+    if limits.swap_bytes:
+        yield Constraint(f"{MAXIMUM}swap", Operator.WITHIN, (str(limits.swap_bytes),))
+    for each in limits.rlimits:
+        most = _EVERYTHING if each.ceiling == UNLIMITED else str(each.ceiling)
+        yield Constraint(f"{MAXIMUM}{each.name}", Operator.WITHIN, (most,))
+
+
+def _has(label: str, value: str) -> Constraint:
+    return Constraint(label, Operator.HAS, (value,))
+
+
+def describe(constraint: Constraint) -> str:
+    """Write a constraint that a node does not meet, or of which it is said how many don't."""
+    value = ",".join(constraint.values)
+    match constraint.operator:
+        case Operator.HAS if constraint.label == LIMITS:
+            return WORDS.get(value) or f"no {value.replace('hugetlb-', 'hugetlb controller with pages of ')}"
+        case Operator.HAS:
+            return f"no {constraint.label.removesuffix('s')} {value} in its table"
+        case Operator.WITHIN:
+            asked = "no bound" if value == _EVERYTHING else value
+            return f"its maximum of {constraint.label.removeprefix(MAXIMUM)} is below what is asked ({asked})"
+    return f"the constraint {constraint.label} {constraint.operator.value}{f' {value}' if value else ''}"
