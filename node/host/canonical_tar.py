@@ -3,7 +3,8 @@
 The form (version 1, which must never change, or digests would): entries sorted by path as bytes; no entry for the root;
 directories end in "/"; ustar headers with empty user and group names and device numbers; a pax header before an entry
 exactly for what ustar cannot hold: a path or target over 100 bytes, a number over 7 or 11 octal digits or negative, a
-capability; pax records sorted by key; two zero blocks at the end, no padding beyond.
+capability; pax records sorted by key; two zero blocks at the end, no padding beyond. An image that says how to run it
+(`image_config`) begins with a global pax header of that one record; other tools pass over it.
 
 Pure, but for `CanonicalTar.stream`, which reads the files' content.
 """
@@ -22,15 +23,18 @@ from node.host.rootfs_entry import Entry, Kind, shown
 _BLOCK_BYTES = 512
 _CHUNK_BYTES = 256 * 1024
 END_MARK = bytes(2 * _BLOCK_BYTES)
+CONFIG_RECORD = b"FOFOCA.config"
+_CARRIER = Entry(b"pax", Kind.FILE, 0o644, 0, 0, 0)
 
 
 class CanonicalTar:
     """The canonical tar of one root file system on disk; it exists only while it is read."""
 
-    def __init__(self, entries: Sequence[Entry], rootfs: Path) -> None:
+    def __init__(self, entries: Sequence[Entry], rootfs: Path, config: bytes = b"") -> None:
         self._entries = entries
         self._root = os.fsencode(rootfs)
-        self._starts = list(itertools.accumulate((_length(entry) for entry in entries), initial=0))
+        self._head = _extended_header(b"g", {CONFIG_RECORD: config}) if config else b""
+        self._starts = list(itertools.accumulate((_length(entry) for entry in entries), initial=len(self._head)))
 
     @property
     def size_bytes(self) -> int:
@@ -42,6 +46,7 @@ class CanonicalTar:
 
         Raises ImageError if a file is not what its entry says.
         """
+        yield self._head[offset:]
         first = max(0, bisect.bisect_right(self._starts, offset) - 1)
         for entry, start in zip(self._entries[first:], self._starts[first:], strict=False):
             yield from _entry_stream(entry, header(entry), self._root, max(0, offset - start))
@@ -51,12 +56,14 @@ class CanonicalTar:
 def header(entry: Entry) -> bytes:
     """Return the header blocks of one entry."""
     path = entry.path + b"/" if entry.kind is Kind.DIRECTORY else entry.path
-    extended = b"".join(_pax_record(key, value) for key, value in sorted(_extended(entry, path).items()))
     block = _ustar(path, entry, b"%d" % entry.kind, entry.size_bytes)
-    if not extended:
-        return block
-    carrier = Entry(b"pax", Kind.FILE, 0o644, 0, 0, 0)
-    return _ustar(b"pax", carrier, b"x", len(extended)) + extended + _padding(len(extended)) + block
+    records = _extended(entry, path)
+    return _extended_header(b"x", records) + block if records else block
+
+
+def _extended_header(type_flag: bytes, records: dict[bytes, bytes]) -> bytes:
+    text = b"".join(_pax_record(key, value) for key, value in sorted(records.items()))
+    return _ustar(_CARRIER.path, _CARRIER, type_flag, len(text)) + text + _padding(len(text))
 
 
 def _length(entry: Entry) -> int:

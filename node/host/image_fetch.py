@@ -43,7 +43,8 @@ async def download(target: Path, stream: AsyncIterator[bytes], bytes_max: int) -
 class _Fetch:
     """One download that several callers wait for."""
 
-    def __init__(self) -> None:
+    def __init__(self, total_bytes: int) -> None:
+        self.total_bytes = total_bytes
         self.ended = trio.Event()
         self.error: ImageError | None = None
 
@@ -56,7 +57,11 @@ class SharedFetches:
         self._bytes_max = bytes_max
         self._fetches: dict[str, _Fetch] = {}
 
-    async def fetch(self, key: str, open_stream: OpenStream, store: StoreArchive) -> None:
+    def progress(self) -> dict[str, tuple[int, int]]:
+        """Return how many bytes have come, and about how many are to come in all (0: not known), of each download."""
+        return {key: (_size_bytes(self._partial(key)), fetch.total_bytes) for key, fetch in self._fetches.items()}
+
+    async def fetch(self, key: str, open_stream: OpenStream, store: StoreArchive, total_bytes: int = 0) -> None:
         """Download and store; or wait for the caller who does, and share the outcome.
 
         Returns without having stored only if that caller was cancelled: ask again then. Raises ImageError.
@@ -67,7 +72,7 @@ class SharedFetches:
             if ongoing.error is not None:
                 raise type(ongoing.error)(*ongoing.error.args) from ongoing.error
             return
-        fetch = self._fetches[key] = _Fetch()
+        fetch = self._fetches[key] = _Fetch(total_bytes)
         try:
             await self._fetch(key, open_stream, store)
         except ImageError as error:
@@ -78,7 +83,7 @@ class SharedFetches:
             fetch.ended.set()
 
     async def _fetch(self, key: str, open_stream: OpenStream, store: StoreArchive) -> None:
-        partial = self._folder / f"{key}.part"
+        partial = self._partial(key)
         await trio.to_thread.run_sync(self._make_room)
         await self._download_resuming(partial, open_stream)
         try:
@@ -100,6 +105,9 @@ class SharedFetches:
                 await trio.sleep(BACKOFF_S * 2**attempt)
             else:
                 return
+
+    def _partial(self, key: str) -> Path:
+        return self._folder / f"{key}.part"
 
     def _make_room(self) -> None:
         """Bound the broken downloads that wait for another try: the oldest go."""

@@ -3,10 +3,10 @@
     images/
         names.json                  {"busybox:latest": "sha256:..."}
         <64 hex digits>/            one image; complete from the moment it bears this name
-            image.json              size, time
+            image.json              size, time, how it is run; its own modification time is that of the last use
             entries.msgpack         what the root file system holds, sorted: owners and modes as the archive had them
             rootfs/                 the files
-        incoming/                   everything unfinished; emptied when the store opens
+        incoming/                   everything unfinished; emptied when the store opens, but for broken downloads
 
 A crash leaves either no image or a whole one: the folder is built under incoming/, synced, renamed, and the rename
 synced. The rootfs must not be changed by anyone; every container of this node shares it.
@@ -17,21 +17,25 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
+from node.host import image_config
 from node.host.canonical_tar import CanonicalTar
 from node.host.errors import ImageError, ImageInUse
+from node.host.image_config import EMPTY, ImageConfig
 from node.host.image_name import DIGEST_PREFIX
-from node.host.rootfs_builder import RootfsBuilder
-from node.host.rootfs_entry import Bounds, Entry, Member
+from node.host.image_sources import Content, Pulse, Source
+from node.host.rootfs_entry import Entry
 
 FORMAT = 1
+PARTIAL_NAME = re.compile(r"[0-9a-f]{64}\.part")
 
 
 class ImageFacts(msgspec.Struct, frozen=True):
@@ -42,22 +46,24 @@ class ImageFacts(msgspec.Struct, frozen=True):
     """The sum of its files."""
     imported_unix_s: int
     format: int = FORMAT
+    config: ImageConfig = EMPTY
+    fetched: bool = False
+    """Whether it is a copy of another node's: that node keeps it."""
 
 
-def build(folder: Path, members: Iterable[Member], bounds: Bounds, pulse: Callable[[], None]) -> ImageFacts:
+def build(folder: Path, source: Source, pulse: Pulse, *, fetched: bool = False) -> ImageFacts:
     """Build an image in a new folder, durable but not yet under its own name; raises ArchiveError."""
     with _explained("the image cannot be stored"):
         folder.mkdir(mode=0o700)
-        builder = RootfsBuilder(folder / "rootfs", bounds)
-        for member in members:
-            builder.add(member)
-        entries = builder.finish()
+        content = source(folder / "rootfs", pulse)
         facts = ImageFacts(
-            digest=_digest(entries, folder / "rootfs", pulse),
-            size_bytes=sum(entry.size_bytes for entry in entries),
+            digest=_digest(content, folder / "rootfs", pulse),
+            size_bytes=sum(entry.size_bytes for entry in content.entries),
             imported_unix_s=int(time.time()),
+            config=content.config,
+            fetched=fetched,
         )
-        (folder / "entries.msgpack").write_bytes(msgspec.msgpack.encode(entries))
+        (folder / "entries.msgpack").write_bytes(msgspec.msgpack.encode(content.entries))
         (folder / "image.json").write_bytes(msgspec.json.encode(facts))
         _sync_file_system(folder)
     return facts
@@ -74,6 +80,12 @@ def publish(folder: Path, images: Path, facts: ImageFacts) -> None:
         sync_folder(images)
 
 
+def write_facts(images: Path, facts: ImageFacts) -> None:
+    """Replace what is written of a stored image, durably and in one step."""
+    with _explained("what is known of the image cannot be stored"):
+        _replace(images, images / hex_of(facts.digest) / "image.json", msgspec.json.encode(facts))
+
+
 def read_facts(folder: Path) -> ImageFacts | None:
     """Return what image.json says, None if the folder is no image that this version can use."""
     try:
@@ -84,13 +96,24 @@ def read_facts(folder: Path) -> ImageFacts | None:
     return facts if usable else None
 
 
-def read_canonical_tar(folder: Path) -> CanonicalTar:
+def last_used_unix_s(folder: Path) -> float:
+    """Return when somebody last began or ended to use the image, or when it came."""
+    return (folder / "image.json").stat().st_mtime
+
+
+def mark_used(folder: Path) -> None:
+    """Remember that the image is used now, as well as the disk lets us."""
+    with suppress(OSError):
+        os.utime(folder / "image.json")
+
+
+def read_canonical_tar(folder: Path, facts: ImageFacts) -> CanonicalTar:
     """Return the tar of a stored image, ready to stream."""
     try:
         entries = msgspec.msgpack.decode((folder / "entries.msgpack").read_bytes(), type=list[Entry])
     except (OSError, msgspec.DecodeError) as error:
         raise ImageError(f"the stored image is damaged: {folder.name}/entries.msgpack: {error}") from error
-    return CanonicalTar(entries, folder / "rootfs")
+    return CanonicalTar(entries, folder / "rootfs", image_config.encode(facts.config))
 
 
 def withdraw(folder: Path, incoming: Path) -> Path:
@@ -110,14 +133,18 @@ def withdraw(folder: Path, incoming: Path) -> Path:
 
 def write_names(images: Path, names: dict[str, str]) -> None:
     """Replace names.json, durably and in one step."""
-    temporary = images / "incoming" / "names.json"
     with _explained("the image's name cannot be stored"):
-        with temporary.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(names, order="sorted")))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(images / "names.json")
-        sync_folder(images)
+        _replace(images, images / "names.json", msgspec.json.format(msgspec.json.encode(names, order="sorted")))
+
+
+def _replace(images: Path, path: Path, content: bytes) -> None:
+    temporary = images / "incoming" / path.name
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    sync_folder(path.parent)
 
 
 def read_names(images: Path) -> dict[str, str]:
@@ -144,9 +171,19 @@ def sync_folder(folder: Path) -> None:
         os.close(folder_fd)
 
 
-def _digest(entries: list[Entry], rootfs: Path, pulse: Callable[[], None]) -> str:
+def clear_incoming(incoming: Path) -> None:
+    """Throw away what a crash left unfinished; a broken download stays, for whoever wants the same image again."""
+    incoming.mkdir(mode=0o700, exist_ok=True)
+    for path in incoming.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif not PARTIAL_NAME.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _digest(content: Content, rootfs: Path, pulse: Pulse) -> str:
     digest = hashlib.sha256()
-    for piece in CanonicalTar(entries, rootfs).stream():
+    for piece in CanonicalTar(content.entries, rootfs, image_config.encode(content.config)).stream():
         pulse()
         digest.update(piece)
     return DIGEST_PREFIX + digest.hexdigest()

@@ -1,8 +1,9 @@
 """The node's images: read-only root file systems, stored once by content, named, fetched from peers, counted in use.
 
-Owns the images folder of the data directory (layout: `image_folder`). Knows nothing of containers or HTTP: who fetches
-hands over a way to open the peer's stream, who runs a container says so by `acquire`. Everything slow happens in
-threads; the loop only ever moves references.
+Owns the images folder of the data directory (layout: `image_folder`) and its bound: what nobody uses goes, longest
+unused first, when something new needs the room and `expendable` agrees. Knows nothing of containers or HTTP: who
+fetches hands over a way to open the peer's stream, who runs a container says so by `acquire`. Everything slow happens
+in threads; the loop only ever moves references.
 
 An image's digest is the SHA-256 of its canonical tar (`canonical_tar`), which is also what `export` gives:
 `fofoca image export X | sha256sum` prints it.
@@ -14,28 +15,31 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import trio
 
-from node.host import image_folder
+from node.host import image_folder, image_sources
 from node.host.canonical_tar import CanonicalTar
-from node.host.directory_reader import DirectoryReader
 from node.host.errors import ArchiveError, ImageError, ImageInUse
 from node.host.image_fetch import OpenStream, SharedFetches, download
 from node.host.image_folder import ImageFacts
-from node.host.image_name import ImageName, is_digest, parse_digest, parse_image_name
+from node.host.image_name import DIGEST_PREFIX, ImageName, is_digest, parse_digest, parse_image_name
+from node.host.image_sources import Source
 from node.host.rootfs_entry import Bounds
-from node.host.tar_reader import TarReader
-from node.host.unpacking import unpacked
 
 IMPORTS_AT_ONCE_MAX = 2
 EXPORT_CHUNK_BYTES = 1024 * 1024
+DISK_BYTES_MAX = 64 << 30
+EXPORT = "an export"
 
 T = TypeVar("T")
 
@@ -51,16 +55,38 @@ class Image:
     imported_unix_s: int
 
 
-class ImageStore:
-    """All images of one node; made by `open`."""
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A stored image that nobody uses now."""
 
-    def __init__(self, folder: Path, bounds: Bounds | None = None) -> None:
+    digest: str
+    size_bytes: int
+    last_used_unix_s: float
+    fetched: bool
+
+
+async def _never(digest: str) -> bool:
+    return False
+
+
+class ImageStore:
+    """All images of one node; made by `open`.
+
+    `expendable` is asked, before an unused image makes room for another, whether the cluster can do without this copy.
+    """
+
+    def __init__(self, folder: Path, bounds: Bounds | None = None, disk_bytes_max: int = DISK_BYTES_MAX) -> None:
         self._folder = folder
         self._incoming = folder / "incoming"
         self._bounds = bounds or Bounds()
         self._stored: dict[str, ImageFacts] = {}
         self._names: dict[ImageName, str] = {}
-        self._uses: Counter[str] = Counter()
+        self._uses: dict[str, Counter[str]] = {}
+        self._last_used_unix_s: dict[str, float] = {}
+        self._disk_bytes_max = disk_bytes_max
+        self._expected_bytes = 0
+        self._making_room = trio.Lock()
+        self.expendable: Callable[[str], Awaitable[bool]] = _never
         self._fetches = SharedFetches(self._incoming, self._bounds.total_bytes_max)
         self._changing = trio.Lock()
         self._builders = trio.CapacityLimiter(IMPORTS_AT_ONCE_MAX)
@@ -68,9 +94,9 @@ class ImageStore:
         self._exporting: tuple[str, CanonicalTar] | None = None
 
     @classmethod
-    async def open(cls, folder: Path, bounds: Bounds | None = None) -> ImageStore:
+    async def open(cls, folder: Path, bounds: Bounds | None = None, disk_bytes_max: int = DISK_BYTES_MAX) -> ImageStore:
         """Open the store at `folder`, created if absent; clears away what a crash left unfinished."""
-        store = cls(folder, bounds)
+        store = cls(folder, bounds, disk_bytes_max)
         await trio.to_thread.run_sync(store._read)
         return store
 
@@ -94,18 +120,56 @@ class ImageStore:
         self._require(digest)
         return self._folder / image_folder.hex_of(digest) / "rootfs"
 
-    def acquire(self, digest: str) -> None:
-        """Keep the image from being removed; one `release` for each."""
+    def facts(self, digest: str) -> ImageFacts:
+        """Return what is known of a stored image; ImageError if it is not here."""
         self._require(digest)
-        self._uses[digest] += 1
+        return self._stored[digest]
 
-    def release(self, digest: str) -> None:
+    def acquire(self, digest: str, user: str = "somebody") -> None:
+        """Keep the image from being removed; one `release` for each. `user` is shown to people."""
+        self._require(digest)
+        self._uses.setdefault(digest, Counter())[user] += 1
+        self._mark_used(digest)
+
+    def release(self, digest: str, user: str = "somebody") -> None:
         """Give one use back."""
-        assert self._uses[digest] > 0, f"{digest} is released more often than acquired"
-        self._uses[digest] -= 1
+        uses = self._uses[digest]
+        assert uses[user] > 0, f"{digest} is released more often than acquired"
+        uses[user] -= 1
+        if not uses[user]:
+            del uses[user]
+        if not uses:
+            del self._uses[digest]
+        self._mark_used(digest)
+
+    def users(self, digest: str) -> list[str]:
+        """Return who uses an image now; sorted."""
+        return sorted(self._uses.get(digest, ()))
+
+    def last_used_unix_s(self, digest: str) -> float:
+        """Return when an image was last used, or came."""
+        return self._last_used_unix_s[digest]
+
+    def idle(self) -> list[Idle]:
+        """Return the images nobody uses, longest unused first."""
+        found = [
+            Idle(digest, facts.size_bytes, self._last_used_unix_s[digest], facts.fetched)
+            for digest, facts in self._stored.items()
+            if digest not in self._uses
+        ]
+        return sorted(found, key=lambda idle: idle.last_used_unix_s)
+
+    @property
+    def stored_bytes(self) -> int:
+        """The sum of all images' files."""
+        return sum(facts.size_bytes for facts in self._stored.values())
+
+    def fetching(self) -> dict[str, tuple[int, int]]:
+        """Return (bytes here, bytes in all, 0 if not known) of each image that is being fetched."""
+        return {DIGEST_PREFIX + key: progress for key, progress in self._fetches.progress().items()}
 
     async def import_tar(self, name: str, stream: AsyncIterator[bytes]) -> Image:
-        """Store the root file system in a tar (plain, gzip, bzip2, xz or zstd) under NAME[:TAG].
+        """Store an archive (plain, gzip, bzip2, xz or zstd) under NAME[:TAG]: a root file system or a packed image.
 
         A name that exists moves to the new content. Raises ArchiveError, and then nothing was stored.
         """
@@ -113,21 +177,15 @@ class ImageStore:
         archive = self._new_path("tar")
         try:
             await download(archive, stream, self._bounds.total_bytes_max)
-            return await self._adopt(self._archive_builder(archive), image_name)
+            return await self._adopt(image_sources.from_archive(archive, self._bounds), image_name)
         finally:
             await _in_thread_to_the_end(partial(archive.unlink, missing_ok=True))
 
     async def import_directory(self, name: str, path: Path) -> Image:
         """Store a copy of a directory on this host under NAME[:TAG]; raises ArchiveError."""
         image_name = parse_image_name(name)
-
-        def build(folder: Path) -> ImageFacts:
-            self._check_source(path)
-            pulse = trio.from_thread.check_cancelled
-            members = DirectoryReader(path, self._bounds, pulse).members()
-            return image_folder.build(folder, members, self._bounds, pulse)
-
-        return await self._adopt(build, image_name)
+        await trio.to_thread.run_sync(self._check_source, path)
+        return await self._adopt(image_sources.from_directory(path, self._bounds), image_name)
 
     async def remove(self, reference: str) -> None:
         """Remove a name, and the content with its last name; a digest removes all names.
@@ -144,9 +202,21 @@ class ImageStore:
                 await self._remove_content(image.digest)
             await self._set_names({name: digest for name, digest in self._names.items() if name not in gone})
 
+    async def remove_idle(self, digest: str) -> bool:
+        """Remove an image and all its names unless it is used or gone; return whether it was removed."""
+        async with self._changing:
+            if digest not in self._stored or digest in self._uses:
+                return False
+            gone = self._names_of(digest)
+            await self._remove_content(digest)
+            await self._set_names({name: digest for name, digest in self._names.items() if name not in gone})
+            return True
+
     async def _remove_content(self, digest: str) -> None:
-        if self._uses[digest]:
-            raise ImageInUse(f"image {digest} is in use {self._uses[digest]} times; stop its containers first")
+        if digest in self._uses:
+            raise ImageInUse(
+                f"image {digest} is in use by {', '.join(self.users(digest)[:8])}; stop its containers first"
+            )
         # Out of the index first, so that nobody acquires it meanwhile.
         facts, self._exporting = self._stored.pop(digest), None
         folder = self._folder / image_folder.hex_of(digest)
@@ -157,65 +227,101 @@ class ImageStore:
             raise
         await _in_thread_to_the_end(partial(shutil.rmtree, doomed, ignore_errors=True))  # else at the next opening
 
+    @asynccontextmanager
+    async def _room(self, digest: str, size_bytes: int) -> AsyncGenerator[None, None]:
+        """Keep room for an image that is about to be stored; raises ImageError where there is none to be made."""
+        size_bytes = 0 if digest in self._stored else size_bytes
+        async with self._making_room:
+            if size_bytes:
+                await self._make_room(size_bytes)
+            self._expected_bytes += size_bytes
+        try:
+            yield
+        finally:
+            self._expected_bytes -= size_bytes
+
+    async def _make_room(self, size_bytes: int) -> None:
+        for idle in self.idle():
+            if self._fits(size_bytes):
+                return
+            if await self.expendable(idle.digest):
+                await self.remove_idle(idle.digest)
+        if not self._fits(size_bytes):
+            raise ImageError(
+                f"no room for an image of {size_bytes} bytes: {self.stored_bytes} of {self._disk_bytes_max} bytes"
+                " (images.disk_bytes_max) hold images that are used, or that no other node has"
+            )
+
+    def _fits(self, size_bytes: int) -> bool:
+        return self.stored_bytes + self._expected_bytes + size_bytes <= self._disk_bytes_max
+
     async def export(self, digest: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """Yield the canonical tar from a byte offset on, in pieces of about 1 MiB; the image is in use meanwhile."""
-        self.acquire(digest)
+        self.acquire(digest, EXPORT)
         try:
             pieces = (await self._canonical_tar(digest)).stream(offset)
             while chunk := await trio.to_thread.run_sync(_next_chunk, pieces):
                 yield chunk
         finally:
-            self.release(digest)
+            self.release(digest, EXPORT)
 
     async def _canonical_tar(self, digest: str) -> CanonicalTar:
         # A peer reads piece by piece; the list of entries is not to be read anew for each.
         if self._exporting is None or self._exporting[0] != digest:
-            tar = await trio.to_thread.run_sync(image_folder.read_canonical_tar, self.rootfs(digest).parent)
+            folder = self.rootfs(digest).parent
+            tar = await trio.to_thread.run_sync(image_folder.read_canonical_tar, folder, self._stored[digest])
             self._exporting = digest, tar
         return self._exporting[1]
 
-    async def fetch(self, digest: str, open_stream: OpenStream, name: str | None = None) -> Image:
+    async def fetch(self, digest: str, open_stream: OpenStream, name: str | None = None, size_bytes: int = 0) -> Image:
         """Get an image from a peer unless it is here; callers who want the same one share one download.
 
+        `size_bytes`: about how much it is, if that is known; for `fetching` and to make room beforehand.
         A broken transfer is resumed where it stopped (`image_fetch`). The content is checked against the digest.
         Raises ImageError.
         """
         image_name = parse_image_name(name) if name else None
 
         async def store(archive: Path) -> None:
-            await self._adopt(self._archive_builder(archive), None, expected_digest=digest)
+            await self._adopt(image_sources.from_archive(archive, self._bounds), None, expected_digest=digest)
 
         while parse_digest(digest) not in self._stored:
-            await self._fetches.fetch(image_folder.hex_of(digest), open_stream, store)
+            async with self._room(digest, size_bytes):
+                pass  # Better no room before the transfer than after it.
+            await self._fetches.fetch(image_folder.hex_of(digest), open_stream, store, size_bytes)
         async with self._changing:
             self._require(digest)
             await self._set_name(image_name, digest)
         return self._image(self._stored[digest], image_name)
 
-    def _archive_builder(self, archive: Path) -> Callable[[Path], ImageFacts]:
-        def build(folder: Path) -> ImageFacts:
-            pulse = trio.from_thread.check_cancelled
-            with unpacked(archive, self._bounds, pulse) as content:
-                return image_folder.build(folder, TarReader(content).members(), self._bounds, pulse)
-
-        return build
-
-    async def _adopt(
-        self, build: Callable[[Path], ImageFacts], name: ImageName | None, expected_digest: str | None = None
-    ) -> Image:
+    async def _adopt(self, source: Source, name: ImageName | None, expected_digest: str | None = None) -> Image:
         """Build an image in a thread, check it, then store and name it; a cancelled or failed one leaves nothing."""
         folder = self._new_path("image")
+        fetched = expected_digest is not None
+        build = partial(image_folder.build, folder, source, trio.from_thread.check_cancelled, fetched=fetched)
         try:
-            facts = await trio.to_thread.run_sync(build, folder, limiter=self._builders)
+            facts = await trio.to_thread.run_sync(build, limiter=self._builders)
             if expected_digest not in (None, facts.digest):
                 raise ArchiveError(f"the content's digest is {facts.digest}, wanted was {expected_digest}")
-            async with self._changing:
-                await _in_thread_to_the_end(partial(image_folder.publish, folder, self._folder, facts))
-                facts = self._stored.setdefault(facts.digest, facts)
+            async with self._room(facts.digest, facts.size_bytes), self._changing:
+                facts = await self._publish(folder, facts)
                 await self._set_name(name, facts.digest)
         finally:
             await _in_thread_to_the_end(partial(shutil.rmtree, folder, ignore_errors=True))
         return self._image(facts, name)
+
+    async def _publish(self, folder: Path, facts: ImageFacts) -> ImageFacts:
+        known = self._stored.get(facts.digest)
+        await _in_thread_to_the_end(partial(image_folder.publish, folder, self._folder, facts))
+        if known is not None and known.fetched and not facts.fetched:
+            # Imported here now: this node is to keep it.
+            facts = msgspec.structs.replace(known, fetched=False)
+            await _in_thread_to_the_end(partial(image_folder.write_facts, self._folder, facts))
+        elif known is not None:
+            facts = known
+        self._stored[facts.digest] = facts
+        self._mark_used(facts.digest)
+        return facts
 
     def _check_source(self, path: Path) -> None:
         if path.is_symlink() or not path.is_dir():
@@ -235,15 +341,19 @@ class ImageStore:
     def _read(self) -> None:
         """Fill the store from the disk, and clear away what a crash left."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.rmtree(self._incoming, ignore_errors=True)
-        self._incoming.mkdir(mode=0o700, exist_ok=True)
+        image_folder.clear_incoming(self._incoming)
         for path in self._folder.iterdir():
             facts = image_folder.read_facts(path)
             if facts is not None:
                 self._stored[facts.digest] = facts
+                self._last_used_unix_s[facts.digest] = image_folder.last_used_unix_s(path)
         for text, digest in image_folder.read_names(self._folder).items():
             if digest in self._stored:
                 self._names[parse_image_name(text)] = digest
+
+    def _mark_used(self, digest: str) -> None:
+        self._last_used_unix_s[digest] = time.time()
+        image_folder.mark_used(self._folder / image_folder.hex_of(digest))
 
     def _image(self, facts: ImageFacts, name: ImageName | None = None) -> Image:
         label = (name.name, name.tag) if name else ("", "")

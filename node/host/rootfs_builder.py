@@ -50,7 +50,7 @@ MOUNT_FILES = (b"etc/hosts", b"etc/resolv.conf")
 
 
 @dataclass(slots=True)
-class _Node:
+class Node:
     """What one or, with hard links, several paths name."""
 
     kind: Kind
@@ -71,12 +71,12 @@ class _Node:
         )
 
 
-def _node_of(member: Member) -> _Node:
+def _node_of(member: Member) -> Node:
     # A symlink's mode means nothing and differs between tools.
     mode = 0o777 if member.kind is Kind.SYMLINK else member.mode & 0o7777
     target = member.target if member.kind is Kind.SYMLINK else b""
     capability = member.capability if member.kind is Kind.FILE else b""
-    return _Node(member.kind, mode, member.uid, member.gid, member.mtime_s, 0, target, capability)
+    return Node(member.kind, mode, member.uid, member.gid, member.mtime_s, 0, target, capability)
 
 
 class RootfsBuilder:
@@ -87,7 +87,7 @@ class RootfsBuilder:
         self._bounds = bounds or Bounds()
         # Without root, files belong to the user and only the list remembers their owners and special bits.
         self._privileged = os.geteuid() == 0 if privileged is None else privileged
-        self._nodes: dict[bytes, _Node] = {}
+        self._nodes: dict[bytes, Node] = {}
         self._total_bytes = 0
         self._total_entries = 0
         os.mkdir(self._root, 0o700)
@@ -102,7 +102,7 @@ class RootfsBuilder:
         usual_device = member.kind is Kind.CHARACTER_DEVICE and USUAL_DEVICES.get(path) == member.device
         if not path or usual_device:
             return
-        with _naming(member.name):
+        with naming(member.name):
             self._create_parents(path)
             self._create(path, member)
 
@@ -114,7 +114,7 @@ class RootfsBuilder:
         for path in sorted(self._nodes, reverse=True):
             node = self._nodes[path]
             if node.kind is Kind.DIRECTORY:
-                with _naming(path):
+                with naming(path):
                     self._set_directory_attributes(path, node)
         os.chmod(self._root, 0o755)  # noqa: S103 - the root of a container's file system; the store around it is closed
         os.utime(self._root, (0, 0))
@@ -134,13 +134,14 @@ class RootfsBuilder:
 
     def _create(self, path: bytes, member: Member) -> None:
         known = self._nodes.get(path)
+        if known is not None and known.kind is Kind.DIRECTORY and member.kind is Kind.DIRECTORY:
+            self._keep(path, _node_of(member))
+            return
         if known is not None:
-            if known.kind is not Kind.DIRECTORY or member.kind is not Kind.DIRECTORY:
-                raise ArchiveError(f"{shown(path)}: appears twice; an archive with overwritten entries is not taken")
-            self._nodes[path] = _node_of(member)
-        elif member.kind is Kind.DIRECTORY:
+            self._make_way(path)
+        if member.kind is Kind.DIRECTORY:
             os.mkdir(self._on_disk(path), 0o700)
-            self._nodes[path] = _node_of(member)
+            self._keep(path, _node_of(member))
         elif member.kind is Kind.FILE:
             self._create_file(path, member)
         elif member.kind is Kind.SYMLINK:
@@ -149,6 +150,13 @@ class RootfsBuilder:
             self._create_hard_link(path, member)
         else:
             raise ArchiveError(f"{shown(path)}: is a {member.kind.label}; an image holds none")
+
+    def _make_way(self, path: bytes) -> None:
+        """Remove what is at a path, where something else comes now; here, nothing may."""
+        raise ArchiveError(f"{shown(path)}: appears twice; an archive with overwritten entries is not taken")
+
+    def _keep(self, path: bytes, node: Node) -> None:
+        self._nodes[path] = node
 
     def _create_file(self, path: bytes, member: Member) -> None:
         node = _node_of(member)
@@ -162,7 +170,7 @@ class RootfsBuilder:
             self._set_file_attributes(file_fd, node)
         finally:
             os.close(file_fd)
-        self._nodes[path] = node
+        self._keep(path, node)
 
     def _count_entry(self, name: bytes) -> None:
         self._total_entries += 1
@@ -174,7 +182,7 @@ class RootfsBuilder:
         if self._total_bytes > self._bounds.total_bytes_max:
             raise ArchiveError(f"{shown(path)}: more than {self._bounds.total_bytes_max} bytes of files in all")
 
-    def _set_file_attributes(self, file_fd: int, node: _Node) -> None:
+    def _set_file_attributes(self, file_fd: int, node: Node) -> None:
         if self._privileged:
             os.fchown(file_fd, node.uid, node.gid)
             os.fchmod(file_fd, node.mode)
@@ -195,7 +203,7 @@ class RootfsBuilder:
         if self._privileged:
             os.chown(on_disk, node.uid, node.gid, follow_symlinks=False)
         os.utime(on_disk, (node.mtime_s, node.mtime_s), follow_symlinks=False)
-        self._nodes[path] = node
+        self._keep(path, node)
 
     def _create_hard_link(self, path: bytes, member: Member) -> None:
         target = checked_path(member.target, self._bounds)
@@ -204,9 +212,9 @@ class RootfsBuilder:
             found = "is a directory" if node else "is no earlier entry of the archive"
             raise ArchiveError(f"{shown(path)}: a hard link to {shown(member.target)}, which {found}")
         os.link(self._on_disk(target), self._on_disk(path), follow_symlinks=False)
-        self._nodes[path] = node
+        self._keep(path, node)
 
-    def _set_directory_attributes(self, path: bytes, node: _Node) -> None:
+    def _set_directory_attributes(self, path: bytes, node: Node) -> None:
         on_disk = self._on_disk(path)
         if self._privileged:
             os.chown(on_disk, node.uid, node.gid, follow_symlinks=False)
@@ -254,7 +262,7 @@ def _write_all(file_fd: int, chunk: bytes) -> None:
 
 
 @contextmanager
-def _naming(name: bytes) -> Iterator[None]:
+def naming(name: bytes) -> Iterator[None]:
     """Turn the operating system's refusal into one that names the entry."""
     try:
         yield

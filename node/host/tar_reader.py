@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Protocol
 
+from node.host.canonical_tar import CONFIG_RECORD
 from node.host.errors import ArchiveError
 from node.host.rootfs_entry import Kind, Member, shown
 
@@ -33,7 +34,9 @@ _KINDS = {
 
 _SPARSE = b"GNU.sparse.major"
 # All else is dropped while reading, so that headers cannot pile up in memory.
-_RECORDS = frozenset((b"path", b"linkpath", b"uid", b"gid", b"mtime", b"size", b"SCHILY.xattr.security.capability"))
+_RECORDS = frozenset(
+    (b"path", b"linkpath", b"uid", b"gid", b"mtime", b"size", b"SCHILY.xattr.security.capability", CONFIG_RECORD)
+)
 _RECORD_LENGTH = re.compile(rb"([0-9]{1,8}) ")
 _PAX_NUMBER = re.compile(rb"(-?[0-9]{1,20})(?:\.([0-9]*))?")
 
@@ -54,6 +57,11 @@ class TarReader:
         self._unread_bytes = 0  # of the present member, padding included
         self._first = True
         self._global: dict[bytes, bytes] = {}
+
+    @property
+    def config(self) -> bytes:
+        """The image configuration of a canonical tar, b"" if there is none; complete once all members are read."""
+        return self._global.get(CONFIG_RECORD, b"")
 
     def members(self) -> Iterator[Member]:
         """Yield every member; its content must be read, if at all, before the next one is asked for."""
