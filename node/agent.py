@@ -29,6 +29,7 @@ from node.api.services import Bounds, Services
 from node.config import AgentConfig, split_address
 from node.effects import Effects
 from node.errors import InvalidConfig, NodeError
+from node.footprint import settle
 from node.gossip_io import GossipService, GossipSettings
 from node.hands import Hands
 from node.home import Home
@@ -171,6 +172,7 @@ class Agent:
                 members.publish(number, boot_epoch, settled=True)
                 log.info("ready", number=number, api=self._api_address, runtime=runtime.name)
                 self._ready = True
+                settle()
                 await self._stop.wait()
                 serving.cancel_scope.cancel()
             with trio.move_on_after(STOP_TIMEOUT_S):
