@@ -1,5 +1,6 @@
 """
-Reading a root file system from a directory or a tar of any usual compression, as a stream of plain tar.
+Reading an image's source as a stream: a directory (a root file system, or an OCI layout) as a tar, a tar as it is,
+whatever its compression.
 
 What is inside is checked by the node that receives it, not here. Memory is bounded by a few chunks.
 """
@@ -26,36 +27,35 @@ _SKIPPED_TYPES = (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
 
 
 def read(path: Path) -> Iterator[bytes]:
-    """The plain tar of a directory or tar file, in chunks. Raises InvalidValue at once where the path is neither."""
+    """A directory's tar, or a tar file as it is, in chunks. Raises InvalidValue at once where the path is neither."""
     try:
         if path.is_dir():
             os.listdir(path)
             return _directory(path)
-        source = _opened(path)
+        _check_archive(path)
+        return _file(path.open("rb"), path)
     except OSError as error:
         raise _bad(path, f"a readable directory or tar ({error.strerror or error})") from None
-    return _file(source, path)
 
 
 def _bad(path: Path, expected: str) -> InvalidValue:
     return InvalidValue("path", str(path), f"expected {expected}")
 
 
-def _opened(path: Path) -> BinaryIO:
+def _check_archive(path: Path) -> None:
+    """Raise InvalidValue for what is surely no tar; how sound it is, the node that unpacks it finds out."""
     with path.open("rb") as file:
         start = file.read(6)
     if start.startswith(_ZSTD):
-        raise _bad(path, f"a tar that is plain, gz, bz2 or xz; unpack this one first: zstd -d {path}")
+        return
     openers: dict[bytes, Callable[[Path], object]] = {_GZIP: gzip.open, _BZIP2: bz2.open, _XZ: lzma.open}
     opener = next((each for magic, each in openers.items() if start.startswith(magic)), None)
-    source = cast(BinaryIO, opener(path) if opener else path.open("rb"))
     try:
-        if not _is_tar(source):
-            raise _bad(path, "a directory or a tar (plain, gz, bz2 or xz)")
-        source.seek(0)
+        with cast(BinaryIO, opener(path) if opener else path.open("rb")) as source:
+            if not _is_tar(source):
+                raise _bad(path, "a directory or a tar (plain, gz, bz2, xz or zstd)")
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, ValueError) as error:
         raise _bad(path, f"an undamaged tar ({error})") from None
-    return source
 
 
 def _is_tar(source: BinaryIO) -> bool:
@@ -68,8 +68,8 @@ def _file(source: BinaryIO, path: Path) -> Iterator[bytes]:
         with source:
             while chunk := source.read(CHUNK_BYTES):
                 yield chunk
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        raise _bad(path, f"an undamaged tar ({error})") from None
+    except OSError as error:
+        raise _bad(path, f"a readable file ({error.strerror or error})") from None
 
 
 def _directory(path: Path) -> Iterator[bytes]:

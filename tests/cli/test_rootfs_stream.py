@@ -1,4 +1,4 @@
-"""Directories and tars of any usual compression become one plain tar."""
+"""Directories become a tar; tars of any usual compression go as they are."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ def tar_of(names: list[str]) -> bytes:
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
-def test_compression_is_recognised_by_content(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
-    plain = tar_of(["bin/sh", "etc/passwd"])
+def test_a_tar_goes_as_it_is_whatever_it_is_called(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "image.anything"
-    path.write_bytes(compress(plain))
-    assert b"".join(rootfs.read(path)) == plain
+    path.write_bytes(compress(tar_of(["bin/sh", "etc/passwd"])))
+    assert b"".join(rootfs.read(path)) == path.read_bytes()
 
 
 def test_a_directory_becomes_a_tar_without_devices_and_names_of_users(tmp_path: Path) -> None:
@@ -49,7 +48,7 @@ def test_a_directory_becomes_a_tar_without_devices_and_names_of_users(tmp_path: 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "neither|directory or a tar"), (b"hello" * 200, "directory or a tar"), (b"\x28\xb5\x2f\xfd" * 9, "zstd -d")],
+    [(b"", "neither|directory or a tar"), (b"hello" * 200, "directory or a tar"), (gzip.compress(b"x" * 600), "a tar")],
 )
 def test_what_is_no_tar_is_refused_at_once(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "file"
@@ -58,11 +57,11 @@ def test_what_is_no_tar_is_refused_at_once(tmp_path: Path, content: bytes, said:
         rootfs.read(path)
 
 
-def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_compression_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "image.tar.gz"
-    path.write_bytes(gzip.compress(tar_of(["x"] * 50), mtime=0)[:-20])
+    path.write_bytes(gzip.compress(tar_of(["x"] * 50), mtime=0)[:40])
     with pytest.raises(InvalidValue, match="undamaged"):
-        b"".join(rootfs.read(path))
+        rootfs.read(path)
 
 
 def test_a_missing_path_is_refused(tmp_path: Path) -> None:
