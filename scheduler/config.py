@@ -53,6 +53,9 @@ class SchedulerConfig:
         10.0, 0.1, 3600, "how often a node tells homes what it holds of them: bounds how long an outdated one runs"
     )
     census_interval_s: float = setting(60.0, 0.1, 3600, "how often a home asks nodes for what it believes them to hold")
+    follow_interval_s: float = setting(
+        5.0, 0.1, 3600, "how often a home asks another for a job its own jobs depend on; changes are pushed besides"
+    )
     ended_keep_s: float = setting(
         604_800.0,
         1,
@@ -69,6 +72,32 @@ class SchedulerConfig:
         "the lowest node takes the leader's role after being lowest this long: less starts more short reigns",
     )
     settle_s: float = setting(1.0, 0, 60, "a new leader waits at most this long for the homes' waiting jobs")
+    queue_policy: str = dataclasses.field(
+        default="easy",
+        metadata={
+            "text": "fcfs: the first that finds no room holds up all behind it; easy: it gets a reservation and others "
+            "may slip past without delaying it (backfilling); conservative: the first reservations_max all get one"
+        },
+    )
+    estimate_s: float = setting(
+        3600.0,
+        1,
+        315_360_000,
+        "a job without a time limit is planned as if it ran this long: less lets more of them slip past, and delays "
+        "the one they slip past when they run longer",
+    )
+    reservations_max: int = setting(
+        20, 1, 1000, "most waiting jobs that get a reservation with queue_policy conservative: bounds one pass's time"
+    )
+    tries_per_pass: int = setting(
+        1000, 10, 1_000_000, "most sizes of waiting jobs tried in one pass: bounds how long an agent is busy with it"
+    )
+    hold_ttl_s: float = setting(
+        10.0, 0.5, 86_400, "a hold on a node ends after this unless the leader renews it, at a third of this"
+    )
+    reserve_s: float = setting(
+        1.0, 0.05, 60, "a node keeps room for a member of a gang this long while the home gathers the others"
+    )
     go_timeout_s: float = setting(
         2.0, 0.05, 600, "an order to a home without any effect is given up after this and its space offered again"
     )
@@ -86,6 +115,9 @@ class SchedulerConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             self._check(field.name, getattr(self, field.name), dict(field.metadata))
+        if self.queue_policy not in ("fcfs", "easy", "conservative"):
+            raise InvalidSpec("queue_policy", self.queue_policy, "use fcfs, easy or conservative")
+        _at_least("go_timeout_s", self.go_timeout_s, "reserve_s", self.reserve_s)
         if self.policy not in ("best-fit", "spread"):
             raise InvalidSpec("policy", self.policy, "use best-fit or spread")
         _at_least("retry_max_s", self.retry_max_s, "retry_s", self.retry_s)

@@ -9,19 +9,22 @@ the leader, never into a retry of our own. Does not know what other homes do, no
 
 from __future__ import annotations
 
+import msgspec
+
 from scheduler.abilities import requirements
 from scheduler.alarms import Alarms
 from scheduler.attempts import NO_ORDER, Attempts
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
+from scheduler.eligibility import OWNER, Eligibility
 from scheduler.errors import Overloaded, UnknownJob
-from scheduler.events import Cancel, Submit
+from scheduler.events import Cancel, Hold, Release, Submit
 from scheduler.history import History
 from scheduler.index import ClusterView, Membership
 from scheduler.jobs import Job
 from scheduler.lifecycle import Phase, Step, phase_of, take
 from scheduler.lineup import Lineup
-from scheduler.messages import BATCH_MAX, Admitted, Ended, EndedTaken, Go, Gone, Holding, Refused, Stop
+from scheduler.messages import BATCH_MAX, Admitted, Ended, EndedTaken, Go, Gone, Holding, News, Refused, Stop
 from scheduler.model import JOB_ID_STRIDE, AllocationId, JobKind, JobRecord, OnLost, Result, TaskRecord
 from scheduler.numbers import home_number
 from scheduler.records import (
@@ -37,6 +40,7 @@ from scheduler.records import (
     task_key,
 )
 from scheduler.validate import validate
+from scheduler.wall import WallClock
 
 REFUSALS_FREE = 3
 
@@ -55,6 +59,8 @@ class Home:
         self._jobs: dict[int, Job] = {}
         self._touched: dict[int, None] = {}
         self._history = History(config, alarms)
+        self.wall = WallClock()
+        self.gate = Eligibility(config, view, alarms, self._jobs, number, self.wall)
         self.attempts = Attempts(config, view, alarms, self._jobs)
         self.lineup = Lineup(config, view, alarms, self._jobs, boot_epoch)
 
@@ -89,6 +95,7 @@ class Home:
 
     def _resume(self, fx: Effects, job: Job) -> None:
         job.resume()
+        self.gate.enter(fx, job)
         self._touched[job.id] = None
         for index in job.live:
             record = job.tasks[index]
@@ -100,36 +107,77 @@ class Home:
     def on_submit(self, fx: Effects, event: Submit) -> int:
         """Take a job and place what can be placed at once; returns its id. Raises before anything changed."""
         validate(event.spec, self._config.spec_bytes_max)
+        self.gate.check(event.owner, event.spec)
         if len(self._jobs) - len(self._history) >= self._config.jobs_max:
             raise Overloaded(f"this node keeps {self._config.jobs_max} unfinished jobs (jobs_max); try another node")
         self._sequence += 1
         record = JobRecord(self._sequence * JOB_ID_STRIDE + self._number, event.owner, event.spec, event.unix_s)
+        if event.spec.queueing.hold:
+            record = msgspec.structs.replace(record, held=OWNER)
         job = Job(record, fx.now)
         fast = not self.lineup.busy()
         self._jobs[job.id] = job
         put_job(fx, record)
+        self.gate.enter(fx, job)
         self._touched[job.id] = None
         if fast:
             self._place_now(fx, job)
         fx.job_changed(job.id)
         return job.id
 
+    def on_hold(self, fx: Effects, event: Hold) -> None:
+        """Keep a job from starting anything more; what runs goes on."""
+        self._looked_at(fx, self.gate.hold(fx, self.job(event.job_id), event))
+
+    def on_release(self, fx: Effects, event: Release) -> None:
+        """Let a held job start."""
+        self._looked_at(fx, self.gate.release(fx, self.job(event.job_id), event))
+
+    def on_news(self, fx: Effects, home: str, news: News) -> None:
+        """How a job stands that jobs here wait for."""
+        for job in self.gate.on_news(fx, home, news):
+            self._looked_at(fx, job)
+
+    def ring_gate(self, fx: Effects, job_id: int) -> None:
+        """The time has come that a job waited for."""
+        if job_id in self._jobs:
+            self._looked_at(fx, self.gate.review(fx, self._jobs[job_id]))
+
+    def _looked_at(self, fx: Effects, job: Job) -> None:
+        """What keeps a job from starting may have changed: if nothing does, it may be placed at once."""
+        self._touched[job.id] = None
+        fx.job_changed(job.id)
+        if job.wanted and not job.told.wanted and not self.lineup.busy():
+            self._place_now(fx, job)
+
     def on_cancel(self, fx: Effects, event: Cancel) -> None:
         """End everything of a job that has not ended; untouched tasks cost nothing."""
-        job = self.job(event.job_id)
+        self._cancel(fx, self.job(event.job_id), "cancelled")
+
+    def _cancel(self, fx: Effects, job: Job, why: str) -> None:
         if job.finished:
             return
-        job.cancel()
+        job.cancel(why)
         put_job(fx, job.record)
         self._touched[job.id] = None
         fx.job_changed(job.id)
         for index in job.clear_waiting():
             self._alarms.cancel(("again", (job.id, index)))
-            self._step(fx, job, index, Step.CANCEL, reason="cancelled")
+            self._step(fx, job, index, Step.CANCEL, reason=why)
         for index in list(job.live):
             record = job.tasks[index]
             self.attempts.stop(record.node, AllocationId(job.id, index, record.attempt))
-            self._step(fx, job, index, Step.CANCEL, reason="cancelled")
+            self._step(fx, job, index, Step.CANCEL, reason=why)
+
+    def _cancel_doomed(self, fx: Effects) -> None:
+        """Cancel what can never start, or the tasks of it that can't."""
+        for job_id, why in self.gate.doomed():
+            job = self._jobs[job_id]
+            if not job.one_by_one or job.blocks:
+                self._cancel(fx, job, why)
+            else:
+                for index in job.never_freed():
+                    self._step(fx, job, index, Step.CANCEL, reason=why)
 
     # --- what nodes answer
 
@@ -215,6 +263,7 @@ class Home:
         self._alarms.cancel(("grace", node))
         self.attempts.on_up(fx, node)
         self.lineup.on_up(node)
+        self.gate.following.on_up(fx, node)
 
     def on_down(self, fx: Effects, node: str) -> None:
         """Only the agent is gone: its containers may run, so nothing is moved."""
@@ -252,13 +301,16 @@ class Home:
     def flush(self, fx: Effects) -> None:
         """At the end of an event: tell the leader what changed, file what ended, say what is fresh."""
         self.lineup.follow()
+        self._cancel_doomed(fx)
         touched, self._touched = self._touched, {}
         for job_id in touched:
             job = self._jobs.get(job_id)
             if job is None:
                 continue
             self.lineup.update(job)
+            self.gate.changed(fx, job)
             if job.finished:
+                self.gate.leave(job)
                 for surplus in self._history.add(job):
                     self._drop(fx, surplus)
         self.attempts.flush(fx)
@@ -269,6 +321,8 @@ class Home:
     def _place_now(self, fx: Effects, job: Job) -> None:
         """The fast path: nobody waits, so place by our own view."""
         count = min(job.wanted, BATCH_MAX)
+        if not count:
+            return
         places = self._view.place(job.spec.request, requirements(job.spec), count, job.id)
         for node, times in places.items():
             for _ in range(times):

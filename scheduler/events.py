@@ -33,6 +33,22 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Keep a job of this home from starting anything more; what runs goes on. `operator`: the owner can't undo it."""
+
+    job_id: int
+    operator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Undo a hold; NotPossible where an operator's is undone by somebody else."""
+
+    job_id: int
+    operator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MemberUp:
     """Gossip: this node is alive (again)."""
 
@@ -127,6 +143,8 @@ class Timer:
 Event = (
     Submit
     | Cancel
+    | Hold
+    | Release
     | MemberUp
     | MemberDown
     | MemberFailed

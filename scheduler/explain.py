@@ -13,7 +13,7 @@ import msgspec
 from scheduler.abilities import describe, requirements
 from scheduler.fit import Shortage, shortages, unmet
 from scheduler.index import ClusterView, Node
-from scheduler.jobs import Job
+from scheduler.jobs import Block, Job
 from scheduler.model import Constraint, Resources, State
 
 TASKS_SHOWN = 100
@@ -45,7 +45,8 @@ class Placed(msgspec.Struct, frozen=True):
 class Explanation(msgspec.Struct, frozen=True):
     """`summary` is one line for people; the rest are its parts. Counts are of nodes, unless they say tasks.
 
-    `position` is the job's place in the leader's line (0: next), -1 when not known or not in line.
+    `blocks` keep the whole job out of the line. `position` is its place in the leader's line (0: next), -1 when not
+    known or not in line.
     """
 
     job: int
@@ -58,6 +59,7 @@ class Explanation(msgspec.Struct, frozen=True):
     constraints: tuple[tuple[str, int], ...] = ()
     not_accepting: int = 0
     unreachable: int = 0
+    blocks: tuple[Block, ...] = ()
     leader: str = ""
     position: int = -1
     waiting: int = 0
@@ -83,6 +85,7 @@ def explain(job: Job, view: ClusterView, position: int, waiting: int) -> Explana
         constraints=tuple(sorted(survey.excluded.items())),
         not_accepting=survey.not_accepting,
         unreachable=survey.unreachable,
+        blocks=job.blocks if pending else (),
         leader=view.leader,
         position=position,
         waiting=waiting,
@@ -142,9 +145,8 @@ def _summary(job: Job, survey: _Survey, pending: int, position: int, waiting: in
     if pending == 0:
         where = sorted({job.tasks[index].node for index in islice(job.live, TASKS_SHOWN)})
         return f"every task has its place, on {', '.join(where)}" if where else "every task has ended"
-    return f"{pending} task{'s' * (pending != 1)} waiting: " + "; ".join(
-        [*_causes(job, survey), *_turn(position, waiting, leader)]
-    )
+    causes = [each.text for each in job.blocks] or [*_causes(job, survey), *_turn(position, waiting, leader)]
+    return f"{pending} task{'s' * (pending != 1)} waiting: {'; '.join(causes)}"
 
 
 def _worst(job: Job) -> str:
@@ -169,11 +171,18 @@ def _causes(job: Job, survey: _Survey) -> list[str]:
     throttle = job.spec.array.throttle if job.spec.array else 0
     if throttle and len(job.live) >= throttle:
         causes.append(f"the array's throttle lets {throttle} tasks run at once")
+    elif job.one_by_one and job.wanted == 0:
+        causes.append(f"each for the task of the same index of job {_corresponding(job)}")
     elif job.wanted == 0:
         causes.append("a pause before the next attempt")
     elif survey.fitting:
         causes.append(f"room on {_nodes(survey.fitting)} now")
     return causes
+
+
+def _corresponding(job: Job) -> int:
+    dependency = job.spec.queueing.corresponding
+    return dependency.job if dependency is not None else 0
 
 
 def _nodes(count: int) -> str:

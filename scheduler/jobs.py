@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,9 +33,32 @@ class Told:
     waiting: int = 0
 
 
+def ranges(indices: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield ascending indices as ranges (first, last) of neighbours."""
+    first = last = -2
+    for index in indices:
+        if index != last + 1:
+            if first >= 0:
+                yield first, last
+            first = index
+        last = index
+    if first >= 0:
+        yield first, last
+
+
+class Block(NamedTuple):
+    """Something that keeps a whole job from starting: a word for programs, and a line for people."""
+
+    kind: str
+    text: str
+
+
 @dataclass(slots=True)
 class Job:
-    """One job of this home. `since_s`: waiting since, on this node's monotonic clock."""
+    """One job of this home. `since_s`: waiting since, on this node's monotonic clock; `begun_s`: since when every task
+    has begun. While there are `blocks` none of its tasks asks for a place. `one_by_one`: its tasks wait, one by one,
+    for those of another job.
+    """
 
     record: JobRecord
     since_s: float
@@ -41,10 +66,18 @@ class Job:
     live: dict[int, None] = field(default_factory=dict)
     told: Told = field(default_factory=Told)
     refusals: int = 0
+    blocks: tuple[Block, ...] = ()
+    begun_s: float | None = None
+    one_by_one: bool = False
     _counts: Counter[Phase] = field(default_factory=Counter)
     _cursor: int = 0
     _again: list[int] = field(default_factory=list)
     _delayed: dict[int, None] = field(default_factory=dict)
+    _freed: list[int] = field(default_factory=list)
+    _freed_ever: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.one_by_one = self.spec.queueing.corresponding is not None
 
     @property
     def id(self) -> int:
@@ -83,14 +116,15 @@ class Job:
     @property
     def untouched(self) -> int:
         """How many tasks were never attempted."""
-        return len(self.spec.indices()) - self._cursor
+        return len(self.spec.indices()) - len(self.tasks)
 
     @property
     def wanted(self) -> int:
         """How many tasks could be placed now, as far as the job itself is concerned."""
-        if self.record.cancelled:
+        if self.record.cancelled or self.blocks:
             return 0
-        pending = self.untouched + len(self._again)
+        fresh = len(self._freed) if self.one_by_one else self.untouched
+        pending = fresh + len(self._again)
         throttle = self.spec.array.throttle if self.spec.array else 0
         return min(pending, max(0, throttle - len(self.live))) if throttle else pending
 
@@ -99,10 +133,33 @@ class Job:
         """How many tasks have no place, whatever keeps them from asking for one."""
         return 0 if self.record.cancelled else self.untouched + self._counts[Phase.WAITING]
 
+    def free(self, first: int, last: int) -> bool:
+        """Let the tasks of these indices start that wait one by one; return whether any is new."""
+        indices = self.spec.indices()
+        start = indices.start + -(-(max(first, indices.start) - indices.start) // indices.step) * indices.step
+        found = False
+        for index in range(start, min(last, indices.stop - 1) + 1, indices.step):
+            if index not in self._freed_ever:
+                self._freed_ever.add(index)
+                found = True
+                if index not in self.tasks:
+                    heapq.heappush(self._freed, index)
+        return found
+
+    def freed_ranges(self) -> tuple[tuple[int, int], ...]:
+        """Return the indices that were freed, as ranges (first, last)."""
+        return tuple(ranges(sorted(self._freed_ever)))
+
+    def never_freed(self) -> list[int]:
+        """Return the untouched tasks whose corresponding ones have not succeeded."""
+        return [i for i in self.spec.indices() if i not in self.tasks and i not in self._freed_ever]
+
     def next_index(self) -> int:
         """Take the next task to try: one that was tried before, else the first untouched one."""
         if self._again:
             return heapq.heappop(self._again)
+        if self.one_by_one:
+            return heapq.heappop(self._freed)
         self._cursor += 1
         return self.spec.indices()[self._cursor - 1]
 
@@ -122,13 +179,15 @@ class Job:
     def clear_waiting(self) -> list[int]:
         """Take all tasks that were tried before and wait for another attempt out of the line; return them."""
         waiting = [*self._again, *self._delayed]
-        self._again, self._delayed = [], {}
+        self._again, self._delayed, self._freed = [], {}, []
         return waiting
 
     def resume(self) -> None:
         """After a restart: find the cursor and the waiting tasks from the records."""
         indices = self.spec.indices()
         self._cursor = indices.index(max(self.tasks)) + 1 if self.tasks else 0
+        for first, last in self.record.released:
+            self.free(first, last)
         self._again = sorted(index for index, record in self.tasks.items() if phase_of(record) is Phase.WAITING)
 
     # --- what users see
@@ -147,6 +206,17 @@ class Job:
         return State.SUCCEEDED
 
     @property
+    def succeeded_count(self) -> int:
+        """How many tasks have succeeded."""
+        return self._counts[Phase.SUCCEEDED]
+
+    @property
+    def begun(self) -> bool:
+        """Whether no task is left that has not begun."""
+        waiting = self._counts[Phase.WAITING] + self._counts[Phase.ASKED] + self._counts[Phase.ADMITTED]
+        return self.finished or (self.untouched == 0 and waiting == 0)
+
+    @property
     def finished(self) -> bool:
         """Whether every task is in a final state."""
         untouched = 0 if self.record.cancelled else self.untouched
@@ -162,6 +232,6 @@ class Job:
         counts[State.CANCELLED if self.record.cancelled else State.PENDING] += self.untouched
         return counts
 
-    def cancel(self) -> None:
+    def cancel(self, why: str = "") -> None:
         """Mark the job cancelled; untouched tasks are cancelled by this alone."""
-        self.record = msgspec.structs.replace(self.record, cancelled=True)
+        self.record = msgspec.structs.replace(self.record, cancelled=True, why_cancelled=why)

@@ -8,6 +8,7 @@ the message, so nobody can speak for another node. Items are idempotent; each ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import Annotated
 
 import msgspec
@@ -20,6 +21,9 @@ ITEMS_MAX = 4096
 Ids = Annotated[tuple[AllocationId, ...], msgspec.Meta(max_length=BATCH_MAX)]
 Tasks = Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=BATCH_MAX)]
 Text = Annotated[str, msgspec.Meta(max_length=1000)]
+Nodes = Annotated[tuple[str, ...], msgspec.Meta(max_length=BATCH_MAX)]
+RankKey = Annotated[tuple[float, ...], msgspec.Meta(max_length=16)]
+"""A rank on its way: numbers that sort as the leader sorts; () is worse than any."""
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -30,7 +34,8 @@ class Admit(Item, frozen=True, tag="admit"):
     """Home to node: take these (index, attempt) of a job. `epoch` 0: by the home's own view, no leader's order.
 
     `boot_epoch` is the node's when this attempt was first asked for: a node that restarted since and does not hold it
-    refuses, for it may have forgotten that it refused, ran or ended this very attempt.
+    refuses, for it may have forgotten that it refused, ran or ended this very attempt. `reserve`: keep room for a
+    member of a gang for a moment, start nothing; the same without it then starts. `gang_nodes`: Allocation.gang_nodes.
     """
 
     job: int
@@ -40,6 +45,16 @@ class Admit(Item, frozen=True, tag="admit"):
     boot_epoch: int
     epoch: int = 0
     go: int = 0
+    rank: RankKey = ()
+    reserve: bool = False
+    gang_nodes: Nodes = ()
+
+
+class Reserved(Item, frozen=True, tag="reserved"):
+    """Node to home: room for these members of a gang is kept for a moment."""
+
+    job: int
+    tasks: Tasks
 
 
 class Admitted(Item, frozen=True, tag="admitted"):
@@ -123,7 +138,9 @@ class Wait(Item, frozen=True, tag="wait"):
     """Home to leader: `wanted` tasks of this job wait for a place (0: none any more).
 
     `go_seen` is the leader's newest order for this job that `wanted` reflects. `since_s` and `clock_s` are on the
-    home's own monotonic clock, so only ages travel. Newer means a higher (boot_epoch, version).
+    home's own monotonic clock, so only ages travel. Newer means a higher (boot_epoch, version). `estimate_s`: how long
+    a task is taken to run. A gang has `nodes` above 0: it waits as one (`wanted` is 1) for `per_node` tasks on each of
+    so many nodes, and `attempt` will be the number of its next attempt.
     """
 
     job: int
@@ -137,6 +154,10 @@ class Wait(Item, frozen=True, tag="wait"):
     clock_s: float
     request: Resources
     constraints: tuple[Constraint, ...] = ()
+    estimate_s: float = inf
+    nodes: int = 0
+    per_node: int = 1
+    attempt: int = 0
 
 
 class WaitHeard(Item, frozen=True, tag="heard"):
@@ -169,6 +190,45 @@ class Go(Item, frozen=True, tag="go"):
     job: int
     node: str
     count: int
+    rank: RankKey = ()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Where to."""
+        return (self.node,)
+
+
+class Muster(Item, frozen=True, tag="muster"):
+    """Leader to home: place this gang on these nodes, all of it or nothing. Numbered like `Go`."""
+
+    epoch: int
+    go: int
+    job: int
+    nodes: Nodes
+    rank: RankKey = ()
+
+    @property
+    def count(self) -> int:
+        """A gang waits as one."""
+        return 1
+
+
+class Hold(Item, frozen=True, tag="hold"):
+    """Leader to node: keep this much for a waiting job from `shadow_in_s` from now on; nothing: no longer.
+
+    One for each node and job; a newer (epoch, sequence) takes the place of an older one. `owner` is the job's home,
+    `attempt` the attempt it is for (0: any). Whoever is ranked worse, is not the owner, and may run past the shadow
+    time leaves the amount free.
+    """
+
+    epoch: int
+    sequence: int
+    owner: str
+    job: int
+    attempt: int
+    rank: RankKey
+    shadow_in_s: float
+    amount: Resources
 
 
 class Declined(Item, frozen=True, tag="declined"):
@@ -179,9 +239,39 @@ class Declined(Item, frozen=True, tag="declined"):
     count: int
 
 
+class Follow(Item, frozen=True, tag="follow"):
+    """Home to home: tell me how this job of that owner stands, and when it changes; repeated until it can't any more.
+
+    `task_by_task`: with the indices above `past` that have succeeded.
+    """
+
+    job: int
+    owner: Text
+    task_by_task: bool = False
+    past: int = -1
+
+
+class News(Item, frozen=True, tag="news"):
+    """Home to home: facts about a job of mine; one not `known` is none, or another owner's.
+
+    `begun_ago_s`: for how long all its tasks have begun, -1 if they have not. `ranges`: (first, last) of the indices
+    above `past` that have succeeded, `more` of which follow when asked for.
+    """
+
+    job: int
+    known: bool
+    begun_ago_s: float = -1.0
+    ended: bool = False
+    succeeded: bool = False
+    ranges: Tasks = ()
+    past: int = -1
+    more: bool = False
+
+
 AnyItem = (
     Admit
     | Admitted
+    | Reserved
     | Refused
     | Started
     | Ended
@@ -197,7 +287,11 @@ AnyItem = (
     | Tell
     | Told
     | Go
+    | Muster
+    | Hold
     | Declined
+    | Follow
+    | News
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -169,7 +169,9 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     queueing: Queueing = Queueing()
 
     def indices(self) -> range:
-        """Return the task indices of this job; a plain job has the single task 0."""
+        """Return the task indices of this job; a plain job has the single task 0, a gang one for each rank."""
+        if self.gang is not None:
+            return range(self.gang.size)
         return self.array.indices() if self.array else range(1)
 
 
@@ -191,12 +193,16 @@ class AllocationId(msgspec.Struct, frozen=True, array_like=True, order=True):
 
 
 class Allocation(msgspec.Struct, frozen=True):
-    """One attempt bound to a node, with all that the node needs to run it without asking again."""
+    """One attempt bound to a node, with all that the node needs to run it without asking again.
+
+    `gang_nodes`: where the whole gang is, in the order of its ranks; empty for a task that is in none.
+    """
 
     id: AllocationId
     home: str
     owner: str
     spec: JobSpec
+    gang_nodes: tuple[str, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -254,10 +260,19 @@ class JobRecord(msgspec.Struct, frozen=True):
     why_cancelled: str = ""
 
 
+class End(msgspec.Struct, frozen=True, array_like=True):
+    """So much is expected to come free at that time, on the node's own clock, by the estimates."""
+
+    at_ms: int
+    amount: Resources
+
+
 class Report(msgspec.Struct, frozen=True):
     """What a node says of itself. Newer means a higher (boot_epoch, sequence), by whatever way it came.
 
-    Ratios are in permille of allocatable: 1500 permits committing one and a half times what is there.
+    Ratios are in permille of allocatable: 1500 permits committing one and a half times what is there. `ends` tells, in
+    order of time, when what is committed comes free; what never ends by itself is not in it. `clock_ms` is the node's
+    own clock when it said so.
     """
 
     node: str
@@ -273,6 +288,8 @@ class Report(msgspec.Struct, frozen=True):
     containers: int = 0
     accepting: bool = True
     labels: tuple[tuple[str, str], ...] = ()
+    ends: tuple[End, ...] = ()
+    clock_ms: int = 0
 
     @property
     def permitted(self) -> Resources:

@@ -23,6 +23,7 @@ from scheduler.events import (
     ContainerStarted,
     Event,
     Heard,
+    Hold,
     Measured,
     MemberDown,
     MemberFailed,
@@ -31,6 +32,7 @@ from scheduler.events import (
     MemberUp,
     Outcome,
     Received,
+    Release,
     Submit,
     Timer,
 )
@@ -45,10 +47,12 @@ from scheduler.messages import (
     Declined,
     Ended,
     EndedTaken,
+    Follow,
     Fresh,
     Go,
     Gone,
     Holding,
+    News,
     Refused,
     Settled,
     Started,
@@ -81,6 +85,7 @@ class Scheduler:
         self._admission = Admission(config, self._view, self._alarms, number, boot_epoch)
         self._seed = seed
         self._items = self._item_handlers()
+        self._rings = self._alarm_handlers()
 
     # --- the one entry, and its alarm clock
 
@@ -89,6 +94,7 @@ class Scheduler:
         fx = Effects(now)
         self._leader.epoch_seen = self._admission.reporting.epoch = get_number(rows, "epoch")
         self._admission.restore(fx, rows)
+        self._home.wall.see(now, unix_s)
         self._home.restore(fx, rows, unix_s)
         self._leader.start(fx)
         return self._finish(fx)
@@ -96,6 +102,7 @@ class Scheduler:
     def handle(self, now: float, event: Event) -> Outcome:
         """Take one event; everything due by `now` is done too. Raises SchedulerError and then has changed nothing."""
         fx = Effects(now)
+        self._home.wall.see(now, getattr(event, "unix_s", 0.0))
         self._dispatch(fx, event)
         mark = self._alarms.mark
         while (key := self._alarms.pop_due(now, mark)) is not None:
@@ -120,10 +127,8 @@ class Scheduler:
                 self._received(fx, event)
             case Heard():
                 self._heard(fx, event)
-            case Submit():
-                fx.answer = self._home.on_submit(fx, event)
-            case Cancel():
-                self._home.on_cancel(fx, event)
+            case Submit() | Cancel() | Hold() | Release():
+                self._wish(fx, event)
             case ContainerStarted():
                 self._admission.on_started(fx, event)
             case ContainerEnded():
@@ -138,6 +143,18 @@ class Scheduler:
                 self._forget(fx, event.node)
             case Timer():
                 pass
+
+    def _wish(self, fx: Effects, event: Submit | Cancel | Hold | Release) -> None:
+        """What users ask of their jobs' home."""
+        match event:
+            case Submit():
+                fx.answer = self._home.on_submit(fx, event)
+            case Cancel():
+                self._home.on_cancel(fx, event)
+            case Hold():
+                self._home.on_hold(fx, event)
+            case Release():
+                self._home.on_release(fx, event)
 
     def _member(self, fx: Effects, event: MemberUp | MemberDown | MemberFailed | MemberLeft) -> None:
         if event.node == self.node:
@@ -212,6 +229,8 @@ class Scheduler:
             Go: home.on_go,
             WaitHeard: lambda fx, sender, item: home.lineup.on_heard(sender, item),
             Tell: self._on_tell,
+            Follow: home.gate.following.on_follow,
+            News: home.on_news,
             Wait: leader.on_wait,
             Told: lambda fx, sender, item: leader.on_told(sender, item.epoch),
             Settled: lambda fx, sender, item: leader.on_settled(item),
@@ -235,32 +254,30 @@ class Scheduler:
     # --- alarms
 
     def _ring(self, fx: Effects, kind: str, detail: Any) -> None:
-        home, node = self._home, self._admission
-        match kind:
-            case "asks":
-                home.attempts.ring_asks(fx, detail)
-            case "stops":
-                home.attempts.ring_stops(fx, detail)
-            case "waits":
-                home.lineup.ring(fx, detail)
-            case "ends":
-                node.ring_ends(fx, detail)
-            case "grace":
-                home.ring_grace(fx, detail)
-            case "census":
-                home.attempts.ring_census(fx, detail)
-            case "again":
-                home.ring_again(fx, *detail)
-            case "sweep":
-                home.ring_sweep(fx)
-            case "holding":
-                node.ring_holding(fx, detail)
-            case "keep":
-                node.ring_keep(fx, detail)
-            case "report":
-                node.reporting.ring(fx)
-            case _:
-                self._ring_leader(fx, kind, detail)
+        handler = self._rings.get(kind)
+        if handler is not None:
+            handler(fx, detail)
+        else:
+            self._ring_leader(fx, kind, detail)
+
+    def _alarm_handlers(self) -> dict[str, Callable[[Effects, Any], None]]:
+        home, node, following = self._home, self._admission, self._home.gate.following
+        return {
+            "asks": home.attempts.ring_asks,
+            "stops": home.attempts.ring_stops,
+            "waits": home.lineup.ring,
+            "ends": node.ring_ends,
+            "grace": home.ring_grace,
+            "census": home.attempts.ring_census,
+            "again": lambda fx, detail: home.ring_again(fx, *detail),
+            "gate": home.ring_gate,
+            "follow": lambda fx, _: following.ring_follow(fx),
+            "news": following.ring_news,
+            "sweep": lambda fx, _: home.ring_sweep(fx),
+            "holding": node.ring_holding,
+            "keep": node.ring_keep,
+            "report": lambda fx, _: node.reporting.ring(fx),
+        }
 
     def _ring_leader(self, fx: Effects, kind: str, detail: Any) -> None:
         match kind:

@@ -96,7 +96,7 @@ def _task(job: Job, index: int, record: TaskRecord, pending_reason: str) -> Task
     state, reason = record.state, record.reason
     if phase_of(record) is Phase.WAITING:
         if job.record.cancelled:
-            state, reason = State.CANCELLED, "cancelled"
+            state, reason = State.CANCELLED, job.record.why_cancelled or "cancelled"
         else:
             reason = f"{reason}; {pending_reason}" if reason else pending_reason
     exit_code = record.result.exit_code if record.result else None
