@@ -34,7 +34,11 @@ def shortage(request: Resources, free: Resources) -> Shortage | None:
 
 def fits(request: Resources, free: Resources) -> bool:
     """Whether `request` fits into `free` in every dimension."""
-    return shortage(request, free) is None
+    return (
+        (request.cpu_milli <= free.cpu_milli or request.cpu_milli <= 0)
+        and (request.memory_bytes <= free.memory_bytes or request.memory_bytes <= 0)
+        and (not request.extra or all(need <= free.get(name) or need <= 0 for name, need in request.extra))
+    )
 
 
 def unmet(constraints: tuple[Constraint, ...], labels: Mapping[str, str]) -> Constraint | None:
