@@ -20,6 +20,7 @@ from scheduler.messages import Admit, EndedTaken, decode, decode_leads
 from scheduler.model import Allocation, AllocationId, JobRecord, Resources, Result, State, TaskRecord
 from scheduler.numbers import home_number
 from scheduler.records import ALLOCATIONS, JOBS, TASKS, HeldRecord, task_key
+from scheduler.spec.queueing import After, Dependency
 from scheduler.views import JobView
 
 if TYPE_CHECKING:
@@ -114,6 +115,9 @@ class Checkers:
             self.broken("one attempt counts", f"task {change.key} changes after its end, from {old} to {new}")
         if not old.attempt <= new.attempt <= old.attempt + 1:
             self.broken("one attempt counts", f"attempt of {change.key} goes from {old.attempt} to {new.attempt}")
+        row = disk[JOBS].get(str(job))
+        if new.attempt > old.attempt and row is not None and _job.decode(row).held:
+            self.broken("what is held does not start", f"{node} attempts {change.key} of a held job")
         self._newest[(job, index)] = max(new.attempt, self._newest.get((job, index), 0))
         if new.state in (State.SUCCEEDED, State.FAILED):
             self._result_written(AllocationId(job, index, new.attempt), new)
@@ -178,6 +182,9 @@ class Checkers:
             self.broken("a home is the only writer of its jobs", f"{id_} was ordered by {home.name}")
         if str(id_) not in self._world.hosts[node].disk[ALLOCATIONS]:
             self.broken("nothing leaks", f"{id_} starts on {node} without a durable allocation")
+        for each in allocation.spec.queueing.after:
+            if not self._met(each, id_.index):
+                self.broken("dependencies are respected", f"{id_} starts on {node} before {each} is met")
         self._requests[id_] = allocation.spec.request
         self._load[node] = self._load[node] + allocation.spec.request
         short = shortage(self._load[node], self._world.permitted(node))
@@ -185,6 +192,30 @@ class Checkers:
             self.broken(
                 "a node is the authority", f"{node} runs {short.need} of {short.dimension}, permits {short.free}"
             )
+
+    def _met(self, dependency: Dependency, index: int) -> bool:
+        """Judge a dependency by the disk of the other job's home; what was forgotten there has ended."""
+        disk = self._world.hosts[self.acknowledged[dependency.job]].disk
+        raw = disk[JOBS].get(str(dependency.job))
+        if raw is None:
+            return True
+        job = _job.decode(raw)
+        rows = {i: disk[TASKS].get(f"{job.id}.{i}") for i in job.spec.indices()}
+        tasks = {i: _task.decode(row) for i, row in rows.items() if row is not None}
+        whole = job.cancelled or len(tasks) == len(rows)
+        ended = whole and all(task.state.final for task in tasks.values())
+        succeeded = len(tasks) == len(rows) and all(task.state is State.SUCCEEDED for task in tasks.values())
+        match dependency.kind:
+            case After.CORRESPONDING:
+                return index in tasks and tasks[index].state is State.SUCCEEDED
+            case After.AFTER:
+                return whole and all(task.attempt for task in tasks.values() if not task.state.final)
+            case After.OK:
+                return ended and succeeded
+            case After.NOT_OK:
+                return ended and not succeeded
+            case After.ANY:
+                return ended
 
     def container_over(self, node: str, id_: AllocationId, result: Result | None) -> None:
         """A container ended, or died with its host (None)."""

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field, fields
 
 from scheduler.config import SchedulerConfig
 from scheduler.model import ArrayRange, Constraint, JobKind, JobSpec, OnLost, Operator, Resources
+from scheduler.spec.queueing import After, Queueing, Unmet
 from sim.network import Link
 
 MIB = 1 << 20
+UNIX_ZERO_S = 1_700_000_000.0
+"""What the worlds' wall clocks show at their beginning, those that are right."""
 CAPACITIES = (Resources(1000, 1024 * MIB), Resources(2000, 1024 * MIB), Resources(1000, 2048 * MIB, (("gpu", 2),)))
 
 
@@ -47,6 +50,9 @@ class Features:
     extras: bool = False
     wide_load: bool = False
     short_history: bool = False
+    dependencies: bool = False
+    holds: bool = False
+    begin_times: bool = False
     small_windows: bool = False
     clock_skew: bool = False
 
@@ -71,12 +77,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Something a client asks of a home: a job (`spec`), or the end of an earlier wish's job (`cancels`)."""
+    """Something a client asks of a home: a job (`spec`), or something to be done to an earlier wish's job (`of`).
+
+    `act`: cancel, or hold (and release a while later). `after`: how the job depends on those of earlier wishes.
+    """
 
     at_s: float
     home: str
     spec: JobSpec | None = None
-    cancels: int | None = None
+    of: int | None = None
+    act: str = "cancel"
+    after: tuple[tuple[After, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,15 +219,28 @@ def _fault(rng: random.Random, kind: str, names: tuple[str, ...], trouble_s: flo
 def _wishes(
     rng: random.Random, features: Features, homes: tuple[str, ...], trouble_s: float, jobs: int
 ) -> tuple[Wish, ...]:
-    wishes = []
+    wishes: list[Wish] = []
     for number in range(jobs):
         at_s = rng.uniform(0.1, trouble_s * rng.choice((0.2, 0.9)))
         spec = _spec(rng, features, number)
-        wishes.append(Wish(at_s, rng.choice(homes), spec))
+        earlier = [at for at, each in enumerate(wishes) if each.spec is not None]
+        after = _after(rng, earlier) if features.dependencies and earlier and rng.random() < 0.6 else ()
+        wishes.append(Wish(at_s, rng.choice(homes), spec, after=after))
+        if features.holds and rng.random() < 0.4:
+            wishes.append(Wish(at_s + rng.choice((0.0, 0.5, 5.0)), "", of=len(wishes) - 1, act="hold"))
         if spec.kind is JobKind.SERVICE or (features.cancels and rng.random() < 0.3):
             later_s = trouble_s + 1 if spec.kind is JobKind.SERVICE else at_s + rng.choice((0.05, 1.0, 10.0))
-            wishes.append(Wish(later_s, "", cancels=len(wishes) - 1))
+            of = max(at for at, each in enumerate(wishes) if each.spec is not None)
+            wishes.append(Wish(later_s, "", of=of))
     return tuple(wishes)
+
+
+def _after(rng: random.Random, earlier: list[int]) -> tuple[tuple[After, int], ...]:
+    chosen = rng.sample(earlier, min(len(earlier), rng.choice((1, 1, 2))))
+    kinds = [rng.choice(tuple(After)) for _ in chosen]
+    if kinds.count(After.CORRESPONDING) > 1:
+        kinds[0] = After.ANY
+    return tuple(zip(kinds, chosen, strict=True))
 
 
 def _spec(rng: random.Random, features: Features, number: int) -> JobSpec:
@@ -238,6 +262,11 @@ def _spec(rng: random.Random, features: Features, number: int) -> JobSpec:
         on_lost=rng.choice((OnLost.REQUEUE, OnLost.REQUEUE, OnLost.FAIL)),
         stop_grace_s=rng.choice((0.0, 1.0)),
         constraints=constraints,
+        queueing=Queueing(
+            unmet=Unmet.CANCEL,
+            hold=features.holds and rng.random() < 0.1,
+            begin_unix_s=UNIX_ZERO_S + rng.uniform(0, 30.0) if features.begin_times and rng.random() < 0.3 else 0.0,
+        ),
     )
 
 

@@ -16,11 +16,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import msgspec
+from msgspec.structs import replace as replace_fields
 
-from scheduler.events import Accepting, Cancel, Submit
+from scheduler.events import Accepting, Cancel, Hold, Release, Submit
 from scheduler.fit import fits, unmet
 from scheduler.messages import AnyItem, decode
 from scheduler.model import JobSpec, Resources
+from scheduler.spec.queueing import Dependency
 from sim.checkers import Checkers, Violation
 from sim.faults import Fault, Plan, Wish, draw_plan
 from sim.kernel import Kernel
@@ -31,6 +33,7 @@ from sim.world_members import Members
 
 TRACE_MAX = 200_000
 CLIENT_PATIENCE_S = 2.0
+HOLD_S = 4.0
 LAST_WORDS_S = 30.0
 OUTDATED_MAX_S = 15.0
 OUTDATED_GOSSIP_MAX_S = 60.0
@@ -72,6 +75,8 @@ class World:
         self.checks = Checkers(self)
         self._count = 0
         self._jobs: dict[int, tuple[int, str]] = {}
+        self._specs: dict[int, JobSpec] = {}
+        self._released: dict[int, None] = {}
         self.hosts = {name: self._host(position) for position, name in enumerate(plan.nodes)}
         self.members: Members | GossipMembers = GossipMembers(self) if plan.gossip else Members(self)
 
@@ -109,12 +114,16 @@ class World:
         return Resources(cpu, memory, capacity.extra)
 
     def possible(self, spec: JobSpec) -> bool:
-        """Whether some node could run a task of this job, were it empty."""
-        return any(
+        """Whether some node could run a task of this job, were it empty, and the jobs it waits for can end."""
+        return all(self._can_end(each.job) for each in spec.queueing.after) and any(
             fits(spec.request, self.permitted(host.name)) and unmet(spec.constraints, dict(host.labels)) is None
             for host in self.hosts.values()
             if not host.lost
         )
+
+    def _can_end(self, job: int) -> bool:
+        home = self.checks.acknowledged[job]
+        return not self.hosts[home].lost and self.possible(self._specs[job])
 
     # --- the run
 
@@ -220,25 +229,48 @@ class World:
     def _wish(self, number: int, wish: Wish) -> None:
         """Ask until it is acknowledged; a client doesn't know what became of a request without an answer."""
         if wish.spec is not None:
-            self._submit(number, wish.home, wish.spec)
-        elif wish.cancels in self._jobs:
-            job, home = self._jobs[wish.cancels]
-            if job in self.checks.cancelled:
-                return
-            self.hosts[home].ask(Cancel(job, self.hosts[home].unix()), lambda _: self._cancelled(job))
-            self.kernel.after(CLIENT_PATIENCE_S, self._wish, number, wish)
+            self._submit(number, wish)
+        elif wish.of in self._jobs:
+            job, home = self._jobs[wish.of]
+            if wish.act == "hold":
+                self._hold(job, self.hosts[home])
+            elif job not in self.checks.cancelled:
+                self.hosts[home].ask(Cancel(job, self.hosts[home].unix()), lambda _: self._cancelled(job))
+                self.kernel.after(CLIENT_PATIENCE_S, self._wish, number, wish)
         elif self.kernel.now < self.plan.trouble_s + 30:
             self.kernel.after(CLIENT_PATIENCE_S, self._wish, number, wish)
 
-    def _submit(self, number: int, home: str, spec: JobSpec) -> None:
-        host = self.hosts[home]
-        if number in self._jobs:
+    def _submit(self, number: int, wish: Wish) -> None:
+        if number in self._jobs or wish.spec is None:
             return
-        host.ask(Submit("user", spec, host.unix()), lambda job: self._acknowledged(number, home, job))
-        self.kernel.after(CLIENT_PATIENCE_S, self._submit, number, home, spec)
+        host = self.hosts[wish.home]
+        spec = self._depending(wish.spec, wish)
+        host.ask(Submit("user", spec, host.unix()), lambda job: self._acknowledged(number, wish.home, job, spec))
+        self.kernel.after(CLIENT_PATIENCE_S, self._submit, number, wish)
 
-    def _acknowledged(self, number: int, home: str, job: object) -> None:
+    def _depending(self, spec: JobSpec, wish: Wish) -> JobSpec:
+        """A client names the jobs whose ids it knows by now."""
+        after = tuple(Dependency(kind=kind, job=self._jobs[of][0]) for kind, of in wish.after if of in self._jobs)
+        return replace_fields(spec, queueing=replace_fields(spec.queueing, after=after)) if after else spec
+
+    def _hold(self, job: int, host: Host) -> None:
+        """Hold a job that is not known to have ended; what is held once is released until that is acknowledged."""
+        if self.kernel.now < self.plan.trouble_s:
+            host.ask(Hold(job), lambda _: self.kernel.after(HOLD_S, self._release, job, host))
+
+    def _release(self, job: int, host: Host) -> None:
+        self.kernel.after(CLIENT_PATIENCE_S, self._release_unless_done, job, host)
+        host.ask(Release(job), lambda _: self._released.__setitem__(job, None))
+
+    def _release_unless_done(self, job: int, host: Host) -> None:
+        if job not in self._released:
+            self._release(job, host)
+
+    def _acknowledged(self, number: int, home: str, job: object, spec: JobSpec) -> None:
         assert isinstance(job, int)
+        self._specs[job] = spec
+        if spec.queueing.hold:
+            self.kernel.after(HOLD_S, self._release, job, self.hosts[home])
         self.note(home, f"job {job} is acknowledged")
         self._jobs[number] = (job, home)
         self.checks.acknowledged[job] = home

@@ -33,13 +33,13 @@ from scheduler.events import (
 )
 from scheduler.model import Allocation, AllocationId, Resources, Result
 from scheduler.records import ALLOCATIONS, TABLES, HeldRecord, read_table
+from sim.faults import UNIX_ZERO_S
 from sim.kernel import Handle
 
 if TYPE_CHECKING:
     from sim.world import World
 
 STEP_S = 1e-6
-UNIX_ZERO_S = 1_700_000_000.0
 
 
 @dataclass(slots=True)
