@@ -5,11 +5,12 @@ Pure translation: the words of the scheduler on one side, those of the runtime o
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from node.config import Runtime as RuntimeSettings
+from node.host.errors import ImageError
+from node.host.image_config import EMPTY, ImageConfig
+from node.host.image_stack import ImageStack, User
 from node.runtime.protocol import ContainerSpec, Exit, NetworkSpec
-from scheduler.model import Allocation, Result
+from scheduler.model import Allocation, JobSpec, Result
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TMPFS_SHARE_MAX = 2
@@ -19,28 +20,38 @@ CPU_LIMIT_MILLI_MIN = 10
 """The smallest quota that the kernel's CPU bandwidth control keeps well."""
 
 
+class NoCommand(ImageError):
+    """Neither the job nor its image says what to run; no other node could tell either."""
+
+
 def container_spec(
     allocation: Allocation,
     settings: RuntimeSettings,
     *,
     node: str,
     cpu_milli_max: int,
-    rootfs: Path | None,
+    image: ImageStack | None,
     user_base: int,
     network: NetworkSpec | None,
 ) -> ContainerSpec:
     """Return the container for an allocation.
 
     A limit that the job leaves open is set all the same: memory to what was requested, CPU to what the node offers to
-    tasks, so that idle cores may be used and the host's own share may not.
+    tasks, so that idle cores may be used and the host's own share may not. What the job leaves open of its command,
+    environment, user and directory is as its image says. Raises ImageError.
     """
     spec = allocation.spec
+    user = image.user() if image is not None else User()
+    config = image.config if image is not None else EMPTY
     memory_bytes = spec.limit.memory_bytes or spec.request.memory_bytes
     return ContainerSpec(
         name=str(allocation.id),
-        argv=spec.argv,
-        env=_environment(allocation, node),
-        rootfs=rootfs,
+        argv=spec.argv or _command(spec, config),
+        env=_environment(allocation, node, config, user),
+        rootfs=image.roots[0] if image is not None else None,
+        bases=image.roots[1:] if image is not None else (),
+        workdir=config.workdir or "/",
+        user=(user.uid, user.gid),
         hostname=f"job{allocation.id.job}-{allocation.id.index}",
         user_base=user_base,
         memory_bytes=memory_bytes,
@@ -55,11 +66,18 @@ def container_spec(
     )
 
 
-def _environment(allocation: Allocation, node: str) -> tuple[tuple[str, str], ...]:
-    """Return the task's clean environment: ours first, so that the user's word is the last."""
+def _command(spec: JobSpec, config: ImageConfig) -> tuple[str, ...]:
+    if not config.command:
+        raise NoCommand(f"the job names no command, and the image {spec.image or '(none)'} has none of its own")
+    return config.command
+
+
+def _environment(allocation: Allocation, node: str, config: ImageConfig, user: User) -> tuple[tuple[str, str], ...]:
+    """Return the task's clean environment: ours, then the image's, so that the user's word is the last."""
     known = {
         "PATH": PATH,
-        "HOME": "/root",
+        "HOME": user.home,
+        **dict(config.env),
         "FOFOCA_JOB_ID": str(allocation.id.job),
         "FOFOCA_TASK_INDEX": str(allocation.id.index),
         "FOFOCA_ATTEMPT": str(allocation.id.attempt),

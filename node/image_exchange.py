@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import cycle
@@ -21,7 +21,9 @@ import trio
 from node import logs
 from node.errors import Busy, InvalidValue, NotFound, PeerError, UnknownImage
 from node.host.errors import FetchInterrupted, ImageError
-from node.host.image_name import is_digest, parse_image_name
+from node.host.image_config import EMPTY
+from node.host.image_name import is_digest, join_stack, parse_image_name, split_stack
+from node.host.image_stack import ImageStack
 from node.host.images import Image, ImageStore
 from node.image_names import ImageNames, NamedImage, decode, encode
 from node.peers import Peers
@@ -57,7 +59,14 @@ class ImageExchange:
     # --- names
 
     async def digest_of(self, reference: str) -> str:
-        """Return the digest a user's image reference means; UnknownImage when no node knows it."""
+        """Return what a user's image reference means now, in digests; UnknownImage when no node knows it."""
+        try:
+            parts = split_stack(reference)
+        except ImageError as error:
+            raise UnknownImage(reference, str(error)) from None
+        return join_stack([await self._digest_of(part) for part in parts])
+
+    async def _digest_of(self, reference: str) -> str:
         if is_digest(reference):
             if self.store.resolve(reference) is None and not await self._holders(reference):
                 raise UnknownImage(reference)
@@ -121,8 +130,36 @@ class ImageExchange:
             if not holders:
                 raise ImageError(f"image {digest}: no node that answers has it")
             log.info("fetching an image", digest=digest, sources=" ".join(holders))
-            await self.store.fetch(digest, partial(self._stream, cycle(holders), digest))
+            nodes = list(holders)
+            random.shuffle(nodes)  # so that not all fetch from the same one
+            stream = partial(self._stream, cycle(nodes), digest)
+            await self.store.fetch(digest, stream, size_bytes=max(holders.values()))
         return self.store.rootfs(digest)
+
+    async def acquire(self, digests: Sequence[str], user: str) -> None:
+        """Have all these images here and hold them for a user, who releases each; ImageError, and none is held."""
+        with ExitStack() as undo:
+            for digest in digests:
+                while self.store.resolve(digest) is None:
+                    await self.ensure(digest)
+                self.store.acquire(digest, user)
+                undo.callback(self.store.release, digest, user)
+            undo.pop_all()
+
+    def hold(self, digests: Sequence[str], user: str) -> tuple[str, ...]:
+        """Hold those of these images that are here for a user; return them."""
+        here = tuple(digest for digest in digests if self.store.resolve(digest) is not None)
+        for digest in here:
+            self.store.acquire(digest, user)
+        return here
+
+    def stack(self, digests: Sequence[str]) -> ImageStack:
+        """Return the root file systems of images that are here, and how the topmost that says so is run."""
+        configs = [self.store.facts(digest).config for digest in digests]
+        return ImageStack(
+            tuple(self.store.rootfs(digest) for digest in digests),
+            next((config for config in configs if config), EMPTY),
+        )
 
     async def _stream(self, holders: Iterator[str], digest: str, offset: int) -> AsyncIterator[bytes]:
         """Yield the canonical tar from an offset on; each try is with the next holder."""
@@ -138,19 +175,18 @@ class ImageExchange:
             offset += len(chunk)
             yield chunk
 
-    async def _holders(self, digest: str) -> Sequence[str]:
-        """Return the nodes that have the content, in any order: so that not all fetch from the same one."""
-        holders: list[str] = []
+    async def _holders(self, digest: str) -> dict[str, int]:
+        """Return the nodes that have the content, and the bytes they say it has."""
+        holders: dict[str, int] = {}
 
         async def ask(node: str) -> None:
-            with suppress(PeerError, Busy):
-                if await self._ask(node, "image.has", digest.encode()):
-                    holders.append(node)
+            with suppress(PeerError, Busy, ValueError):
+                if size := await self._ask(node, "image.has", digest.encode()):
+                    holders[node] = int(size)
 
         async with trio.open_nursery() as nursery:
             for node in self._alive():
                 nursery.start_soon(ask, node)
-        random.shuffle(holders)
         return holders
 
     # --- the wire
@@ -193,7 +229,8 @@ class ImageExchange:
             log.info("a removed image is kept while it is in use", image=name, why=str(error))
 
     async def _on_has(self, sender: str, payload: bytes) -> bytes:
-        return b"1" if self.store.resolve(payload.decode(errors="replace")) is not None else b""
+        image = self.store.resolve(payload.decode(errors="replace"))
+        return b"%d" % image.size_bytes if image is not None else b""
 
     async def _on_read(self, sender: str, payload: bytes) -> bytes:
         try:

@@ -27,7 +27,8 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 def validate(spec: JobSpec, spec_bytes_max: int = 65_536) -> None:
     """Raise InvalidSpec unless the spec can be taken."""
     _require(_NAME.fullmatch(spec.name), "name", spec.name, "use 1 to 63 letters, digits, '.', '_' or '-'")
-    _require(spec.argv and spec.argv[0], "argv", spec.argv, "name a command to run")
+    named = spec.argv[0] if spec.argv else spec.image
+    _require(named, "argv", spec.argv, "name a command to run, or an image that has one")
     _require(not any("\0" in each for each in spec.argv), "argv", spec.argv, "no NUL bytes")
     _check_resources(spec.request, spec.limit)
     _check_env(spec.env)

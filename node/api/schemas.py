@@ -16,7 +16,7 @@ import msgspec.inspect
 from node.api.syntax import parse_array, parse_constraint
 from node.errors import InvalidValue
 from node.host.errors import ImageError
-from node.host.image_name import is_digest, parse_image_name
+from node.host.image_name import check_reference
 from scheduler.abilities import packed
 from scheduler.model import JobKind, JobSpec, OnLost, Resources
 from scheduler.spec.files import Files
@@ -51,7 +51,7 @@ class LimitBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class JobBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of POST /v1/jobs."""
 
-    argv: list[str]
+    argv: list[str] = []
     name: str = "job"
     cpu_milli: int = 1_000
     memory_bytes: int = 256 << 20
@@ -154,11 +154,11 @@ def body_field(spec_field: str) -> str:
 
 
 def _check(job: JobBody) -> None:
-    if job.image and not is_digest(job.image):
+    if job.image:
         try:
-            parse_image_name(job.image)
+            check_reference(job.image)
         except ImageError as error:
-            raise InvalidValue("image", job.image, f"expected NAME[:TAG] or a digest ({error})") from None
+            raise InvalidValue("image", job.image, f"expected NAME[:TAG], a digest or a stack ({error})") from None
     if job.network not in NETWORKS:
         raise InvalidValue("network", job.network, f"expected one of {', '.join(NETWORKS)}")
     for name in job.env:

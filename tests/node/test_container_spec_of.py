@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.config import Runtime
-from node.container_spec import container_spec, result
+from node.container_spec import NoCommand, container_spec, result
+from node.host.image_config import ImageConfig
+from node.host.image_stack import ImageStack
 from node.runtime.protocol import ContainerSpec, Exit
 from scheduler.model import Allocation, AllocationId, JobSpec, Resources, Result
 from scheduler.validate import validate
@@ -19,13 +21,13 @@ from scheduler.validate import validate
 MIB = 1 << 20
 
 
-def made(settings: Runtime | None = None, **spec: Any) -> ContainerSpec:
+def made(settings: Runtime | None = None, stack: ImageStack | None = None, **spec: Any) -> ContainerSpec:
     job = JobSpec(name="job", argv=("true",), request=Resources(250, 64 * MIB))
     job = msgspec.structs.replace(job, **spec)
     allocation = Allocation(AllocationId(12001, 3, 2), "n1", "ann", job)
     return container_spec(
-        allocation, settings or Runtime(), node="n2", cpu_milli_max=4000, rootfs=Path("/image"), user_base=100_000,
-        network=None,
+        allocation, settings or Runtime(), node="n2", cpu_milli_max=4000, image=stack or ImageStack((Path("/image"),)),
+        user_base=100_000, network=None,
     )  # fmt: skip
 
 
@@ -61,6 +63,24 @@ def test_the_environment_is_clean_and_the_users_word_is_the_last() -> None:
         "FOFOCA_ATTEMPT": "2",
         "FOFOCA_NODE": "n2",
     }
+
+
+CONFIG = ImageConfig(("/bin/serve",), ("--all",), (("PATH", "/app"), ("HOME", "/h"), ("LANG", "C")), "7:8", "/srv")
+
+
+def test_what_a_job_leaves_open_is_as_its_image_says(tmp_path: Path) -> None:
+    image = ImageStack((tmp_path, tmp_path / "base"), CONFIG)
+    spec = made(stack=image, argv=(), image="web;base", env=(("LANG", "pt"),))
+    assert spec.argv == ("/bin/serve", "--all")
+    assert (spec.workdir, spec.user, spec.rootfs, spec.bases) == ("/srv", (7, 8), tmp_path, (tmp_path / "base",))
+    env = dict(spec.env)
+    assert (env["PATH"], env["HOME"], env["LANG"], env["FOFOCA_NODE"]) == ("/app", "/h", "pt", "n2")
+    assert made(stack=image, argv=("/bin/other",)).argv == ("/bin/other",)
+
+
+def test_a_job_without_any_command_is_told_so() -> None:
+    with pytest.raises(NoCommand, match="image web has none of its own"):
+        made(argv=(), image="web")
 
 
 def test_a_container_is_called_as_its_allocation() -> None:

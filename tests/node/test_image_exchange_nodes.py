@@ -110,9 +110,9 @@ async def test_a_holder_that_goes_away_is_replaced_by_the_next(cluster: Cluster)
     holders = await fetching._holders(digest)
     assert sorted(holders) == ["n1", "n2"]
 
-    async def both(_: str) -> list[str]:
+    async def both(_: str) -> dict[str, int]:
         cluster.wire.cut = {"n1"}
-        return ["n1", "n2"]
+        return {"n1": 7, "n2": 7}
 
     fetching._holders = both  # type: ignore[method-assign]
     assert (await fetching.ensure(digest)).exists()

@@ -14,7 +14,7 @@ from node.runtime.lxc.config import Host, Places, arguments, interface_name, tex
 
 SPEC = ContainerSpec(name="7.1.1", argv=("sh",), rootfs=Path("/i"), user_base=300_000)
 PLACES = Places(
-    lower=Path("/run/i"),
+    lowers=(Path("/run/i"),),
     delta=Path("/run/c/fs/delta"),
     ready=Path("/run/c/ready"),
     seccomp=Path("/run/seccomp"),

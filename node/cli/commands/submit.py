@@ -38,7 +38,7 @@ def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--name", help="The job's name. [default: the command's]")
 @click.option("--cpu", metavar="CORES", help="Cores each task needs: 250m, 1.5.  [default: 1]")
 @click.option("--memory", metavar="SIZE", help="Memory each task needs: 64M, 2G.  [default: 256M]")
-@click.option("--image", metavar="NAME", help="The image the tasks run in; see `fofoca image ls`.")
+@click.option("--image", metavar="NAME", help="The image the tasks run in, or a stack 'app;runtime;base'.")
 @click.option("--array", metavar="RANGE", help="One task for each index: 0-9, 1-9:2 or 0-99%10 (ten at a time).")
 @click.option("--time", "time_limit", metavar="TIME", help="Stop tasks that run longer: 60s, 5m, 1h30m.")
 @click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="Set a variable for the tasks.")
@@ -59,11 +59,15 @@ def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def submit(command: tuple[str, ...], node_api: str | None, as_json: bool, **options: Any) -> None:
     """Submit a job to any node, and print its id alone: everything after `--` is the command.
 
+    Without a command the image's own runs.
+
     \b
     fofoca submit --cpu 250m --memory 64M --image busybox -- echo hello
     """
-    if not command:
-        raise click.UsageError("no command to run; write it after --", click.get_current_context())
+    if not command and not options["image"]:
+        raise click.UsageError(
+            "no command to run; write it after --, or name an image that has one", click.get_current_context()
+        )
     accepted = find.agents(node_api).post("/v1/jobs", body_of(command, options)).json()
     if as_json:
         show.print_json(accepted)
@@ -73,14 +77,14 @@ def submit(command: tuple[str, ...], node_api: str | None, as_json: bool, **opti
 
 def body_of(command: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
     """The request's body; what was not asked for is left out, so that the node's defaults hold."""
-    name = options["name"] or os.path.basename(command[0])[:NAME_LENGTH_MAX]
+    name = options["name"] or (os.path.basename(command[0])[:NAME_LENGTH_MAX] if command else None)
     limit = {
         "cpu_milli": _cpu(options["limit_cpu"], "limit-cpu"),
         "memory_bytes": _size(options["limit_memory"], "limit-memory"),
     }
     body: dict[str, Any] = {
         "name": name,
-        "argv": list(command),
+        "argv": list(command) or None,
         "cpu_milli": _cpu(options["cpu"], "cpu"),
         "memory_bytes": _size(options["memory"], "memory"),
         "image": options["image"],
