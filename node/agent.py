@@ -22,6 +22,7 @@ import trio
 from cluster import GossipConfig, KeyRing
 from node import logs
 from node.allocations import Allocations, Host
+from node.allowances import read_allowances
 from node.api.app import build
 from node.api.auth import Gate
 from node.api.server import Listening, serve
@@ -31,15 +32,18 @@ from node.effects import Effects
 from node.errors import InvalidConfig, NodeError
 from node.footprint import settle
 from node.gossip_io import GossipService, GossipSettings
+from node.grants import Grants
 from node.hands import Hands
 from node.home import Home
 from node.host.data_directory import DataDirectory
 from node.host.images import ImageStore
 from node.host.inventory import CapacitySettings, Inventory, UsageSampler, take_inventory
 from node.host.network import AddressPool, NetworkError, ensure_bridge
+from node.host.secret_files import SecretFiles
 from node.host.user_ranges import UserRanges
 from node.image_exchange import ImageExchange
 from node.image_names import ImageNames
+from node.job_secrets import JobSecrets
 from node.key_exchange import KeyExchange
 from node.ledger.protocol import Content, Ledger
 from node.ledger.sqlite import SqliteLedger
@@ -143,21 +147,22 @@ class Agent:
         gossip.subscribe(members.on_member, members.on_state)
         images = await self._images(peers, members)
         keys = self._key_exchange(gossip.key_ring, peers, members)
+        grants = self._grants(gossip.key_ring)
         async with trio.open_nursery() as nursery:
             await nursery.start(gossip.run)
             boot_epoch = gossip.boot_epoch
             number = await self._number(ledger, rows, members, boot_epoch)
             machine = Scheduler(self._scheduling(), self._name, number, boot_epoch, random.getrandbits(64))
             effects = Effects(machine, ledger, lambda action: hands.perform(action))
-            host = await trio.to_thread.run_sync(self._host, runtime, images, inventory)
+            host = await trio.to_thread.run_sync(self._host, runtime, images, inventory, grants)
             hands = Hands(
                 effects,
                 allocations=Allocations(host, effects.post, nursery),
-                home=Home(effects, images, image_required="rootfs" in runtime.features),
+                home=Home(effects, images, JobSecrets(gossip.key_ring), image_required="rootfs" in runtime.features),
                 outbox=Outbox(peers, effects.received, effects.keep_up, nursery),
                 publish=gossip.set_state,
             )
-            meter = self._meter(runtime, inventory)
+            meter = self._meter(runtime, inventory, grants)
             effects.enqueue(machine.restore(trio.current_time(), time.time(), rows))
             effects.enqueue(machine.handle(trio.current_time(), meter.sample()))
             await hands.allocations.recover(machine.allocations())
@@ -247,8 +252,8 @@ class Agent:
             runtime.name,
         )
 
-    def _meter(self, runtime: Runtime, inventory: Inventory) -> Meter:
-        labels = {"node": self._name, **self._config.node.labels}
+    def _meter(self, runtime: Runtime, inventory: Inventory, grants: Grants) -> Meter:
+        labels = {"node": self._name, **self._config.node.labels, **grants.allowances.labels(runtime.features)}
         sliced = self._config.resources.memory_bytes is not None
         return Meter(inventory, labels, None if sliced else UsageSampler(self._directory.root), runtime.usage)
 
@@ -257,7 +262,11 @@ class Agent:
         names = ImageNames(self._directory.root / "image_names")
         return ImageExchange(store, names, peers, members.alive)
 
-    def _host(self, runtime: Runtime, images: ImageExchange, inventory: Inventory) -> Host:
+    def _grants(self, ring: KeyRing | None) -> Grants:
+        allowances = read_allowances(self._config.files, self._config.security)
+        return Grants(allowances, JobSecrets(ring), SecretFiles(self._directory.root / "secrets"))
+
+    def _host(self, runtime: Runtime, images: ImageExchange, inventory: Inventory, grants: Grants) -> Host:
         settings = self._config.runtime
         root = self._directory.root
         pool = AddressPool(self._bridge_address, root / "addresses") if "network" in runtime.features else None
@@ -268,6 +277,7 @@ class Agent:
             ranges=UserRanges(root / "user_ranges.json", settings.first_user_id, OWNERS_MAX),
             pool=pool,
             output=OutputStore(root / "output", OUTPUTS_MAX, OUTPUT_BYTES_MAX),
+            grants=grants,
             settings=settings,
             cpu_milli=inventory.allocatable.cpu_milli,
         )

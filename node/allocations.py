@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import trio
 
 from node import logs
 from node.config import Runtime as RuntimeSettings
-from node.container_spec import container_spec, result
+from node.container_spec import NoCommand, container_spec, result
 from node.errors import NodeError
+from node.grants import Grants
+from node.host.image_name import split_stack
+from node.host.image_stack import ImageStack
+from node.host.mount_calls import MountError
 from node.host.network import AddressPool, NetworkError, mac_address
 from node.host.user_ranges import UserRanges
 from node.image_exchange import ImageExchange
@@ -45,8 +48,10 @@ log = logs.get("allocations")
 STARTS_AT_ONCE_MAX = 8
 REMOVE_RETRY_S = 30.0
 LOG_POLL_S = 0.1
+NOT_FOUND = 127
+"""What a shell says of a command that does not exist; a verdict, so that no other node tries it."""
 
-_EXPECTED = (ContainerError, NodeError, NetworkError, OSError)
+_EXPECTED = (ContainerError, NodeError, NetworkError, MountError, OSError)
 """What may go wrong with one container on a sound node; said to its user."""
 
 
@@ -70,6 +75,7 @@ class Host:
     ranges: UserRanges
     pool: AddressPool | None
     output: OutputStore
+    grants: Grants
     settings: RuntimeSettings
     cpu_milli: int
 
@@ -84,7 +90,7 @@ class Allocations:
         self._starting = trio.CapacityLimiter(STARTS_AT_ONCE_MAX)
         self._live: dict[AllocationId, _Live] = {}
         self._recovered: dict[AllocationId, Recovered] = {}
-        self._images: dict[str, str] = {}
+        self._images: dict[str, tuple[str, ...]] = {}
         self._removing: set[str] = set()
 
     async def recover(self, held: Iterable[Allocation]) -> None:
@@ -103,6 +109,7 @@ class Allocations:
         if self._host.pool is not None:
             for name in self._host.pool.holders().keys() - wanted.keys() - self._removing:
                 self._host.pool.give_back(name)
+        self._host.grants.keep_only(wanted)
         for allocation in wanted.values():
             self.start(allocation)
 
@@ -154,12 +161,15 @@ class Allocations:
         id = live.allocation.id
         try:
             ended = result(await self._live_through(live))
+        except NoCommand as error:
+            ended = Result(exit_code=NOT_FOUND, error=str(error))
         except _EXPECTED as error:
             ended = Result(error=str(getattr(error, "reason", error)))
         except Exception as bug:
             log.exception("a container was lost to an error of this agent", allocation=str(id))
             ended = Result(error=f"an error of this node's agent ({type(bug).__name__}); its log has more")
         del self._live[id]
+        self._host.grants.forget(str(id))
         if ended.error:
             log.warning("not run", allocation=str(id), why=ended.error)
         self._post(ContainerEnded(id, ended))
@@ -192,7 +202,7 @@ class Allocations:
             log.exception("can't be stopped", container=name, why=str(error))
 
     async def _set_up(self, live: _Live) -> None:
-        rootfs = await self._rootfs(live)
+        image = await self._image(live)
         host = self._host
         user_base = await host.ranges.base(live.allocation.owner)
         async with self._starting:
@@ -203,10 +213,11 @@ class Allocations:
                 host.settings,
                 node=host.node,
                 cpu_milli_max=host.cpu_milli,
-                rootfs=rootfs,
+                image=image,
                 user_base=user_base,
                 network=self._network(live.allocation),
             )
+            spec = await host.grants.add(spec, live.allocation, host.runtime.name, host.runtime.features)
             await self._start(reduced(spec, host.runtime.features))
 
     async def _start(self, spec: ContainerSpec) -> None:
@@ -218,23 +229,21 @@ class Allocations:
         await runtime.remove(spec.name)  # or it might start after all, when nobody counts with it any more
         raise NodeError(f"its set-up took longer than {timeout_s:g} s (runtime.start_timeout_s)")
 
-    async def _rootfs(self, live: _Live) -> Path | None:
-        """Return the image's root file system, fetched if need be; None if the wait for it was cut short."""
-        digest = live.allocation.spec.image_digest
-        if not digest or "rootfs" not in self._host.runtime.features:
+    async def _image(self, live: _Live) -> ImageStack | None:
+        """Return the job's images, fetched if need be and held; None if the wait for them was cut short."""
+        digests = live.allocation.spec.image_digest
+        if not digests or "rootfs" not in self._host.runtime.features:
             return None
         with live.fetching:
-            rootfs = await self._host.images.ensure(digest)
-            self._use(live.allocation)
-            return rootfs
+            await self._host.images.acquire(split_stack(digests), str(live.allocation.id))
+            self._images[str(live.allocation.id)] = split_stack(digests)
+            return self._host.images.stack(split_stack(digests))
         return None
 
     def _use(self, allocation: Allocation) -> None:
-        """Keep the image from being removed until the container is."""
-        digest = allocation.spec.image_digest
-        if digest and self._host.images.store.resolve(digest) is not None:
-            self._host.images.store.acquire(digest)
-            self._images[str(allocation.id)] = digest
+        """Keep the images of a container that was found from being removed until it is."""
+        if digests := allocation.spec.image_digest:
+            self._images[str(allocation.id)] = self._host.images.hold(split_stack(digests), str(allocation.id))
 
     def _network(self, allocation: Allocation) -> NetworkSpec | None:
         if self._host.pool is None or allocation.spec.network == "none":
@@ -262,8 +271,8 @@ class Allocations:
         self._removing.discard(name)
         if self._host.pool is not None:
             self._host.pool.give_back(name)
-        if digest := self._images.pop(name, None):
-            self._host.images.store.release(digest)
+        for digest in self._images.pop(name, ()):
+            self._host.images.store.release(digest, name)
 
     async def _removed(self, name: str) -> bool:
         try:

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from node.errors import InvalidConfig
+from node.host.volumes import read_roots
 from node.keys import ClusterKeys, read_keys
 from node.settings import Section, setting, unknown_key
+from scheduler.spec.security import CAPABILITIES
 
 CONFIG_BYTES_MAX = 1 << 20
 
@@ -312,6 +314,58 @@ class Runtime(Section, name="runtime", about="How tasks run on this node."):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Files(Section, name="files", about="Directories of this node that jobs may have as volumes."):
+    """Roots of volumes; what each may hold is read by node/host/volumes.py."""
+
+    volumes: dict[str, str] = setting(  # noqa: RUF009 (it is a field, with a factory of its own)
+        dict,
+        'Roots by name, each PATH[:OPTION,...], such as { homes = "/srv/homes:rw,create,by-owner" }. `rw`: jobs may '
+        "write there. `create`: folders a job names are made. `by-owner`: everybody has a folder of their own, named "
+        "as they are, and sees nothing above it. `owners=ana+bob`: for them alone. `ids=FIRST[-LAST]`: the ids on disk "
+        "that are 0, 1, ... in containers, by default 0-65535.",
+        trade_off="With `rw` and id 0 on disk containers can leave set-user-id files of root there, so such a root "
+        "must be closed to local users (mode 0700) or mounted nosuid; otherwise it is not offered.",
+        unset="no volumes",
+        pattern=r"/[^\n]*",
+        expected="PATH[:OPTION,...] with the options rw, create, by-owner, owners=NAME+NAME, ids=FIRST[-LAST]",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        read_roots(self.volumes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Security(Section, name="security", about="What jobs may ask for beyond every container's confinement."):
+    """Filters, capabilities and contexts that the operator allows."""
+
+    seccomp_directory: str | None = setting(
+        None,
+        "Directory of system call filters in LXC's format, NAME.seccomp each; jobs choose one by its name. It replaces "
+        "the one every container has.",
+        trade_off="A filter that lacks what LXC itself needs makes starts time out.",
+        unset="no filters to choose from",
+        pattern=r"/.*",
+        expected="an absolute path",
+    )
+    capabilities: tuple[str, ...] = setting(
+        (),
+        'Capabilities that jobs may add to the usual ones, such as ["net_raw", "sys_nice"]. They count inside the '
+        "container's user namespace only.",
+        trade_off="Each opens kernel code to strangers; with net_raw a container can pose as its neighbours.",
+        pattern="|".join(sorted(CAPABILITIES)),
+        expected="names of capabilities in small letters without CAP_",
+    )
+    selinux_context: str | None = setting(
+        None,
+        "SELinux context of all containers, such as system_u:system_r:container_t:s0.",
+        unset="what the policy of the host says",
+        pattern=r"[A-Za-z0-9_.,:-]{1,255}",
+        expected="a context of letters, digits and _ . , : -",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scheduling(Section, name="scheduler", about="How this node decides as a home and as queue leader."):
     """Placement policy, grace for lost nodes and the bound on history."""
 
@@ -358,6 +412,8 @@ class AgentConfig:
     resources: Resources = field(default_factory=Resources)
     runtime: Runtime = field(default_factory=Runtime)
     scheduler: Scheduling = field(default_factory=Scheduling)
+    files: Files = field(default_factory=Files)
+    security: Security = field(default_factory=Security)
     log: Logging = field(default_factory=Logging)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ import trio
 from node.effects import Effects
 from node.errors import InvalidValue
 from node.image_exchange import ImageExchange
+from node.job_secrets import JobSecrets
 from scheduler.events import Accepting, Cancel, Submit
 from scheduler.explain import Explanation
 from scheduler.model import JobSpec
@@ -24,10 +25,13 @@ from scheduler.views import JobSummary, JobView, NodeStatus
 class Home:
     """Jobs of this home, and nodes as this one sees them."""
 
-    def __init__(self, effects: Effects, images: ImageExchange, *, image_required: bool) -> None:
+    def __init__(
+        self, effects: Effects, images: ImageExchange, secrets: JobSecrets, *, image_required: bool
+    ) -> None:
         self._effects = effects
         self._machine = effects.machine
         self._images = images
+        self._secrets = secrets
         self._image_required = image_required
         self._waiters: dict[int, set[trio.Event]] = defaultdict(set)
 
@@ -36,7 +40,7 @@ class Home:
 
         Raises InvalidSpec, UnknownImage or InvalidValue with nothing changed.
         """
-        spec = await self._resolved(spec)
+        spec = self._secrets.seal(owner, await self._resolved(spec))
         job_id = await self._effects.ask(Submit(owner, spec, time.time()))
         assert isinstance(job_id, int)
         return job_id

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from scheduler.model import Constraint, JobSpec, Operator, Resources
+from scheduler.spec import files, security
 from scheduler.spec.limits import UNLIMITED, Limits
 
 LIMITS, DISKS, DEVICES, MAXIMUM = "limits", "disks", "devices", "max."
@@ -33,10 +34,23 @@ WORDS = {
 }
 """Ability to what is said of a node without it."""
 
+GRANTS = {
+    "volumes": "no volume",
+    "volumes-writable": "no writable volume",
+    "files": "it can't give",
+    "seccomp": "no system call filter",
+    "capabilities": "its operator does not allow the capability",
+    "security": "its containers have no choice of",
+}
+"""Label of what an operator grants to what is said of a node that does not; the name asked for follows."""
+
 
 def requirements(spec: JobSpec) -> tuple[Constraint, ...]:
     """Return the spec's own constraints and those its parts imply."""
-    return (*spec.constraints, *_of_limits(spec.limits)) if spec.limits != _NONE else spec.constraints
+    if (spec.limits, spec.files, spec.security) == _PLAIN:
+        return spec.constraints
+    granted = (*files.needs(spec.files), *security.needs(spec.security))
+    return (*spec.constraints, *_of_limits(spec.limits), *(_has(label, name) for label, name in granted))
 
 
 def packed(request: Resources, limits: Limits) -> Resources:
@@ -48,6 +62,7 @@ def packed(request: Resources, limits: Limits) -> Resources:
 
 
 _NONE = Limits()
+_PLAIN = (_NONE, files.Files(), security.Security())
 
 
 def _of_limits(limits: Limits) -> Iterator[Constraint]:
@@ -90,6 +105,8 @@ def describe(constraint: Constraint) -> str:
     match constraint.operator:
         case Operator.HAS if constraint.label == LIMITS:
             return WORDS.get(value) or f"no {value.replace('hugetlb-', 'hugetlb controller with pages of ')}"
+        case Operator.HAS if constraint.label in GRANTS:
+            return f"{GRANTS[constraint.label]} {value}"
         case Operator.HAS:
             return f"no {constraint.label.removesuffix('s')} {value} in its table"
         case Operator.WITHIN:

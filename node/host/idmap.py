@@ -1,32 +1,67 @@
-"""Idmapped read-only mounts: one image's files, owned by root on disk, appear as owned by a range of host ids.
+"""Idmapped mounts: files owned by some ids on disk appear as owned by a range of host ids.
 
-Owns: the directory of such mounts, one for each (directory, first id), shared by all containers of that range.
-May not know: containers, LXC. Raw system calls (open_tree, mount_setattr, move_mount; Linux 5.12 and later), since
-util-linux learned them late. A mount lives in the agent's mount namespace; `ensure` makes it anew where it is missing.
+Owns: user namespaces as maps of ids, and the directory of images' read-only mounts, one for each (directory, first id),
+shared by all containers of that range. May not know: containers, LXC. A mount lives in the agent's mount namespace;
+`ensure` makes it anew where it is missing.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
-import struct
 import subprocess
+import threading
+from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442
-AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
-OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
-MOUNT_ATTR_RDONLY, MOUNT_ATTR_NODEV, MOUNT_ATTR_IDMAP = 0x1, 0x4, 0x100000
-MOVE_MOUNT_F_EMPTY_PATH, MNT_DETACH = 4, 2
+from node.host import mount_calls
+from node.host.mount_calls import MountError
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+__all__ = ["IdMap", "IdMaps", "IdmappedMounts", "MountError", "is_mounted"]
+
+MAPS_KEPT_MAX = 64
 
 
-class MountError(Exception):
-    """The kernel refused: names the directory, the step and the kernel's reason."""
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """`count` ids from `on_disk` on appear as those from `on_host` on; all others as nobody's."""
+
+    on_disk: int
+    on_host: int
+    count: int
+
+
+class IdMaps:
+    """Descriptors of user namespaces, the kernel's form of a map; the ones used last are kept. For any thread."""
+
+    def __init__(self, kept_max: int = MAPS_KEPT_MAX) -> None:
+        self._kept_max = kept_max
+        self._kept: OrderedDict[IdMap, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def attach(self, source: int, shown: str, target: Path, attributes: int, ids: IdMap) -> None:
+        """Mount a directory there with its ids mapped. Blocks for milliseconds for a new map. Raises MountError."""
+        with self._lock:
+            try:
+                mount_calls.attach(source, shown, target, attributes, self._namespace(ids))
+            finally:
+                self._forget(self._kept_max)
+
+    def close(self) -> None:
+        """Forget all maps; mounts keep theirs."""
+        with self._lock:
+            self._forget(0)
+
+    def _namespace(self, ids: IdMap) -> int:
+        if ids not in self._kept:
+            self._kept[ids] = _user_namespace(ids)
+        self._kept.move_to_end(ids)
+        return self._kept[ids]
+
+    def _forget(self, count: int) -> None:
+        while len(self._kept) > count:
+            os.close(self._kept.popitem(last=False)[1])
 
 
 class IdmappedMounts:
@@ -35,6 +70,7 @@ class IdmappedMounts:
     def __init__(self, directory: Path, width: int) -> None:
         self._directory = directory
         self._width = width
+        self._maps = IdMaps(kept_max=0)  # each map is needed once for each image
 
     def path(self, source: Path, first_id: int) -> Path:
         status = source.stat()
@@ -47,22 +83,23 @@ class IdmappedMounts:
         if not is_mounted(target, source):
             target.mkdir(parents=True, exist_ok=True)
             target.parent.chmod(0o711)  # whatever the agent's umask is: mapped roots walk through
-            namespace = _user_namespace(first_id, self._width)
+            descriptor = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                _mount(source, target, namespace)
+                attributes = mount_calls.RDONLY | mount_calls.NODEV
+                self._maps.attach(descriptor, str(source), target, attributes, IdMap(0, first_id, self._width))
             finally:
-                os.close(namespace)
+                os.close(descriptor)
         return target
 
     def release(self, source: Path) -> None:
         """Unmounts the source's mounts; what runs on them keeps its own hold."""
         status = source.stat()
         for target in self._directory.glob(f"{status.st_dev:x}-{status.st_ino:x}-*"):
-            _unmount(target)
+            _remove(target)
 
     def release_all(self) -> None:
         for target in self._directory.glob("*"):
-            _unmount(target)
+            _remove(target)
         with suppress(OSError):
             self._directory.rmdir()
 
@@ -75,16 +112,15 @@ def is_mounted(target: Path, source: Path) -> bool:
     return (there.st_dev, there.st_ino) == (wanted.st_dev, wanted.st_ino)
 
 
-def _unmount(target: Path) -> None:
-    if _libc.umount2(os.fsencode(target), MNT_DETACH) != 0 and ctypes.get_errno() != errno.EINVAL:
-        raise MountError(f"cannot unmount {target}: {os.strerror(ctypes.get_errno())}")  # EINVAL: no mount there
+def _remove(target: Path) -> None:
+    mount_calls.detach(target)
     with suppress(OSError):
         target.rmdir()
 
 
-def _user_namespace(first_id: int, width: int) -> int:
-    """A descriptor of a user namespace that maps 0.. to first_id... Its only process is ended again; a helper
-    program and no fork, for the agent has threads."""
+def _user_namespace(ids: IdMap) -> int:
+    """A descriptor of a user namespace of this map. Its only process is ended again; a helper program and no fork, for
+    the agent has threads."""
     with subprocess.Popen(
         ["unshare", "--user", "--", "sh", "-c", "echo; read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as helper:
@@ -92,26 +128,7 @@ def _user_namespace(first_id: int, width: int) -> int:
         helper.stdout.readline()
         try:
             for file in ("uid_map", "gid_map"):
-                Path(f"/proc/{helper.pid}/{file}").write_text(f"0 {first_id} {width}\n")
+                Path(f"/proc/{helper.pid}/{file}").write_text(f"{ids.on_disk} {ids.on_host} {ids.count}\n")
             return os.open(f"/proc/{helper.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise MountError(f"cannot map ids from {first_id}: {error.strerror}") from error
-
-
-def _mount(source: Path, target: Path, namespace: int) -> None:
-    tree = _call("open", source, OPEN_TREE, AT_FDCWD, os.fsencode(source), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
-    try:
-        flags = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_IDMAP
-        attributes = ctypes.create_string_buffer(struct.pack("QQQQ", flags, 0, 0, namespace))
-        _call("idmap", source, MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, attributes, 32)
-        _call("attach", source, MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH)
-    finally:
-        os.close(tree)
-
-
-def _call(step: str, source: Path, number: int, *arguments: object) -> int:
-    converted = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    result = int(_libc.syscall(ctypes.c_long(number), *converted))
-    if result < 0:
-        raise MountError(f"cannot {step} {source} for its containers: {os.strerror(ctypes.get_errno())}")
-    return result
+            raise MountError(f"cannot map ids from {ids.on_host}: {error.strerror}") from error

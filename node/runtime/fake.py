@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 import trio
 
@@ -30,12 +31,12 @@ from node.runtime.protocol import (
     StartError,
     Stream,
     UnknownContainerError,
+    UpdateError,
     Usage,
+    with_limits,
 )
 
-ALL_FEATURES: frozenset[Feature] = frozenset(
-    ("rootfs", "user_base", "hostname", "memory", "cpu", "pids", "tmpfs", "network")
-)
+ALL_FEATURES: frozenset[Feature] = frozenset(get_args(Feature))
 KILLED, TERMINATED = 137, 143
 
 
@@ -128,6 +129,16 @@ class FakeRuntime:
             code = KILLED if grace_s == 0 else TERMINATED
             container.plan(at_s, replace(why, exit_code=code, signal=code - 128))
 
+    async def update(self, spec: ContainerSpec) -> None:
+        container = self._known(spec.name)
+        await trio.lowlevel.checkpoint()
+        if container.started_s is None or self._settled(container) is not None:
+            raise UpdateError(spec.name, "it does not run (any more)")
+        if spec.memory_bytes and spec.memory_bytes < container.spec.memory_bytes // 2:
+            raise UpdateError(spec.name, f"{container.spec.memory_bytes // 2} bytes are in use")
+        container.spec = with_limits(container.spec, spec)
+        self.host.log.append(("update", spec.name))
+
     async def stop(self, name: str, grace_s: float) -> None:
         container = self._known(name)
         await trio.lowlevel.checkpoint()
@@ -199,6 +210,9 @@ class FakeRuntime:
         output = self._known(name).output if stream == "stdout" else b""
         offset = min(offset, len(output))
         return LogChunk(offset, output[offset : offset + bytes_max], len(output))
+
+    def forget_rootfs(self, rootfs: Path) -> None:
+        """Nothing is kept of an image."""
 
     async def purge(self) -> None:
         for name in list(self.host.containers):

@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Literal, Protocol
+
+from node.host.cgroups import MoreLimits
+from node.runtime.limits import FurtherLimits
+from node.runtime.parts import CAPABILITIES, FileMounts, Privileges
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 HOSTNAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
@@ -26,10 +30,16 @@ USER_RANGE = 65536
 """Width of a container's user namespace: host ids user_base .. user_base + 65535."""
 ARGV_BYTES_MAX = 120_000
 """argv and env together; the kernel allows one string 128 KiB, and the supervisor adds a little of its own."""
+STACK_MAX = 8
+"""Images in one root file system; the mount's options must fit a page."""
 LOG_BYTES_MIN = 16 * 1024
 
 Stream = Literal["stdout", "stderr"]
-Feature = Literal["rootfs", "user_base", "hostname", "memory", "cpu", "pids", "tmpfs", "network"]
+Feature = Literal[
+    "rootfs", "user_base", "user", "hostname", "memory", "cpu", "pids", "tmpfs", "network",
+    "volumes", "scratch", "secrets", "read_only_root", "capabilities", "seccomp", "masked_paths", "selinux",
+    "limits", "devices", "rlimits",
+]  # fmt: skip
 """What a runtime may or may not be able to do; `unmet` lists what a spec asks beyond a runtime's features."""
 
 
@@ -63,6 +73,15 @@ class StartError(ContainerError):
         self.reason = reason
 
 
+class UpdateError(ContainerError):
+    """A running container's limits could not be changed; the former ones are in force. `reason` is for operators."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"container {name} keeps its limits: {reason}")
+        self.name = name
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
     """One interface `eth0`, a veth pair on a bridge of the host."""
@@ -85,6 +104,8 @@ class ContainerSpec:
     env: tuple[tuple[str, str], ...] = ()
     rootfs: Path | None = None
     """Directory of the shared read-only image; None: the host's file system."""
+    bases: tuple[Path, ...] = ()
+    """Images that `rootfs` lies upon, topmost first."""
     hostname: str | None = None
     user_base: int = 0
     """First host id of the user namespace's 65536-wide range; 0: no user namespace."""
@@ -106,6 +127,11 @@ class ContainerSpec:
     network: NetworkSpec | None = None
     """None: a network namespace with nothing but loopback (runtimes with the feature "network")."""
     workdir: str = "/"
+    user: tuple[int, int] = (0, 0)
+    """User and group of the command, inside the container."""
+    files: FileMounts = field(default_factory=FileMounts)
+    privileges: Privileges = field(default_factory=Privileges)
+    limits: FurtherLimits = field(default_factory=FurtherLimits)
     labels: tuple[tuple[str, str], ...] = ()
     """Kept with the container and given back by `recover`; the runtime does not read them."""
 
@@ -188,6 +214,10 @@ class Runtime(Protocol):
     async def start(self, spec: ContainerSpec) -> Started:
         """Runs a prepared container; returns when its command is being executed. Raises StartError."""
 
+    async def update(self, spec: ContainerSpec) -> None:
+        """Gives a running container the limits of this spec, and reads them back; all else of it is as it was.
+        Raises ContainerError, with the former limits in force again; UnsupportedError as `prepare`."""
+
     async def stop(self, name: str, grace_s: float) -> None:
         """SIGTERM to all its processes, after the grace SIGKILL. Returns at once; `wait` tells the end.
         Frozen containers are thawed first. Nothing happens to one that has ended."""
@@ -217,6 +247,9 @@ class Runtime(Protocol):
     def read_log(self, name: str, stream: Stream, offset: int, bytes_max: int) -> LogChunk:
         """Raises UnknownContainerError."""
 
+    def forget_rootfs(self, rootfs: Path) -> None:
+        """Let go of an image's directory, which no container uses and which is about to be removed. Blocks."""
+
     async def purge(self) -> None:
         """Removes all containers and what the runtime shares among them (mounts, the cgroup root)."""
 
@@ -227,17 +260,30 @@ def unmet(spec: ContainerSpec, features: frozenset[Feature]) -> tuple[Feature, .
         "rootfs": spec.rootfs is not None,
         "user_base": spec.user_base != 0,
         "hostname": spec.hostname is not None,
+        "user": spec.user != (0, 0),
         "memory": spec.memory_bytes != 0,
         "cpu": spec.cpu_milli != 0 or spec.cpu_limit_milli is not None,
         "pids": spec.pids_max != 0,
-        "tmpfs": spec.tmpfs_bytes != 0,
+        "tmpfs": spec.tmpfs_bytes != 0 or bool(spec.files.tmpfs),
         "network": spec.network is not None,
+        "volumes": bool(spec.files.volumes),
+        "scratch": spec.files.scratch is not None,
+        "secrets": spec.files.secrets is not None,
+        "read_only_root": spec.files.read_only_root,
+        "capabilities": spec.privileges.capabilities != CAPABILITIES,
+        "seccomp": spec.privileges.seccomp is not None,
+        "masked_paths": bool(spec.privileges.masked_paths),
+        "selinux": spec.privileges.selinux_context is not None,
+        "limits": spec.limits.groups != MoreLimits(),
+        "devices": bool(spec.limits.devices),
+        "rlimits": bool(spec.limits.rlimits),
     }
     return tuple(feature for feature, wanted in asked.items() if wanted and feature not in features)
 
 
 def reduced(spec: ContainerSpec, features: frozenset[Feature]) -> ContainerSpec:
-    """The spec without what `unmet` lists: for callers who choose to run it all the same, and say so."""
+    """The spec without what `unmet` lists: for callers who choose to run it all the same, and say so. Files and
+    privileges that were asked for are never left out: `prepare` refuses them by name."""
     missing = unmet(spec, features)
     changes: dict[str, object] = {}
     for feature in missing:
@@ -257,6 +303,18 @@ def reduced(spec: ContainerSpec, features: frozenset[Feature]) -> ContainerSpec:
     return replace(spec, **changes)  # type: ignore[arg-type]
 
 
+def with_limits(spec: ContainerSpec, other: ContainerSpec) -> ContainerSpec:
+    """The spec with the limits of another; devices stay, they are set up at the start."""
+    return replace(
+        spec,
+        memory_bytes=other.memory_bytes,
+        cpu_milli=other.cpu_milli,
+        cpu_limit_milli=other.cpu_limit_milli,
+        pids_max=other.pids_max,
+        limits=replace(other.limits, devices=spec.limits.devices),
+    )
+
+
 def check(spec: ContainerSpec) -> None:
     """Raises SpecError at the first field that no runtime could take."""
     _require(NAME_PATTERN.fullmatch(spec.name), "name", spec.name, "1 to 63 of a-z 0-9 . -, a letter or digit first")
@@ -273,6 +331,9 @@ def check(spec: ContainerSpec) -> None:
     _require(spec.workdir.startswith("/"), "workdir", spec.workdir, "an absolute path")
     _require(_is_text(spec.workdir) and "\n" not in spec.workdir, "workdir", spec.workdir, "a path in one line")
     _require(spec.rootfs is None or spec.rootfs.is_absolute(), "rootfs", spec.rootfs, "an absolute path")
+    bases = spec.rootfs is not None and len(spec.bases) < STACK_MAX and all(base.is_absolute() for base in spec.bases)
+    _require(not spec.bases or bases, "bases", spec.bases, f"absolute paths, fewer than {STACK_MAX}, below a rootfs")
+    _require(all(0 <= each < USER_RANGE for each in spec.user), "user", spec.user, f"ids below {USER_RANGE}")
     _check_amounts(spec)
     if spec.network is not None:
         _check_network(spec.network)

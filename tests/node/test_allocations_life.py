@@ -12,13 +12,17 @@ import pytest
 import trio
 
 from node.allocations import REMOVE_RETRY_S, Allocations, Host
+from node.allowances import Allowances
 from node.config import Runtime as RuntimeSettings
+from node.grants import Grants
 from node.host.errors import ImageInUse
 from node.host.images import ImageStore
 from node.host.network import AddressPool
+from node.host.secret_files import SecretFiles
 from node.host.user_ranges import UserRanges
 from node.image_exchange import ImageExchange
 from node.image_names import ImageNames
+from node.job_secrets import JobSecrets
 from node.output import OutputStore
 from node.runtime.fake import FakeHost, FakeRuntime
 from node.runtime.protocol import ContainerError, ContainerSpec, LogChunk, Started
@@ -53,6 +57,7 @@ class Disk:
             ranges=UserRanges(self.folder / "ranges", 100_000, 10),
             pool=AddressPool("10.9.9.1/29", self.folder / "addresses"),
             output=OutputStore(self.folder / "output", 100, 1 << 20),
+            grants=Grants(Allowances(), JobSecrets(None), SecretFiles(self.folder / "secrets")),
             settings=settings or RuntimeSettings(),
             cpu_milli=4000,
         )

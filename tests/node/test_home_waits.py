@@ -11,6 +11,7 @@ import trio
 from node.errors import InvalidValue, UnknownImage
 from node.home import Home
 from node.image_exchange import ImageExchange
+from node.job_secrets import JobSecrets
 from scheduler.errors import UnknownJob
 from scheduler.events import Action, ContainerEnded, ContainerStarted, JobChanged, StartContainer
 from scheduler.model import Result
@@ -30,7 +31,7 @@ class Images:
 
 
 def home_of(node: Node, *, image_required: bool = False) -> Home:
-    home = Home(node.effects, cast(ImageExchange, Images()), image_required=image_required)
+    home = Home(node.effects, cast(ImageExchange, Images()), JobSecrets(None), image_required=image_required)
     perform = node.perform
 
     def and_wake(action: Action) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from node.host.volumes import VolumeRoot
 from node.runtime import ContainerSpec, NetworkSpec, SpecError, reduced, unmet
 from node.runtime.directory import ContainerDirectory
 from node.runtime.fake import ALL_FEATURES
+from node.runtime.parts import FileMounts, Privileges, VolumeMount
+from scheduler.spec.files import Scratch, Tmpfs
 
 FULL = ContainerSpec(
     name="12001.3.1",
@@ -24,8 +27,27 @@ FULL = ContainerSpec(
     pids_max=5,
     tmpfs_bytes=1 << 20,
     network=NetworkSpec("br0", "10.0.0.2/24", "10.0.0.1", "02:00:00:00:00:01", 1400),
+    files=FileMounts(
+        volumes=(VolumeMount(VolumeRoot("homes", Path("/srv"), owners=frozenset({"ana"})), "ana", "a", "/home", True),),
+        tmpfs=(Tmpfs(target="/cache", size_bytes=4096),),
+        scratch=Scratch(size_bytes=8 << 20),
+        secrets=Path("/run/secrets/x"),
+        read_only_root=True,
+    ),
+    privileges=Privileges(("kill",), Path("/etc/strict.seccomp"), ("/proc/stat",), "a:b:c:s0"),
     labels=(("owner", "ana"),),
 )
+GRANTED = {
+    "tmpfs",
+    "volumes",
+    "scratch",
+    "secrets",
+    "read_only_root",
+    "capabilities",
+    "seccomp",
+    "masked_paths",
+    "selinux",
+}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +93,7 @@ def test_a_wrong_field_is_named(field: str, value: object) -> None:
 def test_reducing_takes_away_what_is_unmet_and_nothing_else() -> None:
     bare = reduced(FULL, frozenset())
     assert set(unmet(FULL, frozenset())) == ALL_FEATURES
-    assert unmet(bare, frozenset()) == ()
+    assert set(unmet(bare, frozenset())) == GRANTED, "what a job asked for by name is refused, never left out"
     assert (bare.name, bare.argv, bare.env, bare.labels) == (FULL.name, FULL.argv, FULL.env, FULL.labels)
     assert reduced(FULL, ALL_FEATURES) == FULL
 

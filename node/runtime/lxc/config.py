@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 
-from node.runtime.lxc import files, network, security
+from node.runtime.lxc import files, limits, network, security
 from node.runtime.lxc.places import Host, Line, Places
 from node.runtime.protocol import USER_RANGE, ContainerSpec
 
@@ -29,8 +29,9 @@ def text(spec: ContainerSpec, places: Places, host: Host) -> str:
         *_identity(spec, host),
         *files.lines(spec, places),
         *network.lines(spec.network, interface_name(places.cgroup)),
-        *_cgroups(places, host),
-        *security.lines(places, host),
+        *_cgroups(places),
+        *limits.lines(spec, places.devices, host),
+        *security.lines(spec, places, host),
         *_environment(spec),
     ]
     return "".join(f"{key} = {value}\n" for key, value in lines)
@@ -59,15 +60,15 @@ def _identity(spec: ContainerSpec, host: Host) -> Iterator[Line]:
         yield "lxc.apparmor.profile", host.apparmor_profile
         yield "lxc.apparmor.allow_incomplete", 1  # kernels differ in what of AppArmor they have
     yield "lxc.init.cwd", spec.workdir
+    if spec.user != (0, 0):
+        yield "lxc.init.uid", spec.user[0]
+        yield "lxc.init.gid", spec.user[1]
 
 
-def _cgroups(places: Places, host: Host) -> Iterator[Line]:
+def _cgroups(places: Places) -> Iterator[Line]:
     yield "lxc.cgroup.dir.container", f"{places.cgroup}/payload/lxc"
     yield "lxc.cgroup.dir.monitor", f"{places.cgroup}/monitor"
     yield "lxc.cgroup.dir.monitor.pivot", places.cgroup_pivot
-    if host.devices_v2:
-        yield "lxc.cgroup2.devices.deny", "a"
-        yield from (("lxc.cgroup2.devices.allow", f"{device} rwm") for device in host.devices_v2)
 
 
 def _environment(spec: ContainerSpec) -> Iterator[Line]:

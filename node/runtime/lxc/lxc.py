@@ -17,12 +17,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
-from node.host.cgroups import DEVICES, PIVOT, CgroupError, Cgroups, Limits
+from node.host import mount_points
+from node.host.cgroups import DEVICES, PIVOT, CgroupError, Cgroups
+from node.host.errors import HostError
 from node.host.idmap import IdmappedMounts, MountError
 from node.host.network import remove_interface
+from node.host.staging import Staging
 from node.runtime.directory import ContainerDirectory
-from node.runtime.lxc import config, seccomp
+from node.runtime.limits import differing, set_rlimits
+from node.runtime.lxc import config, files, not_executed, seccomp
+from node.runtime.lxc.limits import group_limits, make_nodes, rlimits
 from node.runtime.lxc.places import Host, Places
 from node.runtime.protocol import (
     USER_RANGE,
@@ -32,6 +38,7 @@ from node.runtime.protocol import (
     Recovered,
     SpecError,
     StartError,
+    UpdateError,
     Usage,
 )
 from node.runtime.supervised import SupervisedRuntime
@@ -39,27 +46,32 @@ from node.runtime.supervised import SupervisedRuntime
 LXC_LOCKS = Path("/run/lxc/lock")
 APPARMOR_ENABLED = Path("/sys/module/apparmor/parameters/enabled")
 APPARMOR_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
+LXCFS = Path("/var/lib/lxcfs")
+LXCFS_NAMES = (
+    "proc/cpuinfo", "proc/diskstats", "proc/loadavg", "proc/meminfo", "proc/stat", "proc/swaps", "proc/uptime",
+    "sys/devices/system/cpu/online",
+)  # fmt: skip
 APPARMOR_PROFILE = "lxc-container-default-cgns"
 START_TIMEOUT_S = 30.0
 REASON_LINES = 2
-LINKS_MAX = 40
-NOT_EXECUTED, NOT_FOUND = 255, 127
-"""What LXC's init returns when it can't execute the command (or the command by itself), and what a shell says."""
-FEATURES: frozenset[Feature] = frozenset(
-    ("rootfs", "user_base", "hostname", "memory", "cpu", "pids", "tmpfs", "network")
-)
+RLIMIT_ROUNDS_MAX = 10
+FEATURES: frozenset[Feature] = frozenset(get_args(Feature))
 
 
 class LxcRuntime(SupervisedRuntime):
-    """`root`: of this agent alone. `cgroup_root`: below each hierarchy, such as "fofoca/n1"."""
+    """`root`: of this agent alone. `cgroup_root`: below each hierarchy, such as "fofoca/n1". `devices`: rules, such as
+    "c 10:229 rwm", that single containers may be granted."""
 
-    def __init__(self, root: Path, program: Sequence[str], cgroup_root: str = "fofoca") -> None:
+    def __init__(
+        self, root: Path, program: Sequence[str], cgroup_root: str = "fofoca", devices: Sequence[str] = ()
+    ) -> None:
         if not config.SAFE_PATH.fullmatch(str(root)):
             raise SpecError(f"data directory is {str(root)!r}; LXC takes only A-Z a-z 0-9 _ . / + - in it")
         super().__init__(root, program)
         self._mounts = IdmappedMounts(root / "mounts", USER_RANGE)
         self._mounting = threading.Lock()
-        self._cgroups = Cgroups(cgroup_root)
+        self._staging = Staging(root / "staging")
+        self._cgroups = Cgroups(cgroup_root, devices=devices)
         self._cgroups.ensure()
         self._seccomp = root / "seccomp"
         self._seccomp.write_text(seccomp.profile())
@@ -79,30 +91,56 @@ class LxcRuntime(SupervisedRuntime):
 
     def _set_up(self, spec: ContainerSpec, directory: ContainerDirectory) -> None:
         try:
-            lower = self._lower(spec)
-            self._cgroups.create(spec.name, _limits(spec))
+            lowers = self._lowers(spec)
+            self._cgroups.create(spec.name, group_limits(spec), [device.rule for device in spec.limits.devices])
         except (MountError, CgroupError) as error:
             raise StartError(spec.name, str(error)) from error
-        places = self._places(spec.name, lower)
+        places = self._places(spec.name, lowers)
         _make_delta(places.delta, spec)
+        try:
+            mount_points.make(places.delta, lowers, files.mount_points(spec), spec.user_base)
+            places = replace(places, mounts=tuple(zip(self._stage(spec), files.staged_targets(spec), strict=True)))
+        except (MountError, HostError) as error:
+            raise StartError(spec.name, str(error)) from error
+        make_nodes(spec.name, spec.limits.devices, places.devices, spec.user_base)
         os.mkfifo(places.ready, 0o600)
         directory.write_once("config", config.text(spec, places, self._host).encode())
         directory.write_orders(self._orders(spec))
 
-    def _lower(self, spec: ContainerSpec) -> Path:
-        if spec.rootfs is None or not spec.rootfs.is_dir():
-            raise StartError(spec.name, f"no image directory {spec.rootfs}")
-        if not spec.user_base:
-            return spec.rootfs
-        with self._mounting:
-            return self._mounts.ensure(spec.rootfs, spec.user_base)
+    def _stage(self, spec: ContainerSpec) -> list[Path]:
+        """What goes to `staged_targets`, in that order."""
+        asked, base = spec.files, spec.user_base
+        made = [
+            self._staging.volume(spec.name, each.root, each.owner, each.folder, each.writable, base)
+            for each in asked.volumes
+        ]
+        if asked.scratch is not None:
+            image = self._root / spec.name / "scratch"
+            made.append(self._staging.scratch(spec.name, image, asked.scratch.size_bytes, base))
+        if asked.secrets is not None:
+            made.append(self._staging.unchangeable(spec.name, asked.secrets))
+        return made
 
-    def _places(self, name: str, lower: Path) -> Places:
+    def _lowers(self, spec: ContainerSpec) -> tuple[Path, ...]:
+        if spec.rootfs is None:
+            raise StartError(spec.name, "no image")
+        return tuple(self._lower(spec, root) for root in (spec.rootfs, *spec.bases))
+
+    def _lower(self, spec: ContainerSpec, root: Path) -> Path:
+        if not root.is_dir():
+            raise StartError(spec.name, f"no image directory {root}")
+        if not spec.user_base:
+            return root
+        with self._mounting:
+            return self._mounts.ensure(root, spec.user_base)
+
+    def _places(self, name: str, lowers: tuple[Path, ...]) -> Places:
         directory = self._root / name
         return Places(
-            lower=lower,
+            lowers=lowers,
             delta=directory / "fs" / "delta",
             ready=directory / "ready",
+            devices=directory / "devices",
             seccomp=self._seccomp,
             cgroup=f"{self._cgroups.root}/{name}",
             cgroup_pivot=f"{self._cgroups.root}/{PIVOT}",
@@ -133,21 +171,39 @@ class LxcRuntime(SupervisedRuntime):
         return command + config.arguments(spec), {"PATH": str(self._empty)}
 
     def _verify(self, spec: ContainerSpec) -> str | None:
-        """LXC has put it below each of the directories that carry limits."""
-        for controller, wanted in (
-            ("memory", spec.memory_bytes),
-            ("cpu", spec.cpu_milli or spec.cpu_limit_milli),
-            ("pids", spec.pids_max),
-            ("devices", True),
-        ):
-            payload = self._cgroups.directory(controller, spec.name) if wanted else None
+        """LXC has put it below each of the directories that carry limits, and given it its rlimits."""
+        for controller in (*sorted(self._cgroups.controllers(group_limits(spec))), "devices"):
+            payload = self._cgroups.directory(controller, spec.name)
             if payload is not None and not (payload / "lxc").exists():
                 return f"LXC left it out of the {controller} control group, so its limit would not hold"
-        return None
+        wanted = rlimits(spec, self._host.open_files_max)
+        return next(filter(None, (differing(wanted, pid) for pid in self._cgroups.inside(spec.name))), None)
+
+    def _change(self, old: ContainerSpec, new: ContainerSpec) -> None:
+        before, after = group_limits(old), group_limits(new)
+        try:
+            self._cgroups.update(old.name, before, after)
+        except CgroupError as error:
+            raise UpdateError(old.name, str(error)) from error
+        try:
+            self._change_rlimits(new)
+        except (OSError, ValueError) as error:
+            self._change_rlimits(old)
+            self._cgroups.update(old.name, after, before)
+            raise UpdateError(old.name, f"rlimits refused: {error}") from error
+
+    def _change_rlimits(self, spec: ContainerSpec) -> None:
+        """Processes may be born meanwhile, with their parents' former limits: again, until none is found."""
+        wanted = rlimits(spec, self._host.open_files_max)
+        for _ in range(RLIMIT_ROUNDS_MAX):
+            late = [pid for pid in self._cgroups.inside(spec.name) if differing(wanted, pid)]
+            if not late:
+                return
+            set_rlimits(wanted, late)
 
     def _explain(self, directory: ContainerDirectory, ending: Exit) -> Exit:
-        if ending.exit_code == NOT_EXECUTED:
-            return _explain_not_executed(directory.spec(), ending)
+        if ending.exit_code == not_executed.NOT_EXECUTED:
+            return not_executed.explained(directory.spec(), ending)
         if ending.started_unix_s is not None or ending.error is None:
             return ending
         reason = _reason(directory.path / "lxc.log")
@@ -161,18 +217,24 @@ class LxcRuntime(SupervisedRuntime):
 
     def _clean(self, name: str) -> None:
         self._cgroups.remove(name)
+        self._staging.release(name)
         remove_interface(config.interface_name(f"{self._cgroups.root}/{name}"))
         (LXC_LOCKS / str(self._root).lstrip("/") / f".{name}").unlink(missing_ok=True)
 
     def _recover(self) -> list[Recovered]:
         found = super()._recover()
-        for name in self._cgroups.names() - {entry.name for entry in self._root.iterdir()}:
+        for name in (self._cgroups.names() | self._staging.names()) - {entry.name for entry in self._root.iterdir()}:
             self._clean(name)
         return found
+
+    def forget_rootfs(self, rootfs: Path) -> None:
+        with self._mounting:
+            self._mounts.release(rootfs)
 
     async def purge(self) -> None:
         await super().purge()
         self._mounts.release_all()
+        self._staging.release_all()
         for name in self._cgroups.names():
             self._clean(name)
         self._cgroups.remove_root()
@@ -188,7 +250,15 @@ def _host(cgroups: Cgroups) -> Host:
         devices_v2=() if devices_v1 else DEVICES,
         apparmor_profile=_apparmor_profile(),
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        lxcfs=lxcfs_files(),
     )
+
+
+def lxcfs_files() -> tuple[Path, ...]:
+    """What a running lxcfs offers; those of its folders for control groups are not for containers with mapped roots."""
+    if not os.path.ismount(LXCFS):
+        return ()
+    return tuple(path for path in (LXCFS / name for name in LXCFS_NAMES) if path.exists())
 
 
 def _apparmor_profile() -> str | None:
@@ -202,15 +272,6 @@ def _apparmor_profile() -> str | None:
     return APPARMOR_PROFILE if f"{APPARMOR_PROFILE} " in loaded else "unconfined"
 
 
-def _limits(spec: ContainerSpec) -> Limits:
-    return Limits(
-        memory_bytes=spec.memory_bytes,
-        cpu_milli=spec.cpu_milli,
-        cpu_limit_milli=spec.cpu_limit_milli,
-        pids_max=spec.pids_max,
-    )
-
-
 def _make_delta(delta: Path, spec: ContainerSpec) -> None:
     """The container's own layer. Its file in /etc lies over the image's, which needs no mount."""
     etc, hosts = delta / "etc", delta / "etc" / "hosts"
@@ -222,40 +283,6 @@ def _make_delta(delta: Path, spec: ContainerSpec) -> None:
     for path, mode in ((delta.parent, 0o755), (delta, 0o755), (etc, 0o755), (hosts, 0o644)):
         path.chmod(mode)
         os.chown(path, spec.user_base, spec.user_base)
-
-
-def _explain_not_executed(spec: ContainerSpec | None, ending: Exit) -> Exit:
-    """LXC's init says nothing when a command does not exist; the image tells."""
-    if spec is None or spec.rootfs is None:
-        return ending
-    command = spec.argv[0]
-    path = dict(spec.env).get("PATH", config.DEFAULT_PATH)
-    places = [command] if "/" in command else [f"{place}/{command}" for place in path.split(":")]
-    if any(_is_inside(spec.rootfs, place) for place in places):
-        return ending
-    return replace(ending, exit_code=NOT_FOUND, error=f"the image has no command {command}")
-
-
-def _is_inside(root: Path, path: str) -> bool:
-    """Whether the path exists as the container sees it: an image's links never lead out to the host's files."""
-    at: list[str] = []
-    ahead = path.split("/")[::-1]
-    links = 0
-    while ahead and links <= LINKS_MAX:
-        part = ahead.pop()
-        full = os.path.join(root, *at, part)
-        if part == "..":
-            at = at[:-1]
-        elif os.path.islink(full):
-            target = os.readlink(full)
-            at = [] if target.startswith("/") else at
-            ahead += target.split("/")[::-1]
-            links += 1
-        elif part not in ("", "."):
-            if not os.path.lexists(full):
-                return False
-            at.append(part)
-    return links <= LINKS_MAX
 
 
 ERROR_LINE = re.compile(r"^\S+ \S+ [\d.]+ ERROR +\S+ - \S+ - (.*)$")

@@ -13,8 +13,8 @@ OPEN_FILES_SOFT, OPEN_FILES_HARD = 1024, 65_536
 class Places:
     """Where the runtime has put things, all absolute."""
 
-    lower: Path
-    """The image, idmapped if there is a user namespace."""
+    lowers: tuple[Path, ...]
+    """The images, topmost first, idmapped if there is a user namespace."""
     delta: Path
     """Of this container alone; LXC puts overlayfs's work directory beside it."""
     ready: Path
@@ -23,6 +23,10 @@ class Places:
     cgroup: str
     """Below the hierarchies' root: "fofoca/n1/12001.3.1"."""
     cgroup_pivot: str
+    devices: Path = Path("/dev")
+    """Of the container's own device files."""
+    mounts: tuple[tuple[Path, str], ...] = ()
+    """Directories made ready on the host, each with where it goes inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +38,5 @@ class Host:
     apparmor_profile: str | None = None
     """None: no AppArmor in the kernel."""
     open_files_max: int = OPEN_FILES_HARD
+    lxcfs: tuple[Path, ...] = ()
+    """Files that show a container its own limits where the kernel shows the host's; empty without lxcfs."""
