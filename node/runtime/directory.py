@@ -4,6 +4,7 @@ Owns: names, formats and atomicity of those files. May not know: processes, LXC,
 
     spec        the ContainerSpec (JSON), by the agent; flocked by the supervisor from before its first instruction
                 until its end
+    changed     the spec with limits changed while it ran, if they were
     orders      what the supervisor must know, "key value" lines, written by the agent before the start
     supervisor  its pid, and the boot that pid belongs to
     running     written when the command is being executed
@@ -71,11 +72,16 @@ class ContainerDirectory:
     def write_orders(self, orders: Iterable[tuple[str, object]]) -> None:
         self.write_once("orders", "".join(f"{key} {value}\n" for key, value in orders).encode())
 
+    def write_changed(self, spec: ContainerSpec) -> None:
+        """A file of its own: the lock is on the first one."""
+        self.write("changed", msgspec.json.encode(spec, enc_hook=str))
+
     def spec(self) -> ContainerSpec | None:
-        try:
-            return msgspec.json.decode((self.path / "spec").read_bytes(), type=ContainerSpec, dec_hook=_path)
-        except (OSError, msgspec.MsgspecError, ValueError):
-            return None
+        """As it was changed last."""
+        for name in ("changed", "spec"):
+            with suppress(OSError, msgspec.MsgspecError, ValueError):
+                return msgspec.json.decode((self.path / name).read_bytes(), type=ContainerSpec, dec_hook=_path)
+        return None
 
     def exit(self) -> Exit | None:
         """None: it has not ended, or nobody recorded how."""

@@ -36,8 +36,10 @@ from node.runtime.protocol import (
     Stream,
     UnknownContainerError,
     UnsupportedError,
+    UpdateError,
     Usage,
     unmet,
+    with_limits,
 )
 
 KILL_TIMEOUT_S = 10.0
@@ -82,6 +84,11 @@ class SupervisedRuntime(ABC):
     def _verify(self, spec: ContainerSpec) -> str | None:
         """After the start: what is wrong with it, if anything."""
         return None
+
+    def _change(self, old: ContainerSpec, new: ContainerSpec) -> None:
+        """Brings what runs from one's limits to the other's, in a thread. Raises ContainerError or OSError, having put
+        back the former ones; called with a difference only."""
+        raise UnsupportedError(self.name, ("limits",))
 
     def _explain(self, directory: ContainerDirectory, ending: Exit) -> Exit:
         """The exit with a better reason, where the backend knows one."""
@@ -129,6 +136,28 @@ class SupervisedRuntime(ABC):
         await self.kill(spec.name)
         await self.wait(spec.name)
         raise StartError(spec.name, wrong)
+
+    async def update(self, spec: ContainerSpec) -> None:
+        missing = unmet(spec, self.features)
+        if missing:
+            raise UnsupportedError(self.name, missing)
+        directory = self._known(spec.name)
+        old = directory.spec()
+        if old is None or not directory.is_locked():
+            raise UpdateError(spec.name, "it does not run (any more)")
+        new = with_limits(old, spec)
+        if new != old:
+            await trio.to_thread.run_sync(self._update, directory, old, new)
+
+    def _update(self, directory: ContainerDirectory, old: ContainerSpec, new: ContainerSpec) -> None:
+        """The intent is written first: whoever takes over after a death in between changes from there."""
+        try:
+            directory.write_changed(new)
+            self._change(old, new)
+        except (ContainerError, OSError) as error:
+            with suppress(OSError):
+                directory.write_changed(old)
+            raise (error if isinstance(error, ContainerError) else UpdateError(old.name, str(error))) from error
 
     async def stop(self, name: str, grace_s: float) -> None:
         directory = self._known(name)
@@ -237,6 +266,9 @@ class SupervisedRuntime(ABC):
 
     def read_log(self, name: str, stream: Stream, offset: int, bytes_max: int) -> LogChunk:
         return read_log(self._known(name).path, stream, offset, bytes_max)
+
+    def forget_rootfs(self, rootfs: Path) -> None:  # noqa: B027 (a runtime may have nothing to forget)
+        """Nothing is kept of an image."""
 
     async def purge(self) -> None:
         async with trio.open_nursery() as nursery:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from node.host.cgroups import CgroupError, Cgroups, DiskRate, Hierarchy, HugePageLimit, Layout, Limits, detect
-from node.host.cgroups.table import ordered, writes
+from node.host.cgroups.table import KNOBS, Write, ordered, writes
 
 V1 = """\
 tmpfs /sys/fs/cgroup tmpfs rw 0 0
@@ -38,8 +38,12 @@ def test_groups_are_made_beside_the_first_process_and_not_in_systemds_scope() ->
     assert [str(h.mount) for h in inside.hierarchies] == ["/sys/fs/cgroup/docker/abc"]
 
 
+def changes(unified: bool, old: Limits, new: Limits) -> list[Write]:
+    return [write for knob in KNOBS for write in writes(knob.v2 if unified else knob.v1, old, new)]
+
+
 def written(unified: bool, new: Limits, old: Limits | None = None) -> list[tuple[str, str]]:
-    return [(write.file.names[0], write.text) for write in writes(unified, old or Limits(), new)]
+    return [(write.file.names[0], write.text) for write in changes(unified, old or Limits(), new)]
 
 
 def test_limits_on_v1_come_in_the_order_the_kernel_takes() -> None:
@@ -146,8 +150,8 @@ def test_what_stays_is_not_written_again(unified: bool) -> None:
 
 def test_on_v1_memory_with_swap_grows_before_memory_and_shrinks_after_it() -> None:
     small, large = Limits(memory_bytes=1 << 20), Limits(memory_bytes=1 << 30)
-    growing = ordered(list(writes(False, small, large)), held_bytes=1 << 20)
-    shrinking = ordered(list(writes(False, large, small)), held_bytes=1 << 30)
+    growing = ordered(changes(False, small, large), held_bytes=1 << 20)
+    shrinking = ordered(changes(False, large, small), held_bytes=1 << 30)
     assert [write.file.names[0] for write in growing] == ["memory.memsw.limit_in_bytes", "memory.limit_in_bytes"]
     assert [write.file.names[0] for write in shrinking] == ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
 
@@ -165,7 +169,7 @@ def test_on_v1_memory_with_swap_grows_before_memory_and_shrinks_after_it() -> No
     ],
 )
 def test_what_a_file_says_is_compared_in_the_kernels_own_form(file: str, found: str, holds: bool) -> None:
-    write = next(write for write in writes(True, Limits(), ALL) if write.file.names[0] == file)
+    write = next(write for write in changes(True, Limits(), ALL) if write.file.names[0] == file)
     assert write.holds(found) is holds
 
 
@@ -179,6 +183,8 @@ def test_a_controller_that_the_host_lacks_is_named(tmp_path: Path) -> None:
     groups = Cgroups("fofoca", fake_v2(tmp_path, "cpu memory"))
     with pytest.raises(CgroupError, match="no pids controller"):
         groups.create("a", Limits(pids_max=5))
+    with pytest.raises(CgroupError, match=r"no memory controller with memory\.swappiness"):
+        groups.create("a", Limits(swappiness=5))
 
 
 def test_a_value_that_does_not_stick_is_an_error(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ class File:
     """Whether a kernel without the file is fine."""
     weight: bool = False
     """It counts among siblings only, and belongs one group up."""
+    each: bool = False
+    """v1 holds every group to its own value alone: it is written to those below as well."""
     listed: bool = False
     """A list of numbers that v1 keeps in every group below, each within the one above."""
 
@@ -69,14 +71,13 @@ class Write:
         return lines.get(self.key, self.value if default else "").split() == self.value.split()
 
 
-def writes(unified: bool, old: Limits, new: Limits) -> Iterator[Write]:
-    """Yield what has to be written for `new` where `old` is, in the kernel's order when limits grow."""
-    for knob in KNOBS:
-        for file in knob.v2 if unified else knob.v1:
-            before, after = file.values(old), file.values(new)
-            for key in sorted(before.keys() | after.keys()):
-                if before.get(key) != after.get(key):
-                    yield Write(file, key, after.get(key, file.free), file.optional(new))
+def writes(files: tuple[File, ...], old: Limits, new: Limits) -> Iterator[Write]:
+    """Yield what has to be written to these files for `new` where `old` is, in the kernel's order."""
+    for file in files:
+        before, after = file.values(old), file.values(new)
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key) != after.get(key):
+                yield Write(file, key, after.get(key, file.free), file.optional(new))
 
 
 def ordered(changes: list[Write], held_bytes: int) -> list[Write]:
@@ -142,7 +143,7 @@ def _throttle(name: str, rate: Callable[[DiskRate], int]) -> File:
     def values(limits: Limits) -> Values:
         return {each.device: str(rate(each)) for each in limits.disks if rate(each)}
 
-    return File("blkio", (f"blkio.throttle.{name}_device",), values, free="0")
+    return File("blkio", (f"blkio.throttle.{name}_device",), values, free="0", each=True)
 
 
 def _io_max(limits: Limits) -> Values:
@@ -198,6 +199,7 @@ KNOBS = (
                 ("memory.swappiness",),
                 lambda n: {} if n.swappiness is None else {"": str(n.swappiness)},
                 "60",
+                each=True,
             ),
         ),
         (),
@@ -251,5 +253,5 @@ KNOBS = (
         Knob(f"hugetlb-{page}", (_huge(page, "limit_in_bytes", _NONE_FREE),), (_huge(page, "max", "max"),))
         for page in _PAGE_BYTES
     ),
-    Knob("net-class", (File("net_cls", ("net_cls.classid",), lambda n: _one(n.net_class), "0"),), ()),
+    Knob("net-class", (File("net_cls", ("net_cls.classid",), lambda n: _one(n.net_class), "0", each=True),), ()),
 )

@@ -128,6 +128,20 @@ class Cgroups:
                 self._apply(name, back[change.file.names, change.key])
             raise
 
+    def own(self, limits: Limits) -> list[tuple[str, str]]:
+        """(file, value) of what v1 does not hand down: LXC writes it to its own group before anything runs there."""
+        return [(change.file.names[0], change.text) for change in self._writes(Limits(), limits) if change.file.each]
+
+    def astray(self, name: str, limits: Limits) -> str | None:
+        """Return what of `own` does not hold in the groups below the payload, if anything."""
+        for change in self._writes(Limits(), limits):
+            for group in _below(self._payload(change.file.controller, name)) if change.file.each else ():
+                file = group / change.file.names[0]
+                with suppress(FileNotFoundError):
+                    if not change.holds(read(file)):
+                        return f"{file.name} is {read(file).strip()} after asking for {change.text}"
+        return None
+
     def _filters_devices(self) -> bool:
         hierarchy = self.layout.having("devices")
         return hierarchy is not None and not hierarchy.unified
@@ -145,21 +159,24 @@ class Cgroups:
         return payload
 
     def _writes(self, old: Limits, new: Limits) -> list[Write]:
-        """Each change in the words of the hierarchy that has its controller."""
-        chosen, lacking = [], {}
-        for unified in (False, True):
-            for change in writes(unified, old, new):
-                hierarchy = self.layout.having(change.file.controller)
-                if hierarchy is not None and hierarchy.unified == unified:
-                    chosen.append(change)
-                elif hierarchy is None and unified:
-                    lacking[change.file.controller] = change
-        for controller, change in lacking.items():
-            if not change.optional:
-                raise CgroupError(
-                    f"the host has no {controller} controller, asked for {change.file.names[0]}={change.text}"
-                )
+        """Each change in the words of the hierarchy that has its controller. Raises CgroupError where none has."""
+        chosen: list[Write] = []
+        for knob in KNOBS:
+            v1, v2 = list(writes(knob.v1, old, new)), list(writes(knob.v2, old, new))
+            here = self._of_hierarchy(v1, False) or self._of_hierarchy(v2, True)
+            for lacking in () if here else (*v2, *v1):
+                if not lacking.optional:
+                    file = lacking.file
+                    raise CgroupError(
+                        f"the host has no {file.controller} controller with {file.names[0]}, asked for {lacking.text}"
+                    )
+            chosen += here
         return chosen
+
+    def _of_hierarchy(self, changes: list[Write], unified: bool) -> list[Write]:
+        """The changes, if their controller is there in this version; it is the same for all files of a knob."""
+        hierarchy = self.layout.having(changes[0].file.controller) if changes else None
+        return changes if hierarchy is not None and hierarchy.unified == unified else []
 
     def _held_bytes(self, name: str) -> int:
         """v1's limit on memory and swap together as it is now; none is the largest number."""
@@ -188,6 +205,8 @@ class Cgroups:
         if file.name == MEMORY_V2 and change.value != change.file.free:
             _make_room(file.parent, int(change.value))
         hierarchy = self.layout.having(change.file.controller)
+        for group in _below(file.parent) if change.file.each else ():
+            write(group / file.name, change.text)
         if change.file.listed and hierarchy is not None and not hierarchy.unified:
             _write_list(file, change.value)
         else:
@@ -271,6 +290,10 @@ class Cgroups:
                 group.mkdir(exist_ok=True)
                 return group
         return None
+
+
+def _below(group: Path) -> list[Path]:
+    return [Path(path) for path, _, _ in os.walk(group)][1:]
 
 
 def _processes(directory: Path) -> Iterable[int]:

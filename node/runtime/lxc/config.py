@@ -69,6 +69,7 @@ def _cgroups(places: Places) -> Iterator[Line]:
     yield "lxc.cgroup.dir.container", f"{places.cgroup}/payload/lxc"
     yield "lxc.cgroup.dir.monitor", f"{places.cgroup}/monitor"
     yield "lxc.cgroup.dir.monitor.pivot", places.cgroup_pivot
+    yield from ((f"lxc.cgroup.{file}", value) for file, value in places.own_limits)
 
 
 def _environment(spec: ContainerSpec) -> Iterator[Line]:

@@ -95,7 +95,7 @@ class LxcRuntime(SupervisedRuntime):
             self._cgroups.create(spec.name, group_limits(spec), [device.rule for device in spec.limits.devices])
         except (MountError, CgroupError) as error:
             raise StartError(spec.name, str(error)) from error
-        places = self._places(spec.name, lowers)
+        places = replace(self._places(spec.name, lowers), own_limits=tuple(self._cgroups.own(group_limits(spec))))
         _make_delta(places.delta, spec)
         try:
             mount_points.make(places.delta, lowers, files.mount_points(spec), spec.user_base)
@@ -177,7 +177,8 @@ class LxcRuntime(SupervisedRuntime):
             if payload is not None and not (payload / "lxc").exists():
                 return f"LXC left it out of the {controller} control group, so its limit would not hold"
         wanted = rlimits(spec, self._host.open_files_max)
-        return next(filter(None, (differing(wanted, pid) for pid in self._cgroups.inside(spec.name))), None)
+        wrong = (differing(wanted, pid) for pid in self._cgroups.inside(spec.name))
+        return self._cgroups.astray(spec.name, group_limits(spec)) or next(filter(None, wrong), None)
 
     def _change(self, old: ContainerSpec, new: ContainerSpec) -> None:
         before, after = group_limits(old), group_limits(new)

@@ -23,6 +23,8 @@ class Places:
     cgroup: str
     """Below the hierarchies' root: "fofoca/n1/12001.3.1"."""
     cgroup_pivot: str
+    own_limits: tuple[tuple[str, str], ...] = ()
+    """Control group files, and values, that LXC is to write to its own group."""
     devices: Path = Path("/dev")
     """Of the container's own device files."""
     mounts: tuple[tuple[Path, str], ...] = ()
