@@ -36,12 +36,13 @@ from node.grants import Grants
 from node.hands import Hands
 from node.home import Home
 from node.host.data_directory import DataDirectory
+from node.host.image_build import BuildSettings
 from node.host.images import ImageStore
 from node.host.inventory import CapacitySettings, Inventory, UsageSampler, take_inventory
 from node.host.network import AddressPool, NetworkError, ensure_bridge
 from node.host.secret_files import SecretFiles
 from node.host.user_ranges import UserRanges
-from node.image_exchange import ImageExchange
+from node.image_exchange import ImageExchange, ImageSettings
 from node.image_names import ImageNames
 from node.job_secrets import JobSecrets
 from node.key_exchange import KeyExchange
@@ -56,7 +57,8 @@ from node.runtime.opening import RuntimeKind, lxc_obstacles, open_runtime
 from node.runtime.protocol import ContainerError, Runtime
 from scheduler import Scheduler, SchedulerConfig
 from scheduler.errors import SchedulerError
-from scheduler.events import Put
+from scheduler.events import Heard, Put
+from scheduler.images import KEY as IMAGES
 from scheduler.records import JOBS, LOST_WITH_THE_HOST
 
 AGENT_TABLE = "agent"
@@ -169,6 +171,8 @@ class Agent:
             nursery.start_soon(effects.run)
             nursery.start_soon(meter.run, effects.post)
             members.connect(effects.post, lambda name: nursery.start_soon(self._tell, name, images, keys))
+            self._connect_images(images, runtime, gossip, effects)
+            nursery.start_soon(images.upkeep.run)
             if keys is not None:
                 nursery.start_soon(keys.run)
             services = self._services(hands, peers, images, keys, gossip, number)
@@ -184,6 +188,16 @@ class Agent:
                 await effects.flush()
                 await gossip.leave()
             nursery.cancel_scope.cancel()
+
+    def _connect_images(self, images: ImageExchange, runtime: Runtime, gossip: GossipService, effects: Effects) -> None:
+        """From now on everybody, this node's own machine included, hears which images are here."""
+
+        def publish(held: bytes) -> None:
+            gossip.set_state(IMAGES, held)
+            effects.post(Heard(self._name, IMAGES, held))
+
+        images.store.removing = runtime.forget_rootfs
+        images.announce(publish)
 
     @staticmethod
     async def _tell(name: str, images: ImageExchange, keys: KeyExchange | None) -> None:
@@ -258,9 +272,11 @@ class Agent:
         return Meter(inventory, labels, None if sliced else UsageSampler(self._directory.root), runtime.usage)
 
     async def _images(self, peers: Peers, members: Members) -> ImageExchange:
-        store = await ImageStore.open(self._directory.images)
+        settings = self._config.images
+        store = await ImageStore.open(self._directory.images, disk_bytes_max=settings.disk_bytes_max)
         names = ImageNames(self._directory.root / "image_names")
-        return ImageExchange(store, names, peers, members.alive)
+        build = BuildSettings(settings.build_mirror or "", settings.build_timeout_s, settings.disk_bytes_max)
+        return ImageExchange(store, names, peers, members.alive, ImageSettings(settings.unnamed_keep_s, build))
 
     def _grants(self, ring: KeyRing | None) -> Grants:
         allowances = read_allowances(self._config.files, self._config.security)

@@ -19,6 +19,7 @@ from typing import Any
 from node.errors import InvalidConfig
 from node.host.volumes import read_roots
 from node.keys import ClusterKeys, read_keys
+from node.limit_settings import Limits
 from node.settings import Section, setting, unknown_key
 from scheduler.spec.security import CAPABILITIES
 
@@ -366,6 +367,35 @@ class Security(Section, name="security", about="What jobs may ask for beyond eve
 
 
 @dataclass(frozen=True, kw_only=True)
+class Images(Section, name="images", about="What this node keeps of images, and how it builds them."):
+    """Bounds of the image store, and the builder's settings."""
+
+    disk_bytes_max: int = setting(
+        64 << 30,
+        "How much all images' files may be. Beyond it, images that nobody uses go, longest unused first, when another "
+        "needs the room; those that only this node has stay as long as they have a name.",
+        trade_off="Smaller fetches more often. Up to two images that are being unpacked come on top.",
+        low=1 << 20,
+        high=1 << 50,
+    )
+    unnamed_keep_s: float = setting(
+        86_400.0,
+        "How long an image that lost its name is kept after its last use.",
+        trade_off="Jobs that were submitted before the name moved still mean it; they fail if it is gone everywhere.",
+        low=0,
+        high=366 * 86_400,
+    )
+    build_mirror: str | None = setting(
+        None,
+        "Where `fofoca image build` gets packages: the URL of a mirror.",
+        unset="the host's own sources where they have the suite, else mmdebstrap's choice",
+        pattern=r"(https?|copy|file):/[!-~]{1,500}",
+        expected="a URL without blanks",
+    )
+    build_timeout_s: float = setting(1_800.0, "How long a build may take.", low=10, high=86_400)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scheduling(Section, name="scheduler", about="How this node decides as a home and as queue leader."):
     """Placement policy, grace for lost nodes and the bound on history."""
 
@@ -411,9 +441,11 @@ class AgentConfig:
     api: Api = field(default_factory=Api)
     resources: Resources = field(default_factory=Resources)
     runtime: Runtime = field(default_factory=Runtime)
+    images: Images = field(default_factory=Images)
     scheduler: Scheduling = field(default_factory=Scheduling)
     files: Files = field(default_factory=Files)
     security: Security = field(default_factory=Security)
+    limits: Limits = field(default_factory=Limits)
     log: Logging = field(default_factory=Logging)
 
     def __post_init__(self) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -21,18 +21,29 @@ import trio
 from node import logs
 from node.errors import Busy, InvalidValue, NotFound, PeerError, UnknownImage
 from node.host.errors import FetchInterrupted, ImageError
+from node.host.image_build import BuildOrder, BuildSettings
 from node.host.image_config import EMPTY
 from node.host.image_name import is_digest, join_stack, parse_image_name, split_stack
 from node.host.image_stack import ImageStack
-from node.host.images import Image, ImageStore
+from node.host.images import Idle, Image, ImageStore
 from node.image_names import ImageNames, NamedImage, decode, encode
+from node.image_upkeep import ImageUpkeep
 from node.peers import Peers
+from scheduler.images import encode as holdings
 
 TELL_TIMEOUT_S = 2.0
 READ_TIMEOUT_S = 60.0
 READ_BYTES_MAX = 4 << 20
 
 log = logs.get("images")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """The operator's word on this node's images."""
+
+    unnamed_keep_s: float = 86_400.0
+    build: BuildSettings = field(default_factory=BuildSettings)
 
 
 class _Read(msgspec.Struct, frozen=True, array_like=True):
@@ -47,14 +58,33 @@ _decode_read = msgspec.msgpack.Decoder(_Read).decode
 class ImageExchange:
     """The images of the cluster as one node sees them. `alive` names the other nodes that can be asked."""
 
-    def __init__(self, store: ImageStore, names: ImageNames, peers: Peers, alive: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self,
+        store: ImageStore,
+        names: ImageNames,
+        peers: Peers,
+        alive: Callable[[], Sequence[str]],
+        settings: ImageSettings | None = None,
+    ) -> None:
         self.store = store
         self._names = names
         self._peers = peers
         self._alive = alive
+        self.settings = settings or ImageSettings()
+        self.upkeep = ImageUpkeep(store, names, self._holders, self.settings.unnamed_keep_s)
         peers.register("image.names", self._on_names)
         peers.register("image.has", self._on_has)
         peers.register("image.read", self._on_read)
+
+    def announce(self, publish: Callable[[bytes], None]) -> None:
+        """Publish which images are here, now and whenever that changes."""
+
+        def changed() -> None:
+            here = sorted(self.store.images(), key=lambda image: -image.last_used_unix_s)
+            publish(holdings(image.digest for image in here))
+
+        self.store.changed = changed
+        changed()
 
     # --- names
 
@@ -89,8 +119,11 @@ class ImageExchange:
     # --- what the API shows
 
     def list(self) -> Sequence[Image]:
-        """Return the images whose content is on this node; one whose name now means other content has none."""
-        return [self._named_now(image) for image in self.store.images()]
+        """Return the images whose content is on this node, or on its way here: once for each name in the cluster."""
+        here = {image.digest: image for image in self.store.images()}
+        coming = {digest: _coming(digest, *progress) for digest, progress in self.store.fetching().items()}
+        names = self._names.by_digest()
+        return [_named(image, name) for digest, image in {**coming, **here}.items() for name in names.get(digest, [""])]
 
     async def put(self, name: str, tag: str, tar: AsyncIterator[bytes]) -> Image:
         """Import a root file system's tar and tell all nodes its name; raises ImageError with nothing stored."""
@@ -98,9 +131,26 @@ class ImageExchange:
         await self._give(f"{image.name}:{image.tag}", image.digest, image.size_bytes)
         return image
 
-    def _named_now(self, image: Image) -> Image:
-        current = self._names.digest(f"{image.name}:{image.tag}") == image.digest
-        return image if current else replace(image, name="", tag="")
+    async def build(self, name: str, tag: str, order: BuildOrder) -> AsyncGenerator[str | Image, None]:
+        """Build an image on this node and tell all nodes its name; yield what is done meanwhile, then the image."""
+        async with aclosing(self.store.build(f"{name}:{tag}", order, self.settings.build)) as steps:
+            async for step in steps:
+                if isinstance(step, Image):
+                    await self._give(f"{name}:{tag}", step.digest, step.size_bytes)
+                yield step
+
+    async def prune(self, unused_for_s: float, dry_run: bool) -> Sequence[Idle]:
+        """Remove from this node what nobody used for so long and the cluster can do without; return it."""
+        return await self.upkeep.prune(unused_for_s, dry_run)
+
+    def outdated_names(self, keep_last: int) -> Sequence[str]:
+        """Return of every NAME all but its `keep_last` newest tags."""
+        tags: dict[str, list[NamedImage]] = {}
+        for entry in self._names.entries():
+            if entry.digest:
+                tags.setdefault(parse_image_name(entry.name).name, []).append(entry)
+        ordered = (sorted(entries, key=lambda entry: -entry.version) for entries in tags.values())
+        return sorted(entry.name for entries in ordered for entry in entries[keep_last:])
 
     async def remove(self, name: str, tag: str) -> None:
         """Remove a name everywhere, and the content from this node; ImageInUse while containers need it here."""
@@ -217,6 +267,15 @@ class ImageExchange:
         await self._names.keep()
         for name in removed:
             await self._let_go(name, former[name])
+        for entry in entries:
+            if entry.digest and former[entry.name] not in (None, entry.digest):
+                await self._forget_local(entry)
+
+    async def _forget_local(self, entry: NamedImage) -> None:
+        """A name given here means other content now; what it meant stays: waiting jobs may mean it."""
+        local = self.store.resolve(entry.name)
+        if local is not None and local.digest != self._names.digest(entry.name):
+            await self.store.forget_name(entry.name)
 
     async def _let_go(self, name: str, digest: str | None) -> None:
         """Remove what a removed name meant here. Content whose name only moved stays: waiting jobs may mean it."""
@@ -255,3 +314,13 @@ class ImageExchange:
         async with trio.open_nursery() as nursery:
             for node in self._alive():
                 nursery.start_soon(self._exchange_names, node, payload)
+
+
+def _named(image: Image, name: str) -> Image:
+    named = parse_image_name(name) if name else None
+    return replace(image, name=named.name if named else "", tag=named.tag if named else "")
+
+
+def _coming(digest: str, here_bytes: int, total_bytes: int) -> Image:
+    percent = min(99, 100 * here_bytes // total_bytes) if total_bytes else 0
+    return Image("", "", digest, total_bytes, 0, percent=percent)

@@ -100,6 +100,14 @@ class ImageNames:
                     self._kept = False
                     raise
 
+    def by_digest(self) -> dict[str, list[str]]:
+        """Return the names of each digest that has any."""
+        found: dict[str, list[str]] = {}
+        for entry in sorted(self._entries.values(), key=lambda entry: entry.name):
+            if entry.digest:
+                found.setdefault(entry.digest, []).append(entry.name)
+        return found
+
     def means(self, digest: str) -> bool:
         """Whether any name means this digest."""
         return any(entry.digest == digest for entry in self._entries.values())

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from scheduler.fit import fits, unmet
+from scheduler.images import locality
 from scheduler.model import Constraint, Report, Resources
 from scheduler.score import Score, draw
 
@@ -44,6 +45,7 @@ class Node:
     claimed: Resources = field(default_factory=Resources)
     free: Resources = field(default_factory=Resources)
     labels: dict[str, str] = field(default_factory=dict)
+    images: frozenset[bytes] = frozenset()
     in_flight: dict[Hashable, tuple[float, Resources]] = field(default_factory=dict)
 
     @property
@@ -155,6 +157,10 @@ class ClusterView:
         self.changed[report.node] = None
         return True
 
+    def hear_images(self, name: str, held: frozenset[bytes]) -> None:
+        """Believe what a node says of the images it has."""
+        self._nodes.setdefault(name, Node(name)).images = held
+
     def claim(self, key: Hashable, name: str, amount: Resources, end_s: float = inf) -> None:
         """Count `amount` as taken on a node until released; a key's newer claim replaces its older one.
 
@@ -205,15 +211,25 @@ class ClusterView:
             )
         return known
 
-    def place(self, request: Resources, constraints: tuple[Constraint, ...], count: int, seed: int) -> dict[str, int]:
+    def place(
+        self,
+        request: Resources,
+        constraints: tuple[Constraint, ...],
+        count: int,
+        seed: int,
+        images: tuple[bytes, ...] = (),
+    ) -> dict[str, int]:
         """Choose nodes for up to `count` equal tasks: {node: how many}, best score first, near-equals by `seed`.
+
+        `images`: what the tasks need of images (`scheduler.images.wanted`); nodes that have them are preferred.
 
         Costs O(nodes) to look at each node once and O(log nodes) for each task placed.
         """
         heap: list[tuple[int, int, str, Resources]] = []
         for node in self._nodes.values():
             if node.usable and fits(request, node.free) and unmet(constraints, node.labels) is None:
-                heap.append((self._class_of(request, node.free, node), draw(seed, node.number), node.name, node.free))
+                grade = self._class_of(request, node.free, node, images)
+                heap.append((grade, draw(seed, node.number), node.name, node.free))
         heapq.heapify(heap)
         places: dict[str, int] = {}
         while heap and count > 0:
@@ -222,13 +238,19 @@ class ClusterView:
             count -= 1
             free = free - request
             if fits(request, free):
-                heapq.heapreplace(heap, (self._class_of(request, free, self._nodes[name]), tie, name, free))
+                grade = self._class_of(request, free, self._nodes[name], images)
+                heapq.heapreplace(heap, (grade, tie, name, free))
             else:
                 heapq.heappop(heap)
         return places
 
-    def _class_of(self, request: Resources, free: Resources, node: Node) -> int:
-        return -int(self._score(request, free, node.permitted) * self._steps)
+    def grade(self, request: Resources, node: Node, seed: int, images: tuple[bytes, ...] = ()) -> tuple[int, int]:
+        """Return how good a node is for a request that fits there: `place` prefers the smallest of these keys."""
+        return self._class_of(request, node.free, node, images), draw(seed, node.number)
+
+    def _class_of(self, request: Resources, free: Resources, node: Node, images: tuple[bytes, ...]) -> int:
+        score = self._score(request, free, node.permitted) + locality(images, node.images)
+        return -int(score * self._steps)
 
 
 def _ability(report: Report) -> tuple[Resources, tuple[tuple[str, str], ...], bool]:

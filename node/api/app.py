@@ -20,9 +20,10 @@ ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/nodes": {"GET": nodes.list_nodes},
     "/v1/members": {"GET": nodes.members},
     "/v1/node/accepting": {"POST": nodes.accepting},
-    "/v1/images": {"GET": images.list_images},
+    "/v1/images": {"GET": images.list_images, "DELETE": images.prune},
     "/v1/images/{reference:path}/export": {"GET": images.export},
-    "/v1/images/{reference:path}": {"PUT": images.put, "DELETE": images.remove},
+    "/v1/images/{reference:path}/build": {"POST": images.build},
+    "/v1/images/{reference:path}": {"GET": images.show, "PUT": images.put, "DELETE": images.remove},
     "/v1/keys": {"GET": keys.show, "POST": keys.change},
     "/v1/version": {"GET": nodes.version},
 }

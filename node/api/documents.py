@@ -117,11 +117,43 @@ class KeysDocument(msgspec.Struct, frozen=True):
     lacking: tuple[str, ...]
 
 
+class ImageCopyDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """One node's copy of an image; `percent` below 100: on its way there.
+
+    `fetched`: from another node, which keeps it. `used_by`: at most 100 of those who use it now, `uses`: how many do.
+    """
+
+    node: str
+    percent: int
+    imported_unix_s: int
+    last_used_unix_s: float
+    fetched: bool
+    uses: int
+    used_by: list[str]
+
+
 class ImageDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """An image and the nodes that have it."""
+    """An image, the nodes that have it, what they know of their copies, and how it says it is run."""
 
     name: str
     tag: str
     digest: str
     size_bytes: int
     nodes: list[str] = msgspec.field(default_factory=list)
+    copies: list[ImageCopyDocument] = msgspec.field(default_factory=list)
+    config: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class PrunedDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node removed, or would."""
+
+    node: str
+    digest: str
+    size_bytes: int
+
+
+class PruneDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """The names and the copies that were removed, or would be."""
+
+    names: list[str]
+    copies: list[PrunedDocument]

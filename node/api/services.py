@@ -6,14 +6,15 @@ What the API shows of jobs and nodes are the scheduler's views; node/api/render.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from node.api.auth import Gate
 from node.errors import Busy
-from node.host.images import Image
+from node.host.image_build import BuildOrder
+from node.host.images import Idle, Image
 from node.key_exchange import KeyTable
 from node.runtime.protocol import Stream
 from scheduler.explain import Explanation
@@ -87,6 +88,15 @@ class ImageService(Protocol):
 
     async def export(self, name: str, tag: str) -> AsyncIterator[bytes]:
         """Return the image as a tar stream; NotFound."""
+
+    def build(self, name: str, tag: str, order: BuildOrder) -> AsyncGenerator[str | Image, None]:
+        """Yield lines of progress, then the image; ImageError."""
+
+    def outdated_names(self, keep_last: int) -> Sequence[str]:
+        """Return of every NAME all but its newest tags."""
+
+    async def prune(self, unused_for_s: float, dry_run: bool) -> Sequence[Idle]:
+        """Remove what nobody uses from this node; return it."""
 
 
 class KeyService(Protocol):

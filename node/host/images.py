@@ -18,8 +18,8 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -27,9 +27,12 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from node.host import image_folder, image_sources
+from node.errors import Busy
+from node.host import image_build, image_folder, image_sources
 from node.host.canonical_tar import CanonicalTar
 from node.host.errors import ArchiveError, ImageError, ImageInUse
+from node.host.image_build import BuildOrder, BuildSettings
+from node.host.image_config import EMPTY, ImageConfig
 from node.host.image_fetch import OpenStream, SharedFetches, download
 from node.host.image_folder import ImageFacts
 from node.host.image_name import DIGEST_PREFIX, ImageName, is_digest, parse_digest, parse_image_name
@@ -53,6 +56,12 @@ class Image:
     digest: str
     size_bytes: int
     imported_unix_s: int
+    last_used_unix_s: float = field(default=0.0, compare=False)
+    fetched: bool = False
+    config: ImageConfig = EMPTY
+    users: tuple[str, ...] = ()
+    percent: int = 100
+    """How much of it is here already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +94,13 @@ class ImageStore:
         self._last_used_unix_s: dict[str, float] = {}
         self._disk_bytes_max = disk_bytes_max
         self._expected_bytes = 0
+        self._building = False
         self._making_room = trio.Lock()
         self.expendable: Callable[[str], Awaitable[bool]] = _never
+        self.removing: Callable[[Path], None] = lambda rootfs: None
+        """Called in a thread before an image's files are removed."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when other content is here than before."""
         self._fetches = SharedFetches(self._incoming, self._bounds.total_bytes_max)
         self._changing = trio.Lock()
         self._builders = trio.CapacityLimiter(IMPORTS_AT_ONCE_MAX)
@@ -124,6 +138,16 @@ class ImageStore:
         """Return what is known of a stored image; ImageError if it is not here."""
         self._require(digest)
         return self._stored[digest]
+
+    def is_named(self, digest: str) -> bool:
+        """Return whether a name was given to this content here."""
+        return digest in self._names.values()
+
+    async def forget_name(self, name: str) -> None:
+        """Take a name away, and leave its content."""
+        async with self._changing:
+            if (gone := parse_image_name(name)) in self._names:
+                await self._set_names({each: digest for each, digest in self._names.items() if each != gone})
 
     def acquire(self, digest: str, user: str = "somebody") -> None:
         """Keep the image from being removed; one `release` for each. `user` is shown to people."""
@@ -181,6 +205,23 @@ class ImageStore:
         finally:
             await _in_thread_to_the_end(partial(archive.unlink, missing_ok=True))
 
+    async def build(self, name: str, order: BuildOrder, settings: BuildSettings) -> AsyncGenerator[str | Image, None]:
+        """Build what is ordered and store it under NAME[:TAG]; yield what is done meanwhile, then the image."""
+        image_name = parse_image_name(name)
+        archive, scratch = self._new_path("tar"), self._new_path("build")
+        if self._building:
+            raise Busy("this node builds an image already; wait for its end, or build on another node")
+        self._building = True
+        try:
+            async with aclosing(image_build.build(order, archive, scratch, settings)) as told:
+                async for line in told:
+                    yield line
+            yield "I: importing the image"
+            yield await self._adopt(image_sources.from_archive(archive, self._bounds), image_name)
+        finally:
+            self._building = False
+            await _in_thread_to_the_end(partial(archive.unlink, missing_ok=True))
+
     async def import_directory(self, name: str, path: Path) -> Image:
         """Store a copy of a directory on this host under NAME[:TAG]; raises ArchiveError."""
         image_name = parse_image_name(name)
@@ -221,10 +262,12 @@ class ImageStore:
         facts, self._exporting = self._stored.pop(digest), None
         folder = self._folder / image_folder.hex_of(digest)
         try:
+            await _in_thread_to_the_end(partial(self.removing, folder / "rootfs"))
             doomed = await _in_thread_to_the_end(partial(image_folder.withdraw, folder, self._incoming))
         except ImageError:
             self._stored[digest] = facts
             raise
+        self.changed()
         await _in_thread_to_the_end(partial(shutil.rmtree, doomed, ignore_errors=True))  # else at the next opening
 
     @asynccontextmanager
@@ -321,6 +364,7 @@ class ImageStore:
             facts = known
         self._stored[facts.digest] = facts
         self._mark_used(facts.digest)
+        self.changed()
         return facts
 
     def _check_source(self, path: Path) -> None:
@@ -357,7 +401,16 @@ class ImageStore:
 
     def _image(self, facts: ImageFacts, name: ImageName | None = None) -> Image:
         label = (name.name, name.tag) if name else ("", "")
-        return Image(*label, facts.digest, facts.size_bytes, facts.imported_unix_s)
+        return Image(
+            *label,
+            digest=facts.digest,
+            size_bytes=facts.size_bytes,
+            imported_unix_s=facts.imported_unix_s,
+            last_used_unix_s=self._last_used_unix_s[facts.digest],
+            fetched=facts.fetched,
+            config=facts.config,
+            users=tuple(self.users(facts.digest)),
+        )
 
     def _names_of(self, digest: str) -> set[ImageName]:
         return {name for name, named in self._names.items() if named == digest}
