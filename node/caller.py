@@ -110,11 +110,21 @@ class Agents:
 
     def get_stream(self, path: str, read_timeout_s: float) -> Iterator[bytes]:
         """The body in pieces of at most CHUNK_BYTES. Raises ApiProblem before the first piece."""
-        connection, response, label = self._send("GET", path, None, read_timeout_s, {})
+        yield from self._stream("GET", path, None, read_timeout_s, {})
+
+    def post_stream(self, path: str, body: Any, read_timeout_s: float) -> Iterator[bytes]:
+        """The answer to a JSON body, in pieces as they come. Raises ApiProblem before the first piece."""
+        headers = {"Content-Type": "application/json"}
+        yield from self._stream("POST", path, json.dumps(body).encode(), read_timeout_s, headers)
+
+    def _stream(
+        self, method: str, path: str, body: Any, read_timeout_s: float, headers: dict[str, str]
+    ) -> Iterator[bytes]:
+        connection, response, label = self._send(method, path, body, read_timeout_s, headers)
         try:
             if response.status >= 400:
                 raise _refusal(response.status, response.read(ANSWER_BYTES_MAX))
-            while chunk := response.read(CHUNK_BYTES):
+            while chunk := response.read1(CHUNK_BYTES):
                 yield chunk
         except (OSError, http.client.HTTPException) as error:
             raise AgentUnreachable(label, f"the connection broke ({_reason(error)})") from error
