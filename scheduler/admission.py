@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from scheduler.abilities import describe, requirements
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
+from scheduler.draining import Draining
 from scheduler.effects import Effects
+from scheduler.estimate import estimate_s
 from scheduler.events import (
     ContainerEnded,
     ContainerStarted,
@@ -23,7 +25,9 @@ from scheduler.events import (
     StopContainer,
 )
 from scheduler.fit import shortage, unmet
+from scheduler.holds import HoldsKept
 from scheduler.index import ClusterView
+from scheduler.leases import LeasesTaken, is_single
 from scheduler.messages import (
     BATCH_MAX,
     Admit,
@@ -34,14 +38,16 @@ from scheduler.messages import (
     Gone,
     Holding,
     Refused,
+    Reserved,
     Settled,
     Started,
     Stop,
 )
-from scheduler.model import Allocation, AllocationId, Result
+from scheduler.model import Allocation, AllocationId, Resources, Result
 from scheduler.records import ALLOCATIONS, HeldRecord, Rows, delete_held, put_held, read_table
 from scheduler.repeat import Repeat
 from scheduler.reporting import Reporting
+from scheduler.rooms import Rooms
 
 
 @dataclass(slots=True)
@@ -77,7 +83,11 @@ class Admission:
         self._homes: dict[str, _Home] = {}
         self._boot_epoch = boot_epoch
         self.reporting = Reporting(config, view, alarms, number, boot_epoch)
+        self.rooms = Rooms(config, alarms, self.reporting)
+        self.holds = HoldsKept(config)
         self._ends: Repeat[AllocationId] = Repeat("ends", config, alarms, view.alive, self._say_ends)
+        self.draining = Draining(config, view, alarms, self.reporting, self._held)
+        self.leases = LeasesTaken(config, view, alarms, boot_epoch)
 
     # --- what the rest of this node asks
 
@@ -90,11 +100,13 @@ class Admission:
         for record in read_table(rows, ALLOCATIONS, HeldRecord).values():
             held = Held(record.allocation, result=record.result)
             if record.result is None:
-                self._count(held, 1)
+                self._count_in(fx, held)
             else:
                 # Kept from now on: a wall clock that was wrong once must not make a result look old.
                 self._keep_end(fx, record.allocation)
             self._held[record.allocation.id] = held
+            if record.result is None and is_single(record.allocation):
+                self.leases.take(fx, record.allocation)
         for home in self._homes:
             self._alarms.set_if_unset(("holding", home), fx.now)
 
@@ -113,7 +125,7 @@ class Admission:
                 refused.setdefault(refusal, []).append((index, attempt))
         self._tell_report(fx, home)
         if admitted:
-            fx.say(home, Admitted(order.job, tuple(admitted)))
+            fx.say(home, (Reserved if order.reserve else Admitted)(order.job, tuple(admitted)))
         for (cause, need, free), tasks in refused.items():
             fx.say(home, Refused(order.job, tuple(tasks), cause, need, free))
         self._settle(fx, order)
@@ -122,6 +134,8 @@ class Admission:
         """Stop an attempt of this home; one that is not here will never start either."""
         held = self._held.get(order.id)
         if held is None:
+            if self.rooms.give_back(home, order.id):
+                self._tell_report(fx, home)
             self._raise_fence(order.id)
             fx.say(home, Gone((order.id,)))
         elif held.allocation.home != home:
@@ -161,7 +175,7 @@ class Admission:
             return
         if not held.running:
             held.running = True
-            self.reporting.touch()
+            self.reporting.ends(event.id, fx.now + estimate_s(held.allocation.spec, self._config))
         fx.say(held.allocation.home, Started(event.id))
 
     def on_ended(self, fx: Effects, event: ContainerEnded) -> None:
@@ -171,9 +185,10 @@ class Admission:
             fx.act(RemoveContainer(event.id))
             return
         if held.result is None:
-            self._count(held, -1)
+            self._count_out(held)
             held.result = event.result
             held.running = False
+            self._left(held.allocation)
             put_held(fx, HeldRecord(held.allocation, event.result))
             self._keep_end(fx, held.allocation)
             self._tell_report(fx, held.allocation.home)
@@ -182,6 +197,8 @@ class Admission:
 
     def on_up(self, fx: Effects, name: str) -> None:
         """A node is back: tell it its ends and what of it is held here."""
+        self.leases.on_up(fx, name)
+        self.draining.on_up(name)
         self._ends.back(name)
         if name in self._homes:
             self._alarms.set(("holding", name), fx.now)
@@ -191,6 +208,15 @@ class Admission:
         if name in self._homes and not self._homes[name].live:
             del self._homes[name]
             self._alarms.cancel(("holding", name))
+
+    def on_reign(self, fx: Effects, leader: str, epoch: int) -> None:
+        """A new leader begins: tell it how this node stands; what it does not hold anew ends soon."""
+        self.reporting.tell(fx, leader)
+        self.holds.on_reign(fx.now, epoch, self._config.settle_s)
+
+    def ring_room(self, fx: Effects, id_: AllocationId) -> None:
+        """A home did not make up its mind in time."""
+        self.rooms.ring(id_)
 
     def ring_ends(self, fx: Effects, home: str) -> None:
         """Repeat ends."""
@@ -221,6 +247,7 @@ class Admission:
     def flush(self, fx: Effects) -> None:
         """At the end of an event: say what is fresh."""
         self._ends.flush(fx)
+        self.draining.flush(fx)
         self.reporting.flush(fx)
 
     # --- inside
@@ -230,17 +257,26 @@ class Admission:
         held = self._held.get(id_)
         if held is not None:
             return None if held.allocation.home == home else ("held for another home", 0, 0)
-        refusal = self._refusal(order, id_)
+        if self.rooms.give_back(home, id_):
+            refusal = None
+        else:
+            self.rooms.drop_older(home, id_)
+            refusal = self._refusal(fx, home, order, id_)
         older = self._current.get((id_.job, id_.index))
         if older is not None and older.attempt < id_.attempt and self._held[older].allocation.home == home:
             self._stop(fx, self._held[older], "a newer attempt of this task exists")
+        if refusal is None:
+            self.holds.started(id_.job, id_.attempt)
+            if order.reserve:
+                self.rooms.keep(fx, home, id_, order.spec.request, fx.now + estimate_s(order.spec, self._config))
+                return None
         self._raise_fence(id_)
         if refusal is not None:
             return refusal
-        self._admit(fx, Held(Allocation(id_, home, order.owner, order.spec)))
+        self._admit(fx, Held(Allocation(id_, home, order.owner, order.spec, order.gang_nodes)))
         return None
 
-    def _refusal(self, order: Admit, id_: AllocationId) -> tuple[str, int, int] | None:
+    def _refusal(self, fx: Effects, home: str, order: Admit, id_: AllocationId) -> tuple[str, int, int] | None:
         if id_.attempt <= self._fence.get((id_.job, id_.index), 0):
             return "an attempt as new or newer was answered here", 0, 0
         if order.boot_epoch != self._boot_epoch:
@@ -253,27 +289,43 @@ class Admission:
             return "the node takes nothing new", 0, 0
         if (constraint := unmet(requirements(order.spec), dict(self.reporting.measured.labels))) is not None:
             return describe(constraint), 0, 0
-        short = shortage(order.spec.request, self.reporting.report().free)
-        return (short.dimension, short.need, short.free) if short else None
+        free = self.reporting.free
+        if (short := shortage(order.spec.request, free)) is not None:
+            return short.dimension, short.need, short.free
+        return self._held_back(fx, home, order, free)
+
+    def _held_back(self, fx: Effects, home: str, order: Admit, free: Resources) -> tuple[str, int, int] | None:
+        """Refuse what would run into a hold of a better-ranked job."""
+        spec = order.spec
+        hold = self.holds.in_the_way(
+            fx.now, home, order.job, order.rank, estimate_s(spec, self._config), spec.request, free
+        )
+        return (f"held for job {hold.job}", 0, 0) if hold is not None else None
 
     def _admit(self, fx: Effects, held: Held) -> None:
         put_held(fx, HeldRecord(held.allocation))
         self._held[held.allocation.id] = held
-        self._count(held, 1)
+        self._count_in(fx, held)
         self._alarms.set_if_unset(("holding", held.allocation.home), fx.now + self._config.holding_interval_s)
-        fx.act(StartContainer(held.allocation))
-
-    def _count(self, held: Held, sign: int) -> None:
-        """Book a live allocation in (1) or out (-1)."""
-        id_, home = held.allocation.id, held.allocation.home
-        self.reporting.book(held.allocation.spec.request, sign)
-        if sign > 0:
-            self._current[(id_.job, id_.index)] = id_
-            self._homes.setdefault(home, _Home()).live[id_] = None
+        if is_single(held.allocation):
+            self.leases.take(fx, held.allocation)
         else:
-            if self._current.get((id_.job, id_.index)) == id_:
-                del self._current[(id_.job, id_.index)]
-            self._homes[home].live.pop(id_, None)
+            fx.act(StartContainer(held.allocation))
+
+    def _count_in(self, fx: Effects, held: Held) -> None:
+        """Book a live allocation in; by the estimate it ends when it has run that long from now on."""
+        id_, spec = held.allocation.id, held.allocation.spec
+        self.reporting.book(id_, spec.request, fx.now + estimate_s(spec, self._config))
+        self._current[(id_.job, id_.index)] = id_
+        self._homes.setdefault(held.allocation.home, _Home()).live[id_] = None
+
+    def _count_out(self, held: Held) -> None:
+        """Book a live allocation out."""
+        id_ = held.allocation.id
+        self.reporting.unbook(id_)
+        if self._current.get((id_.job, id_.index)) == id_:
+            del self._current[(id_.job, id_.index)]
+        self._homes[held.allocation.home].live.pop(id_, None)
 
     def _tell_report(self, fx: Effects, home: str) -> None:
         """The newest report travels before this answer, and to the leader."""
@@ -289,7 +341,13 @@ class Admission:
     def _stop(self, fx: Effects, held: Held, why: str) -> None:
         """Stop a live one; asking again is harmless, the shell may have crashed in between."""
         held.stopping = True
+        self._left(held.allocation)
         fx.act(StopContainer(held.allocation.id, held.allocation.spec.stop_grace_s, why))
+
+    def _left(self, allocation: Allocation) -> None:
+        """It has ended, or is being ended: no lease and no new place is asked for it any more."""
+        self.leases.drop(allocation.id)
+        self.draining.over(allocation.home, allocation.id)
 
     def _keep_end(self, fx: Effects, allocation: Allocation) -> None:
         self._raise_fence(allocation.id)

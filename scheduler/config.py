@@ -56,6 +56,12 @@ class SchedulerConfig:
     follow_interval_s: float = setting(
         5.0, 0.1, 3600, "how often a home asks another for a job its own jobs depend on; changes are pushed besides"
     )
+    lease_s: float = setting(
+        60.0,
+        1,
+        86_400,
+        "a job marked single runs this long without its home: less restarts it sooner elsewhere, more bears longer cuts",
+    )
     ended_keep_s: float = setting(
         604_800.0,
         1,

@@ -13,20 +13,39 @@ import msgspec
 
 from scheduler.abilities import requirements
 from scheduler.alarms import Alarms
-from scheduler.attempts import NO_ORDER, Attempts
+from scheduler.attempts import NO_TERMS, Attempts, Terms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.eligibility import OWNER, Eligibility
-from scheduler.errors import Overloaded, UnknownJob
-from scheduler.events import Cancel, Hold, Release, Submit
+from scheduler.errors import NotPossible, Overloaded, UnknownJob
+from scheduler.events import Cancel, Hold, Release, Requeue, Submit
+from scheduler.gangs import Gangs, Hands
 from scheduler.history import History
+from scheduler.images import wanted
 from scheduler.index import ClusterView, Membership
 from scheduler.jobs import Job
+from scheduler.leases import LeasesGiven
 from scheduler.lifecycle import Phase, Step, phase_of, take
 from scheduler.lineup import Lineup
-from scheduler.messages import BATCH_MAX, Admitted, Ended, EndedTaken, Go, Gone, Holding, News, Refused, Stop
+from scheduler.messages import (
+    BATCH_MAX,
+    Admitted,
+    Ended,
+    EndedTaken,
+    Evict,
+    Go,
+    Gone,
+    Holding,
+    LeaseAsk,
+    Muster,
+    News,
+    Refused,
+    Reserved,
+    Stop,
+)
 from scheduler.model import JOB_ID_STRIDE, AllocationId, JobKind, JobRecord, OnLost, Result, TaskRecord
 from scheduler.numbers import home_number
+from scheduler.outcomes import describe, ran_s
 from scheduler.records import (
     JOBS,
     TASKS,
@@ -62,7 +81,10 @@ class Home:
         self.wall = WallClock()
         self.gate = Eligibility(config, view, alarms, self._jobs, number, self.wall)
         self.attempts = Attempts(config, view, alarms, self._jobs)
+        self.leases = LeasesGiven(config)
         self.lineup = Lineup(config, view, alarms, self._jobs, boot_epoch)
+        hands = Hands(self._ask, self._step, self._wait, self._refusal_pause_s)
+        self.gangs = Gangs(config, view, alarms, self._jobs, self.attempts, hands)
 
     # --- what the rest of this node asks
 
@@ -99,7 +121,11 @@ class Home:
         self._touched[job.id] = None
         for index in job.live:
             record = job.tasks[index]
-            self.attempts.bind(fx, AllocationId(job.id, index, record.attempt), record.node)
+            id_ = AllocationId(job.id, index, record.attempt)
+            self.attempts.bind(fx, id_, record.node)
+            self.leases.assume(fx.now, id_)
+            if record.leaving:
+                self.attempts.stop(record.node, id_)
             self._watch(fx, record.node)
 
     # --- what users ask
@@ -133,6 +159,40 @@ class Home:
         """Let a held job start."""
         self._looked_at(fx, self.gate.release(fx, self.job(event.job_id), event))
 
+    def on_requeue(self, fx: Effects, event: Requeue) -> None:
+        """Stop what runs, and line it up again whatever the job says of losses: its owner wants it so."""
+        job = self.job(event.job_id)
+        if not job.live:
+            raise NotPossible(f"job {job.id} has {'ended' if job.finished else 'nothing that runs'}")
+        for index in list(job.live):
+            self.requeue(fx, job, index, "requeued by its owner", again=True)
+
+    def requeue(self, fx: Effects, job: Job, index: int, why: str, *, again: bool) -> None:
+        """Have a live attempt stopped; when it has ended another follows (if not `again`: as the job says of losses)."""
+        record = job.tasks[index]
+        if not record.leaving:
+            job.put(index, msgspec.structs.replace(record, leaving=why, again=again, reason=why))
+            put_task(fx, job.id, index, job.tasks[index])
+            self.attempts.stop(record.node, AllocationId(job.id, index, record.attempt))
+            fx.job_changed(job.id)
+
+    def on_evict(self, fx: Effects, node: str, evict: Evict) -> None:
+        """A node is being drained."""
+        for id_ in evict.ids:
+            job = self._jobs.get(id_.job)
+            if job is None or not job.current(id_, node):
+                self._outdated(fx, node, id_)
+            else:
+                self.requeue(fx, job, id_.index, f"{node} is drained", again=job.spec.kind is JobKind.SERVICE)
+
+    def on_lease_ask(self, fx: Effects, node: str, ask: LeaseAsk) -> None:
+        """May single attempts run on?"""
+        self.leases.on_ask(fx, node, ask, lambda id_: self._current(id_, node))
+
+    def _current(self, id_: AllocationId, node: str) -> bool:
+        job = self._jobs.get(id_.job)
+        return job is not None and job.current(id_, node)
+
     def on_news(self, fx: Effects, home: str, news: News) -> None:
         """How a job stands that jobs here wait for."""
         for job in self.gate.on_news(fx, home, news):
@@ -158,6 +218,7 @@ class Home:
         if job.finished:
             return
         job.cancel(why)
+        self.gangs.forget(job)
         put_job(fx, job.record)
         self._touched[job.id] = None
         fx.job_changed(job.id)
@@ -192,19 +253,37 @@ class Home:
             elif phase_of(job.tasks[index]) is Phase.ASKED:
                 job.refusals = 0
                 self._step(fx, job, index, Step.ADMIT, reason=job.tasks[index].reason)
+                self.gangs.admitted(job, index)
+
+    def on_reserved(self, fx: Effects, node: str, answer: Reserved) -> None:
+        """The node keeps room for these members of a gang."""
+        job = self._jobs.get(answer.job)
+        for index, attempt in answer.tasks:
+            id_ = AllocationId(answer.job, index, attempt)
+            if job is None or not job.current(id_, node):
+                self._outdated(fx, node, id_)
+            elif phase_of(job.tasks[index]) is Phase.ASKED:
+                self.gangs.reserved(fx, job, id_, node)
 
     def on_refused(self, fx: Effects, node: str, answer: Refused) -> None:
         """The node did not take these attempts: they wait again, at the leader."""
         job = self._jobs.get(answer.job)
         amounts = f": needs {answer.need}, free {answer.free}" if answer.need or answer.free else ""
+        why = f"{node} refused: {answer.cause}{amounts}"
+        members = []
         for index, attempt in answer.tasks:
             id_ = AllocationId(answer.job, index, attempt)
             self.attempts.answered(node, id_)
             if job is None or not job.current(id_, node) or phase_of(job.tasks[index]) is not Phase.ASKED:
                 continue
-            self._step(fx, job, index, Step.REFUSE, reason=f"{node} refused: {answer.cause}{amounts}")
+            if job.spec.gang is not None:
+                members.append(index)
+                continue
+            self._step(fx, job, index, Step.REFUSE, reason=why)
             job.refusals += 1
             self._wait(fx, job, index, self._refusal_pause_s(job))
+        if job is not None and members:
+            self.gangs.refused(fx, job, members, why)
 
     def on_started(self, fx: Effects, node: str, id_: AllocationId) -> None:
         """The container runs."""
@@ -253,13 +332,23 @@ class Home:
         if job is None or not count:
             return
         for _ in range(count):
-            self._ask(fx, job, go.node, f"placed on {go.node} by the leader, {leader}", (go.epoch, go.go))
+            terms = Terms(go.epoch, go.go, go.rank)
+            self._ask(fx, job, go.node, f"placed on {go.node} by the leader, {leader}", terms)
         self.lineup.obeyed(job)
+
+    def on_muster(self, fx: Effects, leader: str, muster: Muster) -> None:
+        """Gather a gang as ordered, if it still waits."""
+        count = self.lineup.obey(fx, leader, muster)
+        job = self._jobs.get(muster.job)
+        if job is not None and count:
+            self.gangs.muster(fx, job, leader, muster)
+            self.lineup.obeyed(job)
 
     # --- members and alarms
 
     def on_up(self, fx: Effects, node: str) -> None:
         """A node is back."""
+        self._pardon(node)
         self._alarms.cancel(("grace", node))
         self.attempts.on_up(fx, node)
         self.lineup.on_up(node)
@@ -267,6 +356,7 @@ class Home:
 
     def on_down(self, fx: Effects, node: str) -> None:
         """Only the agent is gone: its containers may run, so nothing is moved."""
+        self._pardon(node)
         self._alarms.cancel(("grace", node))
 
     def on_gone_away(self, fx: Effects, node: str, grace_s: float) -> None:
@@ -286,6 +376,19 @@ class Home:
         self.attempts.on_lost(node)
         for id_ in self.attempts.on_node(node):
             self._lose(fx, self._jobs[id_.job], id_.index, f"{node} is lost")
+
+    def ring_lease(self, fx: Effects, id_: AllocationId) -> None:
+        """The last lease that a lost attempt may have had has passed."""
+        job = self._jobs.get(id_.job)
+        if job is not None and id_.index in job.live and job.tasks[id_.index].attempt == id_.attempt:
+            self._lose(fx, job, id_.index, job.tasks[id_.index].reason)
+
+    def _pardon(self, node: str) -> None:
+        """A node was away for less than its leases."""
+        ids = self.attempts.on_node(node)
+        self.leases.pardon(ids)
+        for id_ in ids:
+            self._alarms.cancel(("lease", id_))
 
     def ring_again(self, fx: Effects, job_id: int, index: int) -> None:
         """A task that was kept back may be tried again."""
@@ -323,18 +426,23 @@ class Home:
         count = min(job.wanted, BATCH_MAX)
         if not count:
             return
-        places = self._view.place(job.spec.request, requirements(job.spec), count, job.id)
+        if job.spec.gang is not None:
+            self.gangs.place_now(fx, job)
+            return
+        images = wanted(job.spec.image_digest)
+        places = self._view.place(job.spec.request, requirements(job.spec), count, job.id, images)
         for node, times in places.items():
             for _ in range(times):
                 self._ask(fx, job, node, f"placed on {node} by its home")
 
-    def _ask(self, fx: Effects, job: Job, node: str, reason: str, order: tuple[int, int] = NO_ORDER) -> None:
+    def _ask(self, fx: Effects, job: Job, node: str, reason: str, terms: Terms = NO_TERMS) -> AllocationId:
         """Write the next attempt of the job's next task, then ask the node."""
         index = job.next_index()
         self._step(fx, job, index, Step.ASK, node=node, reason=reason)
         id_ = AllocationId(job.id, index, job.tasks[index].attempt)
-        self.attempts.ask(fx, id_, node, order)
+        self.attempts.ask(fx, id_, node, terms)
         self._watch(fx, node)
+        return id_
 
     def _watch(self, fx: Effects, node: str) -> None:
         """A node that is away already when something is bound to it (after a restart, or by a leader that sees it)."""
@@ -363,7 +471,10 @@ class Home:
         if step not in (Step.ADMIT, Step.START, Step.REFUSE):
             put_task(fx, job.id, index, new)
         if index not in job.live and old.node:
-            self.attempts.over(old.node, AllocationId(job.id, index, old.attempt))
+            id_ = AllocationId(job.id, index, old.attempt)
+            self.attempts.over(old.node, id_)
+            self.leases.over(id_)
+            self._alarms.cancel(("lease", id_))
         self._touched[job.id] = None
         fx.job_changed(job.id)
 
@@ -375,35 +486,58 @@ class Home:
     # --- ends
 
     def _conclude(self, fx: Effects, job: Job, index: int, result: Result) -> None:
-        """The newest attempt ended by itself (or could not be run)."""
-        if job.spec.kind is JobKind.SERVICE:
-            self._again_after(fx, job, index, _describe(result), _ran_s(result) >= self._config.service_stable_s)
+        """The newest attempt ended by itself (or could not be run), or was ended to make room."""
+        leaving = job.tasks[index].leaving
+        if leaving and not result.success:
+            self._lose(fx, job, index, leaving, ended=True)
+        elif job.spec.gang is not None:
+            self.gangs.ended(fx, job, index, result, self._may_retry(job, index))
+        elif job.spec.kind is JobKind.SERVICE:
+            self._again_after(fx, job, index, describe(result), ran_s(result) >= self._config.service_stable_s)
         elif result.error is not None and result.exit_code is None:
             self._unrunnable(fx, job, index, result)
         elif result.success:
             self._step(fx, job, index, Step.SUCCEED, result=result)
         else:
-            self._step(fx, job, index, Step.FAIL, reason=_describe(result), result=result)
+            self._step(fx, job, index, Step.FAIL, reason=describe(result), result=result)
 
     def _unrunnable(self, fx: Effects, job: Job, index: int, result: Result) -> None:
         """It never ran, or its end was not seen: try again while the job allows."""
         if self._may_retry(job, index):
-            self._again_after(fx, job, index, _describe(result), False)
+            self._again_after(fx, job, index, describe(result), False)
         else:
-            self._step(fx, job, index, Step.FAIL, reason=_describe(result), result=result)
+            self._step(fx, job, index, Step.FAIL, reason=describe(result), result=result)
 
-    def _lose(self, fx: Effects, job: Job, index: int, reason: str) -> None:
+    def _lose(self, fx: Effects, job: Job, index: int, reason: str, *, ended: bool = False) -> None:
         """The newest attempt is lost with its node: a new one, or the end, as the job says."""
-        if self._may_retry(job, index):
+        if not ended and job.spec.on_lost is OnLost.SINGLE and self._must_wait(fx, job, index, reason):
+            return
+        if job.spec.gang is not None:
+            self.gangs.lost(fx, job, index, reason, self._may_retry(job, index))
+        elif self._may_retry(job, index):
             self._step(fx, job, index, Step.RETRY, reason=reason)
             self._wait(fx, job, index, 0.0)
         else:
             self._step(fx, job, index, Step.LOSE, reason=reason)
 
+    def _must_wait(self, fx: Effects, job: Job, index: int, reason: str) -> bool:
+        """Whether the lost attempt of a single job may still run: then the next one waits until it surely does not."""
+        record = job.tasks[index]
+        id_ = AllocationId(job.id, index, record.attempt)
+        passed_s = self.leases.passed_s(id_, job.spec.stop_grace_s)
+        if fx.now >= passed_s:
+            return False
+        self.leases.refuse(id_)
+        self._alarms.set(("lease", id_), passed_s)
+        job.put(index, msgspec.structs.replace(record, reason=reason))
+        return True
+
     def _may_retry(self, job: Job, index: int) -> bool:
-        if job.spec.kind is JobKind.SERVICE:
+        record = job.tasks[index]
+        if job.spec.kind is JobKind.SERVICE or record.again:
             return True
-        return job.spec.on_lost is OnLost.REQUEUE and job.tasks[index].tries + 1 < job.spec.attempts_max
+        left = bool(record.leaving) or record.tries + 1 < job.spec.attempts_max
+        return job.spec.on_lost is not OnLost.FAIL and left
 
     def _again_after(self, fx: Effects, job: Job, index: int, reason: str, stable: bool) -> None:
         tries = 0 if stable else min(job.tasks[index].tries, 30)
@@ -429,20 +563,3 @@ class Home:
         self.lineup.drop(job_id)
         self._history.drop(fx, job)
         put_number(fx, "sequence", self._sequence)
-
-
-def _describe(result: Result) -> str:
-    """Say in a few words how an attempt ended."""
-    if result.error is not None:
-        return result.error
-    if result.timed_out:
-        return "time limit"
-    if result.oom_killed:
-        return "out of memory"
-    if result.signal is not None:
-        return f"signal {result.signal}"
-    return f"exit code {result.exit_code}"
-
-
-def _ran_s(result: Result) -> float:
-    return max(0.0, result.ended_unix_s - result.started_unix_s) if result.started_unix_s else 0.0

@@ -120,11 +120,13 @@ class Job:
 
     @property
     def wanted(self) -> int:
-        """How many tasks could be placed now, as far as the job itself is concerned."""
+        """How many tasks could be placed now, as far as the job itself is concerned. A gang waits as one, and whole."""
         if self.record.cancelled or self.blocks:
             return 0
         fresh = len(self._freed) if self.one_by_one else self.untouched
         pending = fresh + len(self._again)
+        if self.spec.gang is not None:
+            return int(pending == self.spec.gang.size)
         throttle = self.spec.array.throttle if self.spec.array else 0
         return min(pending, max(0, throttle - len(self.live))) if throttle else pending
 
@@ -204,6 +206,11 @@ class Job:
             if self._counts[phase]:
                 return State(phase.value)
         return State.SUCCEEDED
+
+    @property
+    def ended_any(self) -> bool:
+        """Whether any task is in a final state."""
+        return any(self._counts[phase] for phase in FINAL)
 
     @property
     def succeeded_count(self) -> int:

@@ -3,24 +3,28 @@
 The live node with the lowest number leads, with an epoch above any seen (unique: a multiple of the number of possible
 nodes, plus its own number). Everything here is soft: rebuilt from what homes and nodes say, and safety never rests on
 it. Homes tell what waits; nodes push a fresh report at every admission and release. Jobs are served in the order of
-their rank; the first that could be served but finds no room blocks those behind it. A job that no node could take even
-when empty is set aside, so that it blocks nobody. What was ordered but not answered is a claim on the view.
+their rank; the first that could be served but finds no room gets a reservation, kept on nodes by holds, and those
+behind it may start where they don't delay it (plan.py has the rule). A job that no node could take even when empty is
+set aside, so that it blocks nobody. What was ordered but not answered is a claim on the view (orders.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sortedcontainers import SortedDict
-
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.events import Publish
+from scheduler.holds import HoldsSaid
+from scheduler.horizon import Horizon
 from scheduler.index import ClusterView
-from scheduler.messages import Declined, Go, Leads, Settled, Tell, Wait, WaitHeard, encode_gossip
-from scheduler.model import JOB_ID_STRIDE, Resources
-from scheduler.queue import Rank, rank
+from scheduler.line import Line, Shape
+from scheduler.messages import Declined, Go, Leads, Muster, Settled, Tell, Wait, WaitHeard, encode_gossip
+from scheduler.model import JOB_ID_STRIDE
+from scheduler.orders import Orders
+from scheduler.plan import Plan, Wish
+from scheduler.queue import rank
 from scheduler.records import put_number
 from scheduler.repeat import Repeat
 
@@ -33,38 +37,33 @@ class Entry:
 
     home: str
     wait: Wait
-    rank: Rank
+    wish: Wish
     orders: dict[int, int] = field(default_factory=dict)
+    position_told: int = -1
 
     @property
     def remaining(self) -> int:
-        """How many tasks have neither a place nor an order on its way."""
+        """How many tasks (a gang is one) have neither a place nor an order on its way."""
         return self.wait.wanted - sum(self.orders.values())
-
-
-@dataclass(slots=True)
-class Order:
-    """A go on its way: `count` tasks are not answered for by the node yet."""
-
-    job: int
-    node: str
-    count: int
-    request: Resources
 
 
 class Leader:
     """The machine of the role; does nothing while another node leads."""
 
-    def __init__(self, config: SchedulerConfig, view: ClusterView, alarms: Alarms, number: int) -> None:
+    def __init__(
+        self, config: SchedulerConfig, view: ClusterView, horizon: Horizon, alarms: Alarms, number: int
+    ) -> None:
         self._config = config
         self._view = view
         self._alarms = alarms
         self._number = number
         self._entries: dict[int, Entry] = {}
-        self._line: SortedDict[Rank, int] = SortedDict()
+        self._line = Line()
+        self._plan = Plan(view, horizon)
         self._aside: dict[int, None] = {}
-        self._orders: dict[int, Order] = {}
-        self._go = 0
+        self._orders = Orders(config, view, alarms)
+        self._holds = HoldsSaid(config, alarms)
+        self._given: list[tuple[str, Go | Muster]] = []
         self._clocks: dict[tuple[str, int], float] = {}
         self._unsynced: dict[str, None] = {}
         self._tells: Repeat[int] = Repeat("tells", config, alarms, view.alive, self._speak_tells)
@@ -83,16 +82,12 @@ class Leader:
 
     def position(self, job_id: int) -> int:
         """Return a job's place in the line (0: next), or -1 when it is in none."""
-        entry = self._entries.get(job_id)
-        if entry is None or entry.rank not in self._line:
-            return -1
-        return int(self._line.index(entry.rank))
+        return self._line.position(job_id)
 
     def entries(self) -> list[tuple[int, Entry]]:
         """Return the waiting jobs in order, those set aside last."""
-        line = [(job_id, self._entries[job_id]) for job_id in self._line.values()]
-        in_line = {job_id for job_id, _ in line}
-        return line + [pair for pair in self._entries.items() if pair[0] not in in_line]
+        line = [(job_id, self._entries[job_id]) for job_id in self._line.jobs()]
+        return line + [pair for pair in self._entries.items() if pair[0] not in self._line]
 
     # --- taking and giving up the role
 
@@ -145,7 +140,7 @@ class Leader:
         """Begin (anew) with an epoch above any seen and an empty queue; ask everyone what waits."""
         self._clear()
         self.epoch = (self.epoch_seen // JOB_ID_STRIDE + 1) * JOB_ID_STRIDE + self._number
-        self.epoch_seen = self.epoch
+        self.epoch_seen = self._orders.epoch = self.epoch
         put_number(fx, "epoch", self.epoch)
         self._unsynced = {node.name: None for node in self._view.nodes() if node.alive}
         for home in self._unsynced:
@@ -156,14 +151,15 @@ class Leader:
     def _step_down(self) -> None:
         self.leading = False
         self._clear()
-        for kind in ("settle", "publish", "pass"):
+        for kind in ("settle", "publish", "pass", "holds"):
             self._alarms.cancel((kind, None))
 
     def _clear(self) -> None:
-        for go in list(self._orders):
-            self._drop_order(go)
+        self._orders.clear()
         self._entries.clear()
-        self._line.clear()
+        self._line = Line()
+        self._plan.clear()
+        self._holds.clear()
         self._aside.clear()
         self._clocks.clear()
         self._unsynced.clear()
@@ -195,24 +191,29 @@ class Leader:
     def on_declined(self, declined: Declined) -> None:
         """A home had no use for part of an order."""
         if self.leading and declined.epoch == self.epoch:
-            self._answer(declined.go, declined.count)
+            self._orders.declined(declined.go, declined.count)
+            self._dirty = True
 
-    def on_settled(self, settled: Settled) -> None:
+    def on_settled(self, node: str, settled: Settled) -> None:
         """A node answered for part of an order; its report, heard just before, covers what it took."""
         if self.leading and settled.epoch == self.epoch:
-            self._answer(settled.go, settled.count)
+            self._orders.answered(settled.go, node, settled.count)
+            self._dirty = True
 
     def ring_order(self, fx: Effects, go: int) -> None:
         """An order had no effect for too long; its tasks and its space are offered again."""
-        order = self._orders.get(go)
+        order = self._orders.drop(go)
         if order is None:
             return
         entry = self._entries.get(order.job)
-        if entry is not None:
-            entry.orders.pop(go, None)
+        if entry is not None and entry.orders.pop(go, None) is not None:
             self._relist(order.job, entry)
-        self._drop_order(go)
         self._dirty = True
+
+    def ring_holds(self, fx: Effects) -> None:
+        """Holds end unless they are renewed."""
+        if self.leading:
+            self._holds.renew(fx, self.epoch, self._plan.holds)
 
     def flush(self, fx: Effects) -> None:
         """At the end of an event: serve the line as far as it goes, and publish how long it is."""
@@ -231,11 +232,11 @@ class Leader:
         # The first word of a home fixes how its clock lies to ours, so that its jobs keep their order among themselves.
         offset_s = self._clocks.setdefault((home, wait.boot_epoch), fx.now - wait.clock_s)
         place = rank(wait.priority, wait.since_s + offset_s, wait.job)
+        wish = Wish(wait.job, place, _shape(wait))
         if entry is None:
-            entry = self._entries[wait.job] = Entry(home, wait, place)
+            entry = self._entries[wait.job] = Entry(home, wait, wish)
         else:
-            self._line.pop(entry.rank, None)
-            entry.wait, entry.rank = wait, place
+            entry.wait, entry.wish = wait, wish
         if wait.epoch == self.epoch:
             entry.orders = {go: count for go, count in entry.orders.items() if go > wait.go_seen}
         self._relist(wait.job, entry)
@@ -243,39 +244,18 @@ class Leader:
     def _relist(self, job_id: int, entry: Entry) -> None:
         """Put a job in line while some of its tasks have no order; one set aside stays aside."""
         if entry.remaining <= 0:
-            self._line.pop(entry.rank, None)
+            self._line.remove(job_id)
         elif job_id not in self._aside:
-            self._line[entry.rank] = job_id
+            self._line.add(job_id, entry.wish.rank, entry.wish.shape)
 
     def _remove(self, job_id: int) -> None:
-        entry = self._entries.pop(job_id, None)
-        if entry is not None:
-            self._line.pop(entry.rank, None)
+        if self._entries.pop(job_id, None) is not None:
+            self._line.remove(job_id)
             self._aside.pop(job_id, None)
 
-    def _serve(self, fx: Effects) -> None:
-        """Give orders in rank order until the first job that finds no room."""
-        self._reconsider_aside()
-        budget = self._config.order_batch
-        while self._line and budget > 0:
-            job_id = self._line.peekitem(0)[1]
-            entry = self._entries[job_id]
-            count = min(entry.remaining, budget)
-            places = self._view.place(entry.wait.request, entry.wait.constraints, count, job_id)
-            for node, times in places.items():
-                self._order(fx, job_id, entry, node, times)
-            budget -= sum(places.values())
-            self._relist(job_id, entry)
-            if sum(places.values()) < count:
-                if places or self._view.possible(entry.wait.request, entry.wait.constraints):
-                    break
-                self._set_aside(job_id, entry)
-        if budget <= 0:
-            self._alarms.set(("pass", None), fx.now)
-
-    def _set_aside(self, job_id: int, entry: Entry) -> None:
+    def _set_aside(self, job_id: int) -> None:
         self._aside[job_id] = None
-        self._line.pop(entry.rank, None)
+        self._line.remove(job_id)
 
     def _reconsider_aside(self) -> None:
         """What the cluster could take has changed: so may have what no node could."""
@@ -284,36 +264,105 @@ class Leader:
         self._shape = self._view.shape
         for job_id in list(self._aside):
             entry = self._entries[job_id]
-            if self._view.possible(entry.wait.request, entry.wait.constraints):
+            if self._plan.possible(entry.wish.shape):
                 del self._aside[job_id]
                 self._relist(job_id, entry)
 
+    # --- one pass
+
+    def _serve(self, fx: Effects) -> None:
+        """Give orders in rank order until the first job that finds no room; reserve for it; let others slip past."""
+        changed, self._view.changed = self._view.changed, {}
+        self._line.heat_what_fits(node.free for node in self._plan.refresh(changed))
+        self._reconsider_aside()
+        more = self._serve_front(fx)
+        if self._config.queue_policy != "fcfs" and not more:
+            if self._plan.reserve(fx.now, self._to_reserve()):
+                self._line.heat_what_fits(self._plan.room())
+            self._holds.update(fx, self.epoch, self._plan.holds, self._owner_of)
+            more = self._backfill(fx)
+        given, self._given = self._given, []
+        for home, order in given:
+            fx.say(home, order)
+        if more:
+            self._alarms.set(("pass", None), fx.now)
+
+    def _serve_front(self, fx: Effects) -> bool:
+        """Serve the line in order as far as there is room; return whether the pass has to end before that."""
+        budget = self._config.order_batch
+        while self._line and budget > 0:
+            entry = self._entries[self._line.first(1)[0]]
+            reservations = self._plan.reservations
+            if reservations and reservations[0].wish == entry.wish and not reservations[0].ready:
+                return False
+            count = min(entry.remaining, budget)
+            placed = self._place(fx, entry, self._front_places(fx, entry.wish, count))
+            budget -= max(placed, 1)
+            if placed < count and not placed and not self._plan.possible(entry.wish.shape):
+                self._set_aside(entry.wish.job)
+            elif placed < count:
+                return False
+        return bool(self._line)
+
+    def _front_places(self, fx: Effects, wish: Wish, count: int) -> dict[str, int]:
+        """Where the first in line can go: nobody's hold is in its way."""
+        if wish.shape.nodes:
+            return self._plan.places(wish, 1, fx.now)
+        return self._view.place(wish.shape.amount, wish.shape.constraints, count, wish.job)
+
+    def _to_reserve(self) -> list[Wish]:
+        depth = 1 if self._config.queue_policy == "easy" else self._config.reservations_max
+        return [self._entries[job_id].wish for job_id in self._line.first(depth)]
+
+    def _backfill(self, fx: Effects) -> bool:
+        """Try what is worth a try, best rank first; return whether more is left for the next pass."""
+        for _ in range(self._config.tries_per_pass):
+            job_id = self._line.next_hot() if self._plan.has_room else None
+            if job_id is None:
+                return False
+            entry = self._entries[job_id]
+            places = self._plan.places(entry.wish, min(entry.remaining, self._config.order_batch), fx.now)
+            if places:
+                self._place(fx, entry, places)
+                self._line.reheat(entry.wish.shape)
+        return self._line.hot
+
+    def _owner_of(self, job_id: int) -> tuple[str, int]:
+        entry = self._entries[job_id]
+        return entry.home, entry.wait.attempt
+
     # --- orders
 
-    def _order(self, fx: Effects, job_id: int, entry: Entry, node: str, count: int) -> None:
-        self._go += 1
-        entry.orders[self._go] = count
-        self._orders[self._go] = Order(job_id, node, count, entry.wait.request)
-        self._view.claim(("go", self.epoch, self._go), node, entry.wait.request * count)
-        self._alarms.set(("order", self._go), fx.now + self._config.go_timeout_s)
-        fx.say(entry.home, Go(self.epoch, self._go, job_id, node, count))
-
-    def _answer(self, go: int, count: int) -> None:
-        """So many tasks of an order need its claim no more: the node's report or another order speaks for them."""
-        order = self._orders.get(go)
-        if order is None:
-            return
-        order.count -= count
-        if order.count > 0:
-            self._view.shrink(("go", self.epoch, go), order.request * order.count)
+    def _place(self, fx: Effects, entry: Entry, places: dict[str, int]) -> int:
+        """Order these places; return how many of what the job waits for (a gang waits as one) that is."""
+        if not places:
+            return 0
+        if entry.wish.shape.nodes:
+            self._order_gang(fx, entry, places)
+            placed = 1
         else:
-            self._view.release(("go", self.epoch, go))
-        self._dirty = True
+            for node, count in places.items():
+                self._order(fx, entry, node, count)
+            placed = sum(places.values())
+        self._plan.started(entry.wish.job)
+        self._relist(entry.wish.job, entry)
+        return placed
 
-    def _drop_order(self, go: int) -> None:
-        del self._orders[go]
-        self._view.release(("go", self.epoch, go))
-        self._alarms.cancel(("order", go))
+    def _order(self, fx: Effects, entry: Entry, node: str, count: int) -> None:
+        job, place, shape = entry.wish
+        go = self._orders.give(fx, job, count, shape.amount, {node: count}, shape.estimate_s)
+        entry.orders[go] = count
+        self._holds.started(job, node)
+        self._given.append((entry.home, Go(self.epoch, go, job, node, count, tuple(place))))
+
+    def _order_gang(self, fx: Effects, entry: Entry, places: dict[str, int]) -> None:
+        job, place, shape = entry.wish
+        tasks = dict.fromkeys(places, entry.wait.per_node)
+        go = self._orders.give(fx, job, 1, entry.wait.request, tasks, shape.estimate_s)
+        entry.orders[go] = 1
+        for node in places:
+            self._holds.started(job, node)
+        self._given.append((entry.home, Muster(self.epoch, go, job, tuple(places), tuple(place))))
 
     # --- publishing
 
@@ -336,7 +385,12 @@ class Leader:
             self._say_waiting(fx)
 
     def _publish(self, fx: Effects) -> None:
-        """Whether anybody waits is news at once, for it closes or opens the fast path; how many can wait a moment."""
+        """Whether anybody waits is news at once, for it closes or opens the fast path; how many can wait a moment.
+
+        A leader that does not know yet what waits says nothing: nobody waits would be a lie.
+        """
+        if self._unsynced:
+            return
         old, new = self._published, (self.epoch, self.waiting)
         if old is None or old[0] != new[0] or bool(old[1]) != bool(new[1]):
             self._say_waiting(fx)
@@ -348,7 +402,14 @@ class Leader:
         fx.act(Publish("leader", encode_gossip(Leads(self.epoch, self.waiting))))
 
     def _tell_positions(self, fx: Effects) -> None:
-        for position, job_id in enumerate(self._line.values()[:POSITIONS_TOLD]):
+        for position, job_id in enumerate(self._line.first(POSITIONS_TOLD)):
             entry = self._entries[job_id]
-            wait = entry.wait
-            fx.say(entry.home, WaitHeard(job_id, wait.boot_epoch, wait.version, position, self.waiting))
+            if entry.position_told != position:
+                entry.position_told = position
+                wait = entry.wait
+                fx.say(entry.home, WaitHeard(job_id, wait.boot_epoch, wait.version, position, self.waiting))
+
+
+def _shape(wait: Wait) -> Shape:
+    amount = wait.request * wait.per_node if wait.nodes else wait.request
+    return Shape(amount, wait.constraints, wait.nodes, wait.estimate_s)

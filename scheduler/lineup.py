@@ -6,19 +6,24 @@ what waits here. Also knows, by gossip, whether anybody waits anywhere: then new
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from scheduler.abilities import requirements
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
+from scheduler.estimate import estimate_s
 from scheduler.index import ClusterView
 from scheduler.jobs import Job
-from scheduler.messages import Declined, Go, Leads, Told, Wait, WaitHeard
-from scheduler.model import Resources
+from scheduler.messages import Declined, Go, Leads, Muster, Told, Wait, WaitHeard
+from scheduler.model import Constraint, Resources
+from scheduler.orders import claim_key
 from scheduler.repeat import Repeat
 
 LAST_VERSION = 1 << 62
+
+Asked = tuple[Resources, tuple[Constraint, ...]]
 
 
 class Lineup:
@@ -30,7 +35,11 @@ class Lineup:
         self._view = view
         self._jobs = jobs
         self._boot_epoch = boot_epoch
-        self._lined: dict[int, None] = {}
+        self._config = config
+        self._lined: dict[int, Asked] = {}
+        self._asked: Counter[Asked] = Counter()
+        self._hopeful = 0
+        self._shape = -1
         self._leader = view.leader
         self._told_epoch = 0
         self._epoch = 0
@@ -38,27 +47,32 @@ class Lineup:
         self._waits: Repeat[int] = Repeat("waits", config, alarms, view.alive, self._speak)
 
     def busy(self) -> bool:
-        """Whether somebody waits who could be served."""
-        return self._waiting > 0 or any(self._possible(self._jobs[job_id]) for job_id in self._lined)
+        """Whether somebody waits who could be served. Costs nothing per waiting job."""
+        if self._shape != self._view.shape:
+            self._shape = self._view.shape
+            self._hopeful = sum(count for asked, count in self._asked.items() if self._view.possible(*asked))
+        return self._waiting > 0 or self._hopeful > 0
 
     def update(self, job: Job) -> None:
         """Tell the leader if the number of this job's tasks that wait has changed."""
         wanted = job.wanted
-        if wanted:
-            self._lined[job.id] = None
-        else:
-            self._lined.pop(job.id, None)
+        if not wanted:
+            self._unline(job.id)
+        elif job.id not in self._lined:
+            asked = self._lined[job.id] = (job.spec.request, requirements(job.spec))
+            self._asked[asked] += 1
+            self._hopeful += self._view.possible(*asked)
         if wanted != job.told.wanted:
             self._retell(job)
 
     def drop(self, job_id: int) -> None:
         """The job is forgotten."""
-        self._lined.pop(job_id, None)
+        self._unline(job_id)
         self._waits.answered(self._leader, job_id)
 
     # --- what the leader says
 
-    def obey(self, fx: Effects, leader: str, go: Go) -> int:
+    def obey(self, fx: Effects, leader: str, go: Go | Muster) -> int:
         """Return how many tasks to place by this order: none if it is old, or came before."""
         if go.epoch < self._epoch:
             return 0
@@ -77,7 +91,8 @@ class Lineup:
             self._decline(fx, leader, go, go.count - count)
             self._retell(job)
         # If we lead ourselves: our own claim, made with the attempt, takes the place of the order's.
-        self._view.release(("go", go.epoch, go.go))
+        for node in go.nodes:
+            self._view.release(claim_key(go.epoch, go.go, node))
         return count
 
     def obeyed(self, job: Job) -> None:
@@ -143,11 +158,17 @@ class Lineup:
         for job_id in self._lined:
             self._retell(self._jobs[job_id])
 
-    def _possible(self, job: Job) -> bool:
-        return self._view.possible(job.spec.request, requirements(job.spec))
+    def _unline(self, job_id: int) -> None:
+        asked = self._lined.pop(job_id, None)
+        if asked is not None:
+            self._asked[asked] -= 1
+            if not self._asked[asked]:
+                del self._asked[asked]
+            # A change of the cluster's shape since then has everybody counted anew anyway.
+            self._hopeful -= self._view.possible(*asked)
 
     @staticmethod
-    def _decline(fx: Effects, leader: str, go: Go, count: int) -> None:
+    def _decline(fx: Effects, leader: str, go: Go | Muster, count: int) -> None:
         if count:
             fx.say(leader, Declined(go.epoch, go.go, count))
 
@@ -170,5 +191,9 @@ class Lineup:
                 clock_s=fx.now,
                 request=spec.request,
                 constraints=requirements(spec),
+                estimate_s=estimate_s(spec, self._config),
+                nodes=spec.gang.nodes if spec.gang else 0,
+                per_node=spec.gang.tasks_per_node if spec.gang else 1,
+                attempt=job.task(0).attempt + 1 if spec.gang else 0,
             )
             fx.say(leader, wait)

@@ -213,7 +213,7 @@ class Muster(Item, frozen=True, tag="muster"):
         return 1
 
 
-class Hold(Item, frozen=True, tag="hold"):
+class HoldRoom(Item, frozen=True, tag="hold"):
     """Leader to node: keep this much for a waiting job from `shadow_in_s` from now on; nothing: no longer.
 
     One for each node and job; a newer (epoch, sequence) takes the place of an older one. `owner` is the job's home,
@@ -268,6 +268,29 @@ class News(Item, frozen=True, tag="news"):
     more: bool = False
 
 
+class LeaseAsk(Item, frozen=True, tag="lease?"):
+    """Node to home: may these single attempts run on? Asked at `clock_s` on my monotonic clock, in this boot."""
+
+    ids: Ids
+    boot_epoch: int
+    clock_s: float
+
+
+class Lease(Item, frozen=True, tag="lease"):
+    """Home to node: they may, for `lease_s` from the moment you asked."""
+
+    ids: Ids
+    boot_epoch: int
+    clock_s: float
+    lease_s: float
+
+
+class Evict(Item, frozen=True, tag="evict"):
+    """Node to home: I am being drained, take these elsewhere; repeated until told to stop them."""
+
+    ids: Ids
+
+
 AnyItem = (
     Admit
     | Admitted
@@ -288,10 +311,13 @@ AnyItem = (
     | Told
     | Go
     | Muster
-    | Hold
+    | HoldRoom
     | Declined
     | Follow
     | News
+    | LeaseAsk
+    | Lease
+    | Evict
 )
 
 _encoder = msgspec.msgpack.Encoder()

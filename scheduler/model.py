@@ -78,6 +78,7 @@ class OnLost(enum.StrEnum):
 
     REQUEUE = "requeue"
     FAIL = "fail"
+    SINGLE = "single"  # as requeue, but only once the lost attempt has surely been stopped by its lease
 
 
 class State(enum.StrEnum):
@@ -140,7 +141,8 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a user submits. `request` is packed, `limit` is enforced (0 in a dimension: no limit beyond the request).
 
     `image` is what the user wrote, `image_digest` what the home resolved it to when the job was taken, so that every
-    attempt runs the same bytes.
+    attempt runs the same bytes. Both may be a stack of images, topmost first, parted by ";". Without `argv` the image's
+    own command runs.
     """
 
     name: str
@@ -229,7 +231,8 @@ class TaskRecord(msgspec.Struct, frozen=True):
 
     `attempt` is the newest one; `node` is set while it is asked for or held there, and kept when it ended there;
     `boot_epoch` is that node's when the attempt was first asked for: a node that restarted since must not start it.
-    `tries` counts the attempts that a node took and that ended or got lost; a refused attempt is no try.
+    `tries` counts the attempts that a node took and that ended or got lost; a refused attempt is no try, nor is one
+    that its home stopped so that it runs elsewhere or later (`leaving` says why; `again`: whatever the job says of losses).
     """
 
     state: State = State.PENDING
@@ -240,6 +243,8 @@ class TaskRecord(msgspec.Struct, frozen=True):
     result: Result | None = None
     tries: int = 0
     boot_epoch: int = 0
+    leaving: str = ""
+    again: bool = False
 
 
 class JobRecord(msgspec.Struct, frozen=True):
@@ -290,6 +295,7 @@ class Report(msgspec.Struct, frozen=True):
     labels: tuple[tuple[str, str], ...] = ()
     ends: tuple[End, ...] = ()
     clock_ms: int = 0
+    draining: bool = False
 
     @property
     def permitted(self) -> Resources:

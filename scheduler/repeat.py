@@ -30,7 +30,10 @@ class _Peer(Generic[K]):
 
 
 class Repeat(Generic[K]):
-    """Entries by peer: fresh (to be said at the end of this event) and sent (to be repeated when its alarm rings)."""
+    """Entries by peer: fresh (to be said at the end of this event) and sent (to be repeated when its alarm rings).
+
+    `wait_s`: the first wait, the config's retry_s if not given.
+    """
 
     def __init__(
         self,
@@ -39,8 +42,10 @@ class Repeat(Generic[K]):
         alarms: Alarms,
         reachable: Callable[[str], bool],
         speak: Callable[[Effects, str, list[K]], None],
+        wait_s: float | None = None,
     ) -> None:
         self.kind = kind
+        self._wait_s = wait_s if wait_s is not None else config.retry_s
         self._config = config
         self._alarms = alarms
         self._reachable = reachable
@@ -52,7 +57,7 @@ class Repeat(Generic[K]):
         """Say this at the end of the event, and again until it is answered."""
         state = self._peers.get(peer)
         if state is None:
-            state = self._peers[peer] = _Peer(self._config.retry_s)
+            state = self._peers[peer] = _Peer(self._wait_s)
         state.sent.pop(key, None)
         state.fresh[key] = None
         self._touched[peer] = None
@@ -64,7 +69,7 @@ class Repeat(Generic[K]):
             return
         state.sent.pop(key, None)
         state.fresh.pop(key, None)
-        state.wait_s = self._config.retry_s
+        state.wait_s = self._wait_s
         self._touched[peer] = None
 
     def holds(self, peer: str, key: K) -> bool:
@@ -83,7 +88,7 @@ class Repeat(Generic[K]):
         if state is not None:
             state.fresh = {**dict.fromkeys(state.sent), **state.fresh}
             state.sent = {}
-            state.wait_s = self._config.retry_s
+            state.wait_s = self._wait_s
             self._alarms.cancel((self.kind, peer))
             self._touched[peer] = None
 

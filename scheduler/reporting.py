@@ -7,6 +7,11 @@ told on a change of some size or at an interval.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable
+
+import msgspec
+
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
@@ -14,7 +19,10 @@ from scheduler.errors import InvalidSpec
 from scheduler.events import Measured, Publish
 from scheduler.index import ClusterView
 from scheduler.messages import REPORT_BYTES_MAX, Fresh, encode_gossip
-from scheduler.model import Report, Resources
+from scheduler.model import End, Report, Resources
+
+ENDS_MAX = 16
+"""Most times at which a report tells that something ends; it has to stay small enough to be gossiped."""
 
 
 class Reporting:
@@ -35,12 +43,26 @@ class Reporting:
         self._told: dict[str, int] = {}
         self._committed = Resources()
         self._containers = 0
+        self._ends: dict[Hashable, tuple[float, Resources]] = {}
+        self._clock_s = 0.0
+        self._report: Report | None = None
         self.measured: Measured | None = None
         self.accepting = True
+        self.draining = False
         self.epoch = 0
+
+    @property
+    def free(self) -> Resources:
+        """What can still be committed, by what is booked now."""
+        return self._build().free
 
     def report(self) -> Report:
         """Return the newest report; of nothing before the first measurement."""
+        if self._dirty or self._report is None:
+            return self._build()
+        return self._report
+
+    def _build(self) -> Report:
         measured = self.measured or Measured(Resources(), Resources(), Resources())
         return Report(
             node=self._view.me,
@@ -56,14 +78,41 @@ class Reporting:
             containers=self._containers,
             accepting=self.accepting,
             labels=measured.labels,
+            draining=self.draining,
+            ends=self._coarse_ends(),
+            clock_ms=math.floor(self._clock_s * 1000),
         )
+
+    def _coarse_ends(self) -> tuple[End, ...]:
+        """When what is committed comes free; of many, neighbours are joined at the later time, so nothing is early."""
+        ends = sorted((end for end in self._ends.values() if end[0] < math.inf), key=lambda end: end[0])
+        size = -(-len(ends) // ENDS_MAX) or 1
+        found = []
+        for start in range(0, len(ends), size):
+            group = ends[start : start + size]
+            amount = sum((amount for _, amount in group), Resources())
+            found.append(End(math.ceil(group[-1][0] * 1000), amount))
+        return tuple(found)
 
     # --- what changes it
 
-    def book(self, request: Resources, sign: int) -> None:
-        """Count a live allocation in (1) or out (-1)."""
-        self._committed = self._committed + request if sign > 0 else self._committed - request
-        self._containers += sign
+    def book(self, key: Hashable, request: Resources, end_s: float) -> None:
+        """Count a live allocation in, which ends by then (infinity: who knows)."""
+        self._committed = self._committed + request
+        self._containers += 1
+        self._ends[key] = (end_s, request)
+        self._dirty = True
+
+    def unbook(self, key: Hashable) -> None:
+        """Count a live allocation out."""
+        _, request = self._ends.pop(key)
+        self._committed = self._committed - request
+        self._containers -= 1
+        self._dirty = True
+
+    def ends(self, key: Hashable, end_s: float) -> None:
+        """A live allocation will end by then."""
+        self._ends[key] = (end_s, self._ends[key][1])
         self._dirty = True
 
     def touch(self) -> None:
@@ -73,16 +122,16 @@ class Reporting:
     def measure(self, measured: Measured) -> None:
         """Take the shell's newest figures; raises InvalidSpec when they would make a report too large to gossip."""
         old, self.measured = self.measured, measured
-        if len(encode_gossip(self.report())) > REPORT_BYTES_MAX:
+        if len(encode_gossip(msgspec.structs.replace(self._build(), ends=()))) > REPORT_BYTES_MAX:
             self.measured = old
             raise InvalidSpec("labels", len(measured.labels), f"a report must stay within {REPORT_BYTES_MAX} bytes")
         self._dirty = True
         if old is None or (old.allocatable, old.labels) != (measured.allocatable, measured.labels):
             self.push()
 
-    def set_accepting(self, accepting: bool) -> None:
-        """Cordon or uncordon this node."""
-        self.accepting = accepting
+    def set_accepting(self, accepting: bool, *, draining: bool = False) -> None:
+        """Cordon, uncordon or drain this node."""
+        self.accepting, self.draining = accepting, draining
         self._dirty = True
         self.push()
 
@@ -96,7 +145,7 @@ class Reporting:
         """Send the newest report, once an event; our own home and leader see it in the view we share."""
         if self.measured is None:
             return
-        self._refresh()
+        self._refresh(fx.now)
         if to != self._view.me and self._told.get(to) != self._sequence:
             self._told[to] = self._sequence
             fx.say(to, Fresh(self.report(), self.epoch))
@@ -109,27 +158,29 @@ class Reporting:
     def flush(self, fx: Effects) -> None:
         """At the end of an event: refresh, push and gossip, as far as it matters."""
         if self.measured is not None:
-            self._refresh()
+            self._refresh(fx.now)
             for leader in self._push:
                 self.tell(fx, leader)
-            if self._published is None or self._moved(self._published):
+            if self._published is None or (self._published is not self._report and self._moved(self._published)):
                 self._publish(fx)
         self._push.clear()
         self._told.clear()
 
     # --- inside
 
-    def _refresh(self) -> None:
+    def _refresh(self, now: float) -> None:
         """Make a new version if anything changed."""
-        if self._dirty:
+        if self._dirty or self._report is None:
             self._dirty = False
             self._sequence += 1
-            self._view.hear(self.report())
+            self._clock_s = now
+            self._report = self._build()
+            self._view.hear(self._report)
 
     def _moved(self, published: Report) -> bool:
         """Whether what others believe is wrong enough to tell them now."""
         now = self.report()
-        if (now.permitted, now.labels, now.accepting) != (published.permitted, published.labels, published.accepting):
+        if _policy(now) != _policy(published):
             return True
         for dimension, most in now.allocatable.items():
             threshold = most * self._config.report_change_permille // 1000
@@ -140,5 +191,13 @@ class Reporting:
 
     def _publish(self, fx: Effects) -> None:
         self._published = self.report()
-        fx.act(Publish("report", encode_gossip(self._published)))
+        value = encode_gossip(self._published)
+        if len(value) > REPORT_BYTES_MAX:
+            # What ends when is a help for plans, and the leader hears it besides; what is free must get through.
+            value = encode_gossip(msgspec.structs.replace(self._published, ends=()))
+        fx.act(Publish("report", value))
         self._alarms.set(("report", None), fx.now + self._config.report_interval_s)
+
+
+def _policy(report: Report) -> tuple[object, ...]:
+    return report.permitted, report.labels, report.accepting, report.draining

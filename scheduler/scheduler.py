@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from scheduler import images
 from scheduler.admission import Admission
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
@@ -21,6 +22,7 @@ from scheduler.events import (
     Cancel,
     ContainerEnded,
     ContainerStarted,
+    Drain,
     Event,
     Heard,
     Hold,
@@ -33,10 +35,12 @@ from scheduler.events import (
     Outcome,
     Received,
     Release,
+    Requeue,
     Submit,
     Timer,
 )
 from scheduler.explain import Explanation, explain
+from scheduler.horizon import Horizon
 from scheduler.index import ClusterView, Membership
 from scheduler.leader import Leader
 from scheduler.messages import (
@@ -47,13 +51,19 @@ from scheduler.messages import (
     Declined,
     Ended,
     EndedTaken,
+    Evict,
     Follow,
     Fresh,
     Go,
     Gone,
     Holding,
+    HoldRoom,
+    Lease,
+    LeaseAsk,
+    Muster,
     News,
     Refused,
+    Reserved,
     Settled,
     Started,
     Stop,
@@ -81,7 +91,8 @@ class Scheduler:
         self._alarms = Alarms()
         self._view = ClusterView(node, number, POLICIES[config.policy], config.near_equal_permille)
         self._home = Home(config, self._view, self._alarms, number, boot_epoch)
-        self._leader = Leader(config, self._view, self._alarms, number)
+        self._horizon = Horizon(self._view)
+        self._leader = Leader(config, self._view, self._horizon, self._alarms, number)
         self._admission = Admission(config, self._view, self._alarms, number, boot_epoch)
         self._seed = seed
         self._items = self._item_handlers()
@@ -94,6 +105,7 @@ class Scheduler:
         fx = Effects(now)
         self._leader.epoch_seen = self._admission.reporting.epoch = get_number(rows, "epoch")
         self._admission.restore(fx, rows)
+        self._admission.draining.restore(fx, rows, unix_s)
         self._home.wall.see(now, unix_s)
         self._home.restore(fx, rows, unix_s)
         self._leader.start(fx)
@@ -127,7 +139,7 @@ class Scheduler:
                 self._received(fx, event)
             case Heard():
                 self._heard(fx, event)
-            case Submit() | Cancel() | Hold() | Release():
+            case Submit() | Cancel() | Hold() | Release() | Requeue():
                 self._wish(fx, event)
             case ContainerStarted():
                 self._admission.on_started(fx, event)
@@ -136,7 +148,9 @@ class Scheduler:
             case Measured():
                 self._admission.reporting.measure(event)
             case Accepting():
-                self._admission.reporting.set_accepting(event.accepting)
+                self._admission.draining.on_accepting(fx, event)
+            case Drain():
+                self._admission.draining.on_drain(fx, event)
             case MemberUp() | MemberDown() | MemberFailed() | MemberLeft():
                 self._member(fx, event)
             case MemberForgotten():
@@ -144,7 +158,7 @@ class Scheduler:
             case Timer():
                 pass
 
-    def _wish(self, fx: Effects, event: Submit | Cancel | Hold | Release) -> None:
+    def _wish(self, fx: Effects, event: Submit | Cancel | Hold | Release | Requeue) -> None:
         """What users ask of their jobs' home."""
         match event:
             case Submit():
@@ -155,6 +169,8 @@ class Scheduler:
                 self._home.on_hold(fx, event)
             case Release():
                 self._home.on_release(fx, event)
+            case Requeue():
+                self._home.on_requeue(fx, event)
 
     def _member(self, fx: Effects, event: MemberUp | MemberDown | MemberFailed | MemberLeft) -> None:
         if event.node == self.node:
@@ -180,6 +196,7 @@ class Scheduler:
                 self._view.heard_of(event.node, Membership.LEFT)
                 self._home.on_gone_away(fx, event.node, self._config.left_grace_s)
         self._leader.on_home_away(fx, event.node)
+        self._admission.holds.on_away(event.node)
 
     def _forget(self, fx: Effects, node: str) -> None:
         """Gossip has forgotten a node for good, and so do we, once no task of ours is bound to it."""
@@ -187,8 +204,12 @@ class Scheduler:
             self._home.on_forgotten(fx, node)
             self._admission.on_forgotten(node)
             self._view.forget(node)
+            self._horizon.forget(node)
 
     def _heard(self, fx: Effects, event: Heard) -> None:
+        if event.key == images.KEY:
+            self._view.hear_images(event.node, images.decode(event.value))
+            return
         if event.node == self.node:
             return
         if event.key == "report":
@@ -196,6 +217,7 @@ class Scheduler:
             if report.node != event.node:
                 raise BadMessage(f"{event.node} published a report of {report.node}")
             self._view.hear(report)
+            self._horizon.heard(fx.now, report)
         elif event.key == "leader":
             leads = decode_leads(event.value)
             self._epoch(fx, leads.epoch)
@@ -220,6 +242,7 @@ class Scheduler:
             Census: node.on_census,
             EndedTaken: node.on_taken,
             Admitted: home.on_admitted,
+            Reserved: home.on_reserved,
             Refused: home.on_refused,
             Started: lambda fx, sender, item: home.on_started(fx, sender, item.id),
             Ended: home.on_ended,
@@ -227,13 +250,18 @@ class Scheduler:
             Holding: home.on_holding,
             Fresh: self._on_fresh,
             Go: home.on_go,
+            Muster: home.on_muster,
+            HoldRoom: self._on_hold_room,
             WaitHeard: lambda fx, sender, item: home.lineup.on_heard(sender, item),
             Tell: self._on_tell,
             Follow: home.gate.following.on_follow,
             News: home.on_news,
+            LeaseAsk: home.on_lease_ask,
+            Evict: home.on_evict,
+            Lease: node.leases.on_lease,
             Wait: leader.on_wait,
             Told: lambda fx, sender, item: leader.on_told(sender, item.epoch),
-            Settled: lambda fx, sender, item: leader.on_settled(item),
+            Settled: lambda fx, sender, item: leader.on_settled(sender, item),
             Declined: lambda fx, sender, item: leader.on_declined(item),
         }
 
@@ -242,13 +270,21 @@ class Scheduler:
             self._epoch(fx, item.epoch)
         self._admission.on_admit(fx, sender, item)
 
+    def _on_hold_room(self, fx: Effects, sender: str, item: HoldRoom) -> None:
+        self._epoch(fx, item.epoch)
+        if item.epoch == self._admission.reporting.epoch:
+            self._admission.holds.on_hold(fx.now, item)
+
     def _on_tell(self, fx: Effects, sender: str, item: Tell) -> None:
         self._epoch(fx, item.epoch)
+        if sender == self._view.leader:
+            self._admission.on_reign(fx, sender, item.epoch)
         self._home.lineup.on_tell(fx, sender, item.epoch)
 
     def _on_fresh(self, fx: Effects, sender: str, item: Fresh) -> None:
         if item.report.node == sender:
             self._view.hear(item.report)
+            self._horizon.heard(fx.now, item.report)
             self._leader.on_epoch(fx, item.epoch)
 
     # --- alarms
@@ -265,6 +301,8 @@ class Scheduler:
         return {
             "asks": home.attempts.ring_asks,
             "stops": home.attempts.ring_stops,
+            "musters": home.attempts.ring_musters,
+            "gather": home.gangs.ring_gather,
             "waits": home.lineup.ring,
             "ends": node.ring_ends,
             "grace": home.ring_grace,
@@ -274,8 +312,13 @@ class Scheduler:
             "follow": lambda fx, _: following.ring_follow(fx),
             "news": following.ring_news,
             "sweep": lambda fx, _: home.ring_sweep(fx),
+            "lease": home.ring_lease,
+            "leases": lambda fx, _: node.leases.ring(fx),
+            "drain": lambda fx, _: node.draining.ring(fx),
+            "evicts": node.draining.ring_evicts,
             "holding": node.ring_holding,
             "keep": node.ring_keep,
+            "room": node.ring_room,
             "report": lambda fx, _: node.reporting.ring(fx),
         }
 
@@ -291,6 +334,8 @@ class Scheduler:
                 self._leader.ring_tells(fx, detail)
             case "pass":
                 self._leader.ring_pass()
+            case "holds":
+                self._leader.ring_holds(fx)
             case "publish":
                 self._leader.ring_publish(fx)
             case _:

@@ -117,9 +117,9 @@ def orders(said: list[tuple[str, AnyItem]]) -> list[Go]:
     return [item for _, item in said if isinstance(item, Go)]
 
 
-def full() -> Lead:
+def full(**config: object) -> Lead:
     """A leader that knows both nodes to be full."""
-    lead = Lead().begin()
+    lead = Lead(**config).begin()
     lead.report("n2", 1000)
     lead.report("n3", 1000)
     return lead
@@ -140,8 +140,8 @@ def test_waiting_jobs_are_served_by_priority_and_then_by_age_whatever_their_home
     assert served == [2002, 1003, 1002]
 
 
-def test_the_first_that_finds_no_room_holds_up_those_behind_it():
-    lead = full()
+def test_the_first_that_finds_no_room_holds_up_those_behind_it_without_backfilling():
+    lead = full(queue_policy="fcfs")
     lead.waits("n2", 1002, cpu=1000)
     lead.waits("n3", 1003, cpu=100)
     assert orders(lead.report("n2", 500)) == []
