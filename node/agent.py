@@ -35,6 +35,7 @@ from node.gossip_io import GossipService, GossipSettings
 from node.grants import Grants
 from node.hands import Hands
 from node.home import Home
+from node.host.cores import CorePool, cores_by_memory_node
 from node.host.data_directory import DataDirectory
 from node.host.image_build import BuildSettings
 from node.host.images import ImageStore
@@ -48,6 +49,8 @@ from node.job_secrets import JobSecrets
 from node.key_exchange import KeyExchange
 from node.ledger.protocol import Content, Ledger
 from node.ledger.sqlite import SqliteLedger
+from node.limit_policy import LimitPolicy, read_policy
+from node.limiter import Limiter
 from node.measuring import Meter
 from node.members import Members
 from node.outbox import Outbox
@@ -141,7 +144,8 @@ class Agent:
 
     async def _run(self, ledger: Ledger) -> None:
         rows = await ledger.load()
-        runtime = await self._open_runtime()
+        policy = read_policy(self._config.limits, self._directory.root)
+        runtime = await self._open_runtime(policy)
         inventory = self._inventory(runtime)
         gossip = GossipService(self._gossip_settings())
         peers = Peers(self._name, body_sealer(self._name, gossip.key_ring))
@@ -156,7 +160,7 @@ class Agent:
             number = await self._number(ledger, rows, members, boot_epoch)
             machine = Scheduler(self._scheduling(), self._name, number, boot_epoch, random.getrandbits(64))
             effects = Effects(machine, ledger, lambda action: hands.perform(action))
-            host = await trio.to_thread.run_sync(self._host, runtime, images, inventory, grants)
+            host = await trio.to_thread.run_sync(self._host, runtime, images, inventory, grants, policy)
             hands = Hands(
                 effects,
                 allocations=Allocations(host, effects.post, nursery),
@@ -164,7 +168,7 @@ class Agent:
                 outbox=Outbox(peers, effects.received, effects.keep_up, nursery),
                 publish=gossip.set_state,
             )
-            meter = self._meter(runtime, inventory, grants)
+            meter = self._meter(runtime, inventory, grants, policy)
             effects.enqueue(machine.restore(trio.current_time(), time.time(), rows))
             effects.enqueue(machine.handle(trio.current_time(), meter.sample()))
             await hands.allocations.recover(machine.allocations())
@@ -238,9 +242,14 @@ class Agent:
             return None
         return KeyExchange(self._keys, ring, path, peers, members.alive)
 
-    async def _open_runtime(self) -> Runtime:
+    async def _open_runtime(self, policy: LimitPolicy) -> Runtime:
         settings = self._config.runtime
-        runtime = await open_runtime(cast(RuntimeKind, settings.kind), self._directory.root, settings.cgroup_root)
+        runtime = await open_runtime(
+            cast(RuntimeKind, settings.kind),
+            self._directory.root,
+            settings.cgroup_root,
+            [device.rule for device in policy.devices.values()],
+        )
         if settings.kind == "auto" and runtime.name != "lxc":
             log.warning(
                 "containers by LXC can't run here, so tasks are plain processes", why="; ".join(lxc_obstacles())
@@ -262,12 +271,29 @@ class Agent:
                 memory_bytes=resources.memory_bytes,
                 reserve_cpu_milli=resources.reserve_cpu_milli,
                 reserve_memory_bytes=resources.reserve_memory_bytes,
+                exclusive_cores=self._exclusive_cores(runtime),
             ),
             runtime.name,
         )
 
-    def _meter(self, runtime: Runtime, inventory: Inventory, grants: Grants) -> Meter:
-        labels = {"node": self._name, **self._config.node.labels, **grants.allowances.labels(runtime.features)}
+    def _exclusive_cores(self, runtime: Runtime) -> int:
+        asked = self._config.limits.exclusive_cores_max
+        if "cpuset" not in runtime.abilities:
+            return 0
+        usable = len(os.sched_getaffinity(0)) - 1
+        if asked is None:
+            return usable if self._config.resources.cpu_milli is None else 0
+        return min(asked, usable)
+
+    def _limiter(self, runtime: Runtime, policy: LimitPolicy) -> Limiter:
+        pool = None
+        if "cpuset" in runtime.abilities:
+            pool = CorePool(self._directory.root / "cores.json", cores_by_memory_node(), self._exclusive_cores(runtime))
+        return Limiter(policy, pool, runtime.features, runtime.update)
+
+    def _meter(self, runtime: Runtime, inventory: Inventory, grants: Grants, policy: LimitPolicy) -> Meter:
+        own = {**grants.allowances.labels(runtime.features), **policy.labels(runtime.abilities)}
+        labels = {"node": self._name, **self._config.node.labels, **own}
         sliced = self._config.resources.memory_bytes is not None
         return Meter(inventory, labels, None if sliced else UsageSampler(self._directory.root), runtime.usage)
 
@@ -282,7 +308,14 @@ class Agent:
         allowances = read_allowances(self._config.files, self._config.security)
         return Grants(allowances, JobSecrets(ring), SecretFiles(self._directory.root / "secrets"))
 
-    def _host(self, runtime: Runtime, images: ImageExchange, inventory: Inventory, grants: Grants) -> Host:
+    def _host(
+        self,
+        runtime: Runtime,
+        images: ImageExchange,
+        inventory: Inventory,
+        grants: Grants,
+        policy: LimitPolicy,
+    ) -> Host:
         settings = self._config.runtime
         root = self._directory.root
         pool = AddressPool(self._bridge_address, root / "addresses") if "network" in runtime.features else None
@@ -294,6 +327,7 @@ class Agent:
             pool=pool,
             output=OutputStore(root / "output", OUTPUTS_MAX, OUTPUT_BYTES_MAX),
             grants=grants,
+            limiter=self._limiter(runtime, policy),
             settings=settings,
             cpu_milli=inventory.allocatable.cpu_milli,
         )

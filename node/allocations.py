@@ -11,21 +11,23 @@ one of them, our bugs included, may reach the others: a job that trips one node 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import trio
 
 from node import logs
 from node.config import Runtime as RuntimeSettings
-from node.container_spec import NoCommand, container_spec, result
+from node.container_spec import NoCommand, container_spec, result, usual_limits
 from node.errors import NodeError
 from node.grants import Grants
+from node.host.errors import HostError
 from node.host.image_name import split_stack
 from node.host.image_stack import ImageStack
 from node.host.mount_calls import MountError
 from node.host.network import AddressPool, NetworkError, mac_address
 from node.host.user_ranges import UserRanges
 from node.image_exchange import ImageExchange
+from node.limiter import Limiter
 from node.output import OutputStore
 from node.runtime.protocol import (
     ContainerError,
@@ -40,7 +42,7 @@ from node.runtime.protocol import (
     Usage,
     reduced,
 )
-from scheduler.events import ContainerEnded, ContainerStarted, Event
+from scheduler.events import ContainerChanged, ContainerEnded, ContainerStarted, Event
 from scheduler.model import Allocation, AllocationId, Result
 
 log = logs.get("allocations")
@@ -51,7 +53,7 @@ LOG_POLL_S = 0.1
 NOT_FOUND = 127
 """What a shell says of a command that does not exist; a verdict, so that no other node tries it."""
 
-_EXPECTED = (ContainerError, NodeError, NetworkError, MountError, OSError)
+_EXPECTED = (ContainerError, NodeError, NetworkError, MountError, HostError, OSError)
 """What may go wrong with one container on a sound node; said to its user."""
 
 
@@ -76,6 +78,7 @@ class Host:
     pool: AddressPool | None
     output: OutputStore
     grants: Grants
+    limiter: Limiter
     settings: RuntimeSettings
     cpu_milli: int
 
@@ -110,6 +113,7 @@ class Allocations:
             for name in self._host.pool.holders().keys() - wanted.keys() - self._removing:
                 self._host.pool.give_back(name)
         self._host.grants.keep_only(wanted)
+        await self._host.limiter.keep_only(wanted.keys() | self._removing)
         for allocation in wanted.values():
             self.start(allocation)
 
@@ -170,6 +174,7 @@ class Allocations:
             ended = Result(error=f"an error of this node's agent ({type(bug).__name__}); its log has more")
         del self._live[id]
         self._host.grants.forget(str(id))
+        self._host.limiter.ended(str(id))
         if ended.error:
             log.warning("not run", allocation=str(id), why=ended.error)
         self._post(ContainerEnded(id, ended))
@@ -183,7 +188,40 @@ class Allocations:
             await self._set_up(live)
         else:
             self._use(live.allocation)
+            await self._take_over(live.allocation, recovered)
         return recovered.exit if recovered and recovered.exit else await self._watch(live)
+
+    async def _take_over(self, allocation: Allocation, found: Recovered) -> None:
+        """A former agent may have ended in the middle of a change: what is held is what holds."""
+        if not found.running or found.spec is None:
+            return
+        await self._host.limiter.started(found.spec, allocation.spec.limits)
+        if why := await self._change(allocation):
+            log.warning("a container keeps other limits than its job has", container=found.name, why=why)
+
+    def change(self, allocation: Allocation, revision: int) -> None:
+        """Give a running container its changed job's limits, in the background; ContainerChanged tells how it went."""
+        self._nursery.start_soon(self._change_and_tell, allocation, revision)
+
+    async def _change_and_tell(self, allocation: Allocation, revision: int) -> None:
+        why = await self._change(allocation)
+        self._post(ContainerChanged(allocation.id, revision, why))
+
+    async def _change(self, allocation: Allocation) -> str:
+        """Return what is wrong, if anything; then the former limits hold."""
+        host, now = self._host, self._host.limiter.spec(str(allocation.id))
+        if now is None:
+            return "it does not run (any more)"
+        usual = usual_limits(allocation.spec, host.settings, host.cpu_milli)
+        try:
+            spec = reduced(replace(now, **asdict(usual)), host.runtime.features)
+            await host.limiter.change(spec, allocation.spec.limits)
+        except _EXPECTED as error:
+            return str(getattr(error, "reason", error))
+        except Exception as bug:
+            log.exception("limits could not be changed", allocation=str(allocation.id))
+            return f"an error of this node's agent ({type(bug).__name__}); its log has more"
+        return ""
 
     async def _watch(self, live: _Live) -> Exit:
         id = live.allocation.id
@@ -218,7 +256,9 @@ class Allocations:
                 network=self._network(live.allocation),
             )
             spec = await host.grants.add(spec, live.allocation, host.runtime.name, host.runtime.features)
+            spec = await host.limiter.add(spec, live.allocation.spec.limits)
             await self._start(reduced(spec, host.runtime.features))
+            await host.limiter.started(reduced(spec, host.runtime.features), live.allocation.spec.limits)
 
     async def _start(self, spec: ContainerSpec) -> None:
         runtime, timeout_s = self._host.runtime, self._host.settings.start_timeout_s
@@ -271,6 +311,7 @@ class Allocations:
         self._removing.discard(name)
         if self._host.pool is not None:
             self._host.pool.give_back(name)
+        await self._host.limiter.removed(name)
         for digest in self._images.pop(name, ()):
             self._host.images.store.release(digest, name)
 

@@ -5,6 +5,8 @@ Pure translation: the words of the scheduler on one side, those of the runtime o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from node.config import Runtime as RuntimeSettings
 from node.host.errors import ImageError
 from node.host.image_config import EMPTY, ImageConfig
@@ -22,6 +24,16 @@ CPU_LIMIT_MILLI_MIN = 10
 
 class NoCommand(ImageError):
     """Neither the job nor its image says what to run; no other node could tell either."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsualLimits:
+    """By the names of ContainerSpec."""
+
+    memory_bytes: int
+    cpu_milli: int
+    cpu_limit_milli: int
+    pids_max: int
 
 
 def container_spec(
@@ -43,7 +55,7 @@ def container_spec(
     spec = allocation.spec
     user = image.user() if image is not None else User()
     config = image.config if image is not None else EMPTY
-    memory_bytes = spec.limit.memory_bytes or spec.request.memory_bytes
+    limits = usual_limits(spec, settings, cpu_milli_max)
     return ContainerSpec(
         name=str(allocation.id),
         argv=spec.argv or _command(spec, config),
@@ -54,15 +66,25 @@ def container_spec(
         user=(user.uid, user.gid),
         hostname=f"job{allocation.id.job}-{allocation.id.index}",
         user_base=user_base,
-        memory_bytes=memory_bytes,
-        cpu_milli=spec.request.cpu_milli,
-        cpu_limit_milli=max(spec.limit.cpu_milli or max(cpu_milli_max, spec.request.cpu_milli), CPU_LIMIT_MILLI_MIN),
-        pids_max=min(spec.pids_max, settings.pids_max),
+        memory_bytes=limits.memory_bytes,
+        cpu_milli=limits.cpu_milli,
+        cpu_limit_milli=limits.cpu_limit_milli,
+        pids_max=limits.pids_max,
         time_limit_s=spec.time_limit_s,
         stop_grace_s=spec.stop_grace_s,
         log_bytes_max=settings.log_bytes_max,
-        tmpfs_bytes=min(settings.tmpfs_bytes, memory_bytes // TMPFS_SHARE_MAX or settings.tmpfs_bytes),
+        tmpfs_bytes=min(settings.tmpfs_bytes, limits.memory_bytes // TMPFS_SHARE_MAX or settings.tmpfs_bytes),
         network=network,
+    )
+
+
+def usual_limits(spec: JobSpec, settings: RuntimeSettings, cpu_milli_max: int) -> UsualLimits:
+    """Return what holds for every container, at its start and when its job is changed."""
+    return UsualLimits(
+        memory_bytes=spec.limit.memory_bytes or spec.request.memory_bytes,
+        cpu_milli=spec.request.cpu_milli,
+        cpu_limit_milli=max(spec.limit.cpu_milli or max(cpu_milli_max, spec.request.cpu_milli), CPU_LIMIT_MILLI_MIN),
+        pids_max=min(spec.pids_max, settings.pids_max),
     )
 
 

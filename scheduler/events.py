@@ -49,6 +49,21 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Requeue:
+    """Stop what runs of a job of this home and line it up again; NotPossible when nothing runs."""
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """An operator: take nothing new, send services away now and batch tasks after `deadline_s` (None: let them end)."""
+
+    deadline_s: float | None
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class MemberUp:
     """Gossip: this node is alive (again)."""
 
@@ -129,6 +144,15 @@ class ContainerEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerChanged:
+    """The runtime: a container's limits are those of this revision of its spec, or, with `why`, the former ones."""
+
+    id: AllocationId
+    revision: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Accepting:
     """An operator: whether this node takes new allocations (cordon)."""
 
@@ -145,6 +169,8 @@ Event = (
     | Cancel
     | Hold
     | Release
+    | Requeue
+    | Drain
     | MemberUp
     | MemberDown
     | MemberFailed
@@ -155,6 +181,7 @@ Event = (
     | Measured
     | ContainerStarted
     | ContainerEnded
+    | ContainerChanged
     | Accepting
     | Timer
 )
@@ -194,9 +221,21 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class StartContainer:
-    """Set up and start; answer with ContainerStarted, then ContainerEnded. Idempotent by id."""
+    """Set up and start; answer with ContainerStarted, then ContainerEnded. Idempotent by id.
+
+    With `lease_until_s`, on this node's monotonic clock, only before then, and stopped then unless renewed.
+    """
 
     allocation: Allocation
+    lease_until_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RenewLease:
+    """Let the container run until this moment of this node's monotonic clock."""
+
+    id: AllocationId
+    until_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +269,7 @@ class JobChanged:
     job_id: int
 
 
-Action = Send | StartContainer | StopContainer | RemoveContainer | Publish | JobChanged
+Action = Send | StartContainer | RenewLease | StopContainer | RemoveContainer | Publish | JobChanged
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ import psutil
 
 from node.host.confinement import Confinement, read_confinement
 from node.host.errors import HostError
+from scheduler.abilities import EXCLUSIVE_CORES
 from scheduler.model import Resources
 
 
@@ -28,6 +29,8 @@ class CapacitySettings:
     memory_bytes: int | None = None
     reserve_cpu_milli: int = 0
     reserve_memory_bytes: int = 256 * 2**20
+    exclusive_cores: int = 0
+    """How many cores tasks may own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ def take_inventory(settings: CapacitySettings, runtime: str, confinement: Confin
     capacity = Resources(
         settings.cpu_milli or _least(len(os.sched_getaffinity(0)) * 1000, confinement.cpu_milli),
         settings.memory_bytes or _least(psutil.virtual_memory().total, confinement.memory_bytes),
+        ((EXCLUSIVE_CORES, settings.exclusive_cores),) if settings.exclusive_cores else (),
     )
     allocatable = capacity - Resources(settings.reserve_cpu_milli, settings.reserve_memory_bytes)
     for name, offered in allocatable.items():

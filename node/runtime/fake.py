@@ -35,6 +35,7 @@ from node.runtime.protocol import (
     Usage,
     with_limits,
 )
+from scheduler.abilities import WORDS
 
 ALL_FEATURES: frozenset[Feature] = frozenset(get_args(Feature))
 KILLED, TERMINATED = 137, 143
@@ -84,6 +85,10 @@ class FakeRuntime:
     @property
     def features(self) -> frozenset[Feature]:
         return ALL_FEATURES
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        return frozenset(WORDS)
 
     async def prepare(self, spec: ContainerSpec) -> None:
         await trio.lowlevel.checkpoint()

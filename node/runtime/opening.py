@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -42,17 +43,20 @@ def lxc_obstacles() -> list[str]:
     return obstacles
 
 
-async def open_runtime(kind: RuntimeKind, root: Path, cgroup_root: str = "fofoca") -> Runtime:
+async def open_runtime(
+    kind: RuntimeKind, root: Path, cgroup_root: str = "fofoca", devices: Sequence[str] = ()
+) -> Runtime:
     """A runtime whose files are below `root`, which is this agent's alone (two agents never share one).
     "auto": LXC where nothing stands against it, otherwise plain processes. Call `recover` next.
+    `devices`: rules that single containers may be granted.
     Raises UnavailableError."""
     obstacles = lxc_obstacles() if kind != "process" else []
     if kind == "lxc" and obstacles:
         raise UnavailableError(f"containers by LXC cannot run here: {'; '.join(obstacles)}")
-    return await trio.to_thread.run_sync(_open, kind != "process" and not obstacles, root, cgroup_root)
+    return await trio.to_thread.run_sync(_open, kind != "process" and not obstacles, root, cgroup_root, devices)
 
 
-def _open(lxc: bool, root: Path, cgroup_root: str) -> Runtime:
+def _open(lxc: bool, root: Path, cgroup_root: str, devices: Sequence[str]) -> Runtime:
     root = root.absolute()
     root.mkdir(mode=0o711, parents=True, exist_ok=True)
     program = supervisor.build(root / "bin")
@@ -65,6 +69,6 @@ def _open(lxc: bool, root: Path, cgroup_root: str) -> Runtime:
             f"choose another data directory or allow it (chmod o+x {closed[-1]})"
         )
     try:
-        return LxcRuntime(root, program, cgroup_root)
+        return LxcRuntime(root, program, cgroup_root, devices)
     except CgroupError as error:
         raise UnavailableError(f"containers by LXC cannot run here: {error}") from error

@@ -33,6 +33,7 @@ ARGV_BYTES_MAX = 120_000
 STACK_MAX = 8
 """Images in one root file system; the mount's options must fit a page."""
 LOG_BYTES_MIN = 16 * 1024
+INTERFACES_MAX = 8
 
 Stream = Literal["stdout", "stderr"]
 Feature = Literal[
@@ -84,7 +85,7 @@ class UpdateError(ContainerError):
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """One interface `eth0`, a veth pair on a bridge of the host."""
+    """One interface, a veth pair on a bridge of the host: `eth0`, and `more` as eth1, eth2, ..."""
 
     bridge: str
     address: str
@@ -92,6 +93,15 @@ class NetworkSpec:
     gateway: str | None = None
     mac: str | None = None
     mtu: int | None = None
+    address6: str | None = None
+    gateway6: str | None = None
+    rate_in: int = 0
+    """Bytes per second that reach the container; 0: not limited."""
+    nameserver: str | None = None
+    """None: the image's own resolv.conf."""
+    search: str | None = None
+    more: tuple[NetworkSpec, ...] = ()
+    """Further interfaces; they have no gateway and no interfaces of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +217,10 @@ class Runtime(Protocol):
 
     @property
     def features(self) -> frozenset[Feature]: ...
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """Which limits it can hold on this host, by the names of scheduler/abilities.py."""
 
     async def prepare(self, spec: ContainerSpec) -> None:
         """Makes everything but the processes. Raises UnsupportedError, StartError; SpecError for a name in use."""
@@ -362,6 +376,16 @@ def _check_network(network: NetworkSpec) -> None:
         network.mac is None or MAC_PATTERN.fullmatch(network.mac), "mac", network.mac, "xx:xx:xx:xx:xx:xx in lower case"
     )
     _require(network.mtu is None or 576 <= network.mtu <= 65535, "mtu", network.mtu, "576 to 65535")
+    six, gateway6, nameserver = network.address6, network.gateway6, network.nameserver
+    _require(six is None or ("/" in six and _parses(ip_interface, six)), "network address6", six, "like fd00::5/64")
+    _require(gateway6 is None or _parses(ip_address, gateway6), "network gateway6", gateway6, "an address")
+    _require(nameserver is None or _parses(ip_address, nameserver), "nameserver", nameserver, "an address")
+    search = network.search
+    _require(search is None or re.fullmatch(r"[a-z0-9.-]{1,253}", search), "search", search, "a domain")
+    _require(network.rate_in >= 0, "rate_in", network.rate_in, "0 or more")
+    for each in network.more:
+        _require(not each.more and len(network.more) < INTERFACES_MAX, "more", len(network.more), "flat, 7 at most")
+        _check_network(each)
 
 
 def _parses(parse: Callable[[str], object], text: str) -> bool:

@@ -65,6 +65,10 @@ class SupervisedRuntime(ABC):
     @abstractmethod
     def features(self) -> frozenset[Feature]: ...
 
+    @property
+    def abilities(self) -> frozenset[str]:
+        return frozenset()
+
     @abstractmethod
     def _set_up(self, spec: ContainerSpec, directory: ContainerDirectory) -> None:
         """Everything but the process, in a thread. The directory exists. Raises ContainerError, OSError."""

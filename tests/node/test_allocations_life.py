@@ -15,6 +15,7 @@ from node.allocations import REMOVE_RETRY_S, Allocations, Host
 from node.allowances import Allowances
 from node.config import Runtime as RuntimeSettings
 from node.grants import Grants
+from node.host.cores import CorePool
 from node.host.errors import ImageInUse
 from node.host.images import ImageStore
 from node.host.network import AddressPool
@@ -23,6 +24,8 @@ from node.host.user_ranges import UserRanges
 from node.image_exchange import ImageExchange
 from node.image_names import ImageNames
 from node.job_secrets import JobSecrets
+from node.limit_policy import LimitPolicy
+from node.limiter import Limiter
 from node.output import OutputStore
 from node.runtime.fake import FakeHost, FakeRuntime
 from node.runtime.protocol import ContainerError, ContainerSpec, LogChunk, Started
@@ -50,14 +53,17 @@ class Disk:
         settings: RuntimeSettings | None = None,
     ) -> Allocations:
         peers = Wire().join("n1")
+        handle = runtime(self.containers)
+        self.cores = CorePool(self.folder / "cores", {0: range(4), 1: range(4, 8)}, 7)
         host = Host(
             node="n1",
-            runtime=runtime(self.containers),
+            runtime=handle,
             images=ImageExchange(self.store, ImageNames(self.folder / "names"), peers, list),
             ranges=UserRanges(self.folder / "ranges", 100_000, 10),
             pool=AddressPool("10.9.9.1/29", self.folder / "addresses"),
             output=OutputStore(self.folder / "output", 100, 1 << 20),
             grants=Grants(Allowances(), JobSecrets(None), SecretFiles(self.folder / "secrets")),
+            limiter=Limiter(LimitPolicy(), self.cores, handle.features, handle.update),
             settings=settings or RuntimeSettings(),
             cpu_milli=4000,
         )

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from node.host.cgroups import DiskRate, MoreLimits
 from node.host.volumes import VolumeRoot
 from node.runtime import ContainerSpec, NetworkSpec, SpecError, reduced, unmet
 from node.runtime.directory import ContainerDirectory
 from node.runtime.fake import ALL_FEATURES
+from node.runtime.limits import Device, FurtherLimits
 from node.runtime.parts import FileMounts, Privileges, VolumeMount
 from scheduler.spec.files import Scratch, Tmpfs
+from scheduler.spec.limits import Rlimit
 
 FULL = ContainerSpec(
     name="12001.3.1",
@@ -35,9 +38,19 @@ FULL = ContainerSpec(
         read_only_root=True,
     ),
     privileges=Privileges(("kill",), Path("/etc/strict.seccomp"), ("/proc/stat",), "a:b:c:s0"),
+    user=(7, 8),
+    limits=FurtherLimits(
+        MoreLimits(cores=(0, 2), disks=(DiskRate("8:0", 1), DiskRate("8:16", write_ops=2))),
+        (Device(Path("/dev/fuse"), "c 10:229 rw"),),
+        (Rlimit(name="nofile", soft=64, hard=-1),),
+    ),
     labels=(("owner", "ana"),),
 )
 GRANTED = {
+    "user",
+    "limits",
+    "devices",
+    "rlimits",
     "tmpfs",
     "volumes",
     "scratch",

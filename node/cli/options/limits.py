@@ -8,10 +8,8 @@ from typing import Any
 import click
 
 from node.cli.failures import Failure
+from node.limit_words import parse_bounds, parse_rates
 from node.quantities import parse_size
-
-_RATES = {"read": "read_bytes", "write": "write_bytes", "read-ops": "read_ops", "write-ops": "write_ops"}
-_RLIMIT_BYTES = ("as", "core", "data", "fsize", "memlock", "msgqueue", "rss", "stack")
 
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--swap", metavar="SIZE", help="Swap a task may use beyond its memory.  [default: none]"),
@@ -80,13 +78,7 @@ def _size(text: str | None, field: str) -> int | None:
 
 def _disk(text: str) -> dict[str, Any]:
     name, colon, rates = text.rpartition(":")
-    found: dict[str, Any] = {"disk": name} if colon else {}
-    for rate in rates.split(","):
-        key, equals, value = rate.partition("=")
-        if not equals or key not in _RATES:
-            raise Failure(f"disk-limit: {text!r} is not valid; expected rates such as read=10M,write-ops=100")
-        found[_RATES[key]] = parse_size(value, f"disk-limit {key}")
-    return found
+    return ({"disk": name} if colon else {}) | parse_rates(rates, "disk-limit")
 
 
 def _huge_pages(text: str) -> dict[str, Any]:
@@ -100,16 +92,5 @@ def _rlimit(text: str) -> dict[str, Any]:
     name, equals, values = text.partition("=")
     if not equals:
         raise Failure(f"rlimit: {text!r} is not valid; expected NAME=SOFT or NAME=SOFT:HARD, such as nofile=1024:4096")
-    soft, _, hard = values.partition(":")
-    found = {"name": name, "soft": _amount(name, soft)}
-    return {**found, "hard": _amount(name, hard)} if hard else found
-
-
-def _amount(name: str, text: str) -> int:
-    if text == "unlimited":
-        return -1
-    if name in _RLIMIT_BYTES and text != "0":
-        return parse_size(text, f"rlimit {name}")
-    if not (text.isascii() and text.isdigit()):
-        raise Failure(f"rlimit {name}: {text!r} is not valid; expected a number, or unlimited")
-    return int(text)
+    soft, hard = parse_bounds(name, values, f"rlimit {name}")
+    return {"name": name, "soft": soft, "hard": hard}

@@ -27,7 +27,7 @@ from node.host.network import remove_interface
 from node.host.staging import Staging
 from node.runtime.directory import ContainerDirectory
 from node.runtime.limits import differing, set_rlimits
-from node.runtime.lxc import config, files, not_executed, seccomp
+from node.runtime.lxc import config, files, masks, not_executed, seccomp
 from node.runtime.lxc.limits import group_limits, make_nodes, rlimits
 from node.runtime.lxc.places import Host, Places
 from node.runtime.protocol import (
@@ -89,18 +89,19 @@ class LxcRuntime(SupervisedRuntime):
     def features(self) -> frozenset[Feature]:
         return FEATURES
 
+    @property
+    def abilities(self) -> frozenset[str]:
+        return frozenset(self._cgroups.abilities() | {"rlimits"})
+
     def _set_up(self, spec: ContainerSpec, directory: ContainerDirectory) -> None:
         try:
             lowers = self._lowers(spec)
             self._cgroups.create(spec.name, group_limits(spec), [device.rule for device in spec.limits.devices])
-        except (MountError, CgroupError) as error:
-            raise StartError(spec.name, str(error)) from error
-        places = replace(self._places(spec.name, lowers), own_limits=tuple(self._cgroups.own(group_limits(spec))))
-        _make_delta(places.delta, spec)
-        try:
+            places = replace(self._places(spec, lowers), own_limits=tuple(self._cgroups.own(group_limits(spec))))
+            _make_delta(places.delta, spec)
             mount_points.make(places.delta, lowers, files.mount_points(spec), spec.user_base)
             places = replace(places, mounts=tuple(zip(self._stage(spec), files.staged_targets(spec), strict=True)))
-        except (MountError, HostError) as error:
+        except (MountError, CgroupError, HostError) as error:
             raise StartError(spec.name, str(error)) from error
         make_nodes(spec.name, spec.limits.devices, places.devices, spec.user_base)
         os.mkfifo(places.ready, 0o600)
@@ -134,15 +135,18 @@ class LxcRuntime(SupervisedRuntime):
         with self._mounting:
             return self._mounts.ensure(root, spec.user_base)
 
-    def _places(self, name: str, lowers: tuple[Path, ...]) -> Places:
-        directory = self._root / name
+    def _places(self, spec: ContainerSpec, lowers: tuple[Path, ...]) -> Places:
+        directory = self._root / spec.name
+        masked_files, masked_folders = masks.files_and_folders(spec.privileges.masked_paths)
         return Places(
+            masked_files=masked_files,
+            masked_folders=masked_folders,
             lowers=lowers,
             delta=directory / "fs" / "delta",
             ready=directory / "ready",
             devices=directory / "devices",
             seccomp=self._seccomp,
-            cgroup=f"{self._cgroups.root}/{name}",
+            cgroup=f"{self._cgroups.root}/{spec.name}",
             cgroup_pivot=f"{self._cgroups.root}/{PIVOT}",
         )
 
