@@ -34,7 +34,7 @@ CAPABILITIES_DEFAULT = frozenset((
 among others: sys_admin, net_admin, net_raw (neighbours on the bridge could be impersonated), mknod, sys_ptrace."""
 
 _PROFILE = re.compile(r"[a-z0-9]([a-z0-9_-]{0,40}[a-z0-9])?")
-_MASKED = re.compile(r"/(proc|sys)(/(?!\.{1,2}(/|$))[A-Za-z0-9_.:-]{1,128}){1,12}")
+_MASKED = re.compile(r"/(proc(?!/(\d|self|thread-self))|sys)(/(?!\.{1,2}(/|$))[A-Za-z0-9_.:-]{1,128}){1,12}")
 
 
 class Security(Part, frozen=True):

@@ -90,6 +90,8 @@ def test_capabilities_are_the_usual_ones_with_and_without() -> None:
         Security(masked_paths=("/etc/passwd",)),
         Security(masked_paths=("/proc/../etc",)),
         Security(masked_paths=("/proc/a b",)),
+        Security(masked_paths=("/proc/1/status",)),
+        Security(masked_paths=("/proc/self/status",)),
     ],
 )
 def test_a_wish_for_less_confinement_is_checked(wish: Security) -> None:

@@ -1,13 +1,18 @@
-"""`fofoca node check`: what this host lacks, and how to get it."""
+"""`fofoca node check`: what this host lacks, what that means, and how to fix it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from node.cli import show
 from node.cli.failures import TASK_FAILED
+
+if TYPE_CHECKING:
+    from node.host.readiness import Finding
 
 
 @click.group(short_help="Look at this host.")
@@ -17,21 +22,37 @@ def node() -> None:
 
 @node.command("check", short_help="Say what this host lacks to run containers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check(as_json: bool) -> None:
-    """Say what this host lacks to run containers, and how to get it. The exit code is 1 if something needed is
-    missing.
-    """
-    from node.cli import readiness
+@click.option("--all", "everything", is_flag=True, help="Print what is fine, too.")
+def check(as_json: bool, everything: bool) -> None:
+    """Say what this host lacks to run containers well, what that means, and the command that fixes it. Looks, and
+    changes nothing.
 
-    findings = readiness.findings()
+    An error keeps containers from running here, a warning bites sooner or later, a note is worth knowing. The exit code
+    is 1 if there is an error.
+    """
+    from node.host import readiness, sysctls
+    from node.host.host_view import HostView
+
+    host = HostView()
+    findings = [*readiness.look(host), *sysctls.look(host)]
     if as_json:
         show.print_json([asdict(each) for each in findings])
     else:
-        rows = [[_word(each.ok, each.needed), each.what, each.advice] for each in findings]
-        show.print_table(["", "WHAT", "ADVICE"], rows)
-    if any(each.needed and not each.ok for each in findings):
+        _print(findings, everything)
+    if readiness.worst(findings) is readiness.Severity.ERROR:
         raise click.exceptions.Exit(TASK_FAILED)
 
 
-def _word(ok: bool, needed: bool) -> str:
-    return "ok" if ok else "missing" if needed else "lacks"
+def _print(findings: Sequence[Finding], everything: bool) -> None:
+    from node.host.readiness import Severity
+
+    order = (Severity.ERROR, Severity.WARNING, Severity.NOTE, Severity.OK)
+    for severity in order if everything else order[:-1]:
+        for each in findings:
+            if each.severity is severity:
+                meaning = f"; {each.meaning}" if each.meaning else ""
+                click.echo(f"{severity.value:8} {each.name}: {each.found}{meaning}")
+                if each.fix:
+                    click.echo(f"{'':8}   {each.fix}")
+    counts = {severity: sum(each.severity is severity for each in findings) for severity in order}
+    click.echo(", ".join(f"{count} {severity.value}" for severity, count in counts.items()))

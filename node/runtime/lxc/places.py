@@ -29,6 +29,9 @@ class Places:
     """Of the container's own device files."""
     mounts: tuple[tuple[Path, str], ...] = ()
     """Directories made ready on the host, each with where it goes inside."""
+    masked_files: tuple[str, ...] = ()
+    masked_folders: tuple[str, ...] = ()
+    """Below /proc and /sys, as far as this kernel has them: LXC complains on a job's output of those that are not."""
 
 
 @dataclass(frozen=True, slots=True)

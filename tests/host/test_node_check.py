@@ -1,0 +1,137 @@
+"""What `fofoca node check` says of hosts that exist in a directory alone: sound ones, poor ones, odd ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from node.host import readiness, sysctls
+from node.host.host_view import HostView
+from node.host.readiness import Finding, Severity
+
+PROGRAMS = frozenset({"lxc-execute", "ip", "unshare", "nft", "mkfs.ext4", "cc"})
+FILES = {
+    "proc/self/ns/user": "",
+    "proc/sys/kernel/seccomp/actions_avail": "kill errno",
+    "proc/filesystems": "nodev\tproc\nnodev\toverlay\n",
+    "proc/self/mounts": "lxcfs /var/lib/lxcfs fuse.lxcfs rw 0 0",
+    "proc/pressure/memory": "",
+    "proc/swaps": "Filename Type Size Used Priority\n",
+    "sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory hugetlb pids",
+    "sys/module/apparmor/parameters/enabled": "N",
+    "sys/fs/selinux/enforce": "1",
+    "sys/kernel/kexec_crash_loaded": "1",
+    "dev/loop-control": "",
+    "etc/subuid": "root:100000:65536\nana:200000000:65536\n",
+    "var/lib/x": "",
+}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> HostView:
+    """A host with everything."""
+    for path, text in FILES.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    for setting in sysctls.SETTINGS:
+        path = tmp_path / "proc/sys" / setting.name.replace(".", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(setting.wanted + "\n")
+    return HostView(tmp_path, PROGRAMS, is_root=True, release="6.1.0-13-amd64")
+
+
+def found(host: HostView) -> dict[str, Finding]:
+    return {each.name: each for each in (*readiness.look(host), *sysctls.look(host))}
+
+
+def wrong(host: HostView) -> set[str]:
+    return {name for name, each in found(host).items() if each.severity is not Severity.OK}
+
+
+def test_on_a_sound_host_everything_is_fine(host: HostView) -> None:
+    assert wrong(host) - {"disk space"} == set()
+    assert readiness.worst(each for each in found(host).values() if each.name != "disk space") is Severity.OK
+
+
+def test_each_finding_says_what_it_means_and_what_to_do(tmp_path: Path) -> None:
+    bare = found(HostView(tmp_path, frozenset(), is_root=False, release="4.19.0"))
+    for each in bare.values():
+        assert (each.severity is Severity.OK) == (each.fix == "" and each.meaning == ""), each
+    assert readiness.worst(bare.values()) is Severity.ERROR
+    for name in (
+        "root",
+        "Linux",
+        "lxc-execute",
+        "user namespaces",
+        "seccomp filters",
+        "cgroup layout",
+        "cgroup memory",
+    ):
+        assert bare[name].severity is Severity.ERROR, name
+
+
+@pytest.mark.parametrize("lacking", sorted(PROGRAMS))
+def test_a_missing_program_is_named(host: HostView, lacking: str) -> None:
+    assert any(
+        lacking in name or (lacking == "cc" and "compiler" in name)
+        for name in wrong(replace(host, programs=PROGRAMS - {lacking}))
+    )
+
+
+def test_sub_ids_of_root_are_not_asked_for_but_a_users_in_containers_range_are_told(host: HostView) -> None:
+    (host.root / "etc/subuid").unlink()
+    assert "sub-ids of local users" not in wrong(host)
+    (host.root / "etc/subgid").write_text("ana:165536:65536\n# a comment\nbroken\n")
+    told = found(host)["sub-ids of local users"]
+    assert told.severity is Severity.WARNING
+    assert "ana" in told.meaning
+    assert "first_user_id" in told.fix
+
+
+@pytest.mark.parametrize(
+    ("layout", "paths", "lacking"),
+    [
+        ("v1", ["memory", "cpu", "pids", "cpuset", "blkio", "hugetlb"], set()),
+        ("v1 beside v2", ["unified", "memory", "cpu", "pids", "cpuset", "blkio"], {"cgroup hugetlb"}),
+        ("v1", ["memory", "cpu"], {"cgroup pids", "cgroup cpuset", "cgroup io", "cgroup hugetlb"}),
+    ],
+)
+def test_control_groups_of_both_versions(host: HostView, layout: str, paths: list[str], lacking: set[str]) -> None:
+    (host.root / "sys/fs/cgroup/cgroup.controllers").unlink()
+    for name in paths:
+        (host.root / "sys/fs/cgroup" / name).mkdir()
+        (host.root / "sys/fs/cgroup" / name / "tasks").write_text("")
+    assert found(host)["cgroup layout"].found == layout
+    assert {name for name in wrong(host) if name.startswith("cgroup")} == lacking
+
+
+def test_swap_that_nobody_counts_is_told(host: HostView) -> None:
+    (host.root / "proc/swaps").write_text("Filename Type Size Used Priority\n/swap file 1 0 -2\n")
+    assert "swap" not in wrong(host)
+    (host.root / "sys/fs/cgroup/cgroup.controllers").unlink()
+    assert "swap" in wrong(host)
+
+
+@pytest.mark.parametrize("setting", sysctls.SETTINGS, ids=lambda setting: setting.name)
+def test_a_setting_that_is_wrong_is_fixed_by_the_command_told(host: HostView, setting: sysctls.Setting) -> None:
+    path = host.root / "proc/sys" / setting.name.replace(".", "/")
+    path.write_text(next(value for value in ("0", "2", "-1", "|/handler") if not setting.good(value)))
+    (told,) = [each for each in sysctls.look(host) if each.name == setting.name]
+    assert told.severity is setting.severity
+    line = re.fullmatch(r"echo '([a-z0-9_.]+) = (\S+)' >> /etc/sysctl.d/\S+ && sysctl -p /etc/sysctl.d/\S+", told.fix)
+    assert line is not None
+    assert line[1] == setting.name
+    assert setting.good(line[2]), "what the fix sets is sound"
+
+
+def test_a_setting_that_the_kernel_lacks_is_passed_over(tmp_path: Path) -> None:
+    assert list(sysctls.look(HostView(tmp_path))) == []
+
+
+def test_this_very_host_can_be_looked_at() -> None:
+    findings: Iterable[Finding] = [*readiness.look(HostView()), *sysctls.look(HostView())]
+    assert {"Python", "Linux", "cgroup layout"} <= {each.name for each in findings}
