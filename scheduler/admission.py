@@ -218,6 +218,11 @@ class Admission:
         """A home did not make up its mind in time."""
         self.rooms.ring(id_)
 
+    def ring_leases(self, fx: Effects) -> None:
+        """Ask for leases again, and give up what never got one."""
+        for id_ in self.leases.ring(fx):
+            self.on_ended(fx, ContainerEnded(id_, Result(error="its home did not grant it a lease")))
+
     def ring_ends(self, fx: Effects, home: str) -> None:
         """Repeat ends."""
         self._ends.ring(fx, home)

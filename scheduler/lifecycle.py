@@ -64,6 +64,7 @@ TABLE: dict[Phase, dict[Step, Phase]] = {
 LIVE = frozenset({Phase.ASKED, Phase.ADMITTED, Phase.RUNNING})
 FINAL = frozenset(phase for phase, steps in TABLE.items() if not steps)
 
+_TRIES = frozenset({Step.SUCCEED, Step.FAIL, Step.RETRY, Step.LOSE})
 _PENDING = frozenset({Phase.WAITING, Phase.ASKED, Phase.ADMITTED})
 
 
@@ -102,7 +103,9 @@ def take(
         admitted=phase in (Phase.ADMITTED, Phase.RUNNING),
         reason=reason,
         result=result if over else None,
-        tries=record.tries + (over and step in (Step.SUCCEED, Step.FAIL, Step.RETRY, Step.LOSE)),
+        tries=record.tries + (over and step in _TRIES and not record.leaving),
+        leaving="" if over else record.leaving,
+        again=record.again and not over,
     )
 
 

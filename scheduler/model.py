@@ -232,7 +232,7 @@ class TaskRecord(msgspec.Struct, frozen=True):
     `attempt` is the newest one; `node` is set while it is asked for or held there, and kept when it ended there;
     `boot_epoch` is that node's when the attempt was first asked for: a node that restarted since must not start it.
     `tries` counts the attempts that a node took and that ended or got lost; a refused attempt is no try, nor is one
-    that its home stopped so that it runs elsewhere or later (`leaving` says why; `again`: whatever the job says of losses).
+    that its home stopped to have it run elsewhere or later (`leaving` says why; `again`: whatever the job's on_lost).
     """
 
     state: State = State.PENDING

@@ -313,7 +313,7 @@ class Scheduler:
             "news": following.ring_news,
             "sweep": lambda fx, _: home.ring_sweep(fx),
             "lease": home.ring_lease,
-            "leases": lambda fx, _: node.leases.ring(fx),
+            "leases": lambda fx, _: node.ring_leases(fx),
             "drain": lambda fx, _: node.draining.ring(fx),
             "evicts": node.draining.ring_evicts,
             "holding": node.ring_holding,

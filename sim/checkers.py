@@ -17,7 +17,7 @@ from scheduler.errors import UnknownJob
 from scheduler.events import Change, Put
 from scheduler.fit import shortage
 from scheduler.messages import Admit, EndedTaken, decode, decode_leads
-from scheduler.model import Allocation, AllocationId, JobRecord, Resources, Result, State, TaskRecord
+from scheduler.model import Allocation, AllocationId, JobRecord, OnLost, Resources, Result, State, TaskRecord
 from scheduler.numbers import home_number
 from scheduler.records import ALLOCATIONS, JOBS, TASKS, HeldRecord, task_key
 from scheduler.spec.queueing import After, Dependency
@@ -64,6 +64,10 @@ class Checkers:
     def started(self) -> int:
         """How many containers were started."""
         return len(self._started)
+
+    def has_started(self, id_: AllocationId) -> bool:
+        """Whether the attempt's container was ever started."""
+        return id_ in self._started
 
     def started_ids(self) -> list[AllocationId]:
         """The attempts whose containers were started, in that order."""
@@ -177,6 +181,8 @@ class Checkers:
         if id_ in self._started:
             self.broken("one attempt counts", f"{id_} starts on {node}, but it started on {self._started[id_]} already")
         self._started[id_] = node
+        if allocation.spec.on_lost is OnLost.SINGLE:
+            self._starting_single(id_)
         home = self._world.hosts[allocation.home]
         if home.number != home_number(id_.job):
             self.broken("a home is the only writer of its jobs", f"{id_} was ordered by {home.name}")
@@ -192,6 +198,12 @@ class Checkers:
             self.broken(
                 "a node is the authority", f"{node} runs {short.need} of {short.dimension}, permits {short.free}"
             )
+
+    def _starting_single(self, id_: AllocationId) -> None:
+        for host in self._world.hosts.values():
+            for other, container in host.containers.items():
+                if (other.job, other.index) == (id_.job, id_.index) and container.result is None:
+                    self.broken("a single job never runs twice", f"{id_} starts while {other} runs on {host.name}")
 
     def _met(self, dependency: Dependency, index: int) -> bool:
         """Judge a dependency by the disk of the other job's home; what was forgotten there has ended."""
@@ -272,7 +284,10 @@ class Checkers:
     def unfinished(self) -> bool:
         """Whether some acknowledged job that could run has not ended, as its home sees it."""
         views = (self._view(job, node) for job, node in self.acknowledged.items())
-        return any(view is not None and not view.state.final and self._world.possible(view.spec) for view in views)
+        return any(view is not None and self._can_go_on(view) for view in views)
+
+    def _can_go_on(self, view: JobView) -> bool:
+        return view.state is State.RUNNING or (not view.state.final and self._world.possible(view.spec))
 
     def _view(self, job_id: int, node: str) -> JobView | None:
         """A job as its home shows it; None when the home has dropped it, or has no agent."""

@@ -16,6 +16,7 @@ from scheduler.spec.queueing import After, Queueing, Unmet
 from sim.network import Link
 
 MIB = 1 << 20
+LOSSES = (OnLost.REQUEUE, OnLost.REQUEUE, OnLost.FAIL)
 UNIX_ZERO_S = 1_700_000_000.0
 """What the worlds' wall clocks show at their beginning, those that are right."""
 CAPACITIES = (Resources(1000, 1024 * MIB), Resources(2000, 1024 * MIB), Resources(1000, 2048 * MIB, (("gpu", 2),)))
@@ -53,6 +54,9 @@ class Features:
     dependencies: bool = False
     holds: bool = False
     begin_times: bool = False
+    singles: bool = False
+    requeues: bool = False
+    drains: bool = False
     small_windows: bool = False
     clock_skew: bool = False
 
@@ -79,7 +83,7 @@ class Fault:
 class Wish:
     """Something a client asks of a home: a job (`spec`), or something to be done to an earlier wish's job (`of`).
 
-    `act`: cancel, or hold (and release a while later). `after`: how the job depends on those of earlier wishes.
+    `act`: cancel, requeue, or hold (and release a while later). `after`: how the job depends on earlier wishes'.
     """
 
     at_s: float
@@ -159,6 +163,7 @@ def _config(rng: random.Random, features: Features) -> SchedulerConfig:
         retry_s=0.4,
         retry_max_s=4.0,
         restart_max_s=5.0,
+        lease_s=rng.choice((2.0, 20.0)),
         window=2 if features.small_windows else 1000,
         order_batch=3 if features.small_windows else 1000,
         history_jobs=2 if features.short_history else 10_000,
@@ -191,6 +196,7 @@ def _faults(
             ("leave", features.leaves),
             ("false alarm", features.false_alarms and len(names) > 1),
             ("cordon", features.cordons),
+            ("drain", features.drains),
         )
         if on
     ]
@@ -228,6 +234,9 @@ def _wishes(
         wishes.append(Wish(at_s, rng.choice(homes), spec, after=after))
         if features.holds and rng.random() < 0.4:
             wishes.append(Wish(at_s + rng.choice((0.0, 0.5, 5.0)), "", of=len(wishes) - 1, act="hold"))
+        if features.requeues and rng.random() < 0.4:
+            of = max(at for at, each in enumerate(wishes) if each.spec is not None)
+            wishes.append(Wish(at_s + rng.choice((0.5, 2.0, 10.0)), "", of=of, act="requeue"))
         if spec.kind is JobKind.SERVICE or (features.cancels and rng.random() < 0.3):
             later_s = trouble_s + 1 if spec.kind is JobKind.SERVICE else at_s + rng.choice((0.05, 1.0, 10.0))
             of = max(at for at, each in enumerate(wishes) if each.spec is not None)
@@ -259,7 +268,7 @@ def _spec(rng: random.Random, features: Features, number: int) -> JobSpec:
         kind=JobKind.SERVICE if features.services and rng.random() < 0.2 else JobKind.BATCH,
         priority=rng.choice((0, 0, 5)) if features.priorities else 0,
         attempts_max=rng.choice((1, 3, 20)),
-        on_lost=rng.choice((OnLost.REQUEUE, OnLost.REQUEUE, OnLost.FAIL)),
+        on_lost=OnLost.SINGLE if features.singles and rng.random() < 0.6 else rng.choice(LOSSES),
         stop_grace_s=rng.choice((0.0, 1.0)),
         constraints=constraints,
         queueing=Queueing(

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 from msgspec.structs import replace as replace_fields
 
-from scheduler.events import Accepting, Cancel, Hold, Release, Submit
+from scheduler.events import Accepting, Cancel, Drain, Hold, Release, Requeue, Submit
 from scheduler.fit import fits, unmet
 from scheduler.messages import AnyItem, decode
 from scheduler.model import JobSpec, Resources
@@ -192,6 +192,9 @@ class World:
             case "cordon":
                 host.post(Accepting(False))
                 self.kernel.after(fault.lasts_s, host.post, Accepting(True))
+            case "drain":
+                host.post(Drain(fault.lasts_s / 2, host.unix()))
+                self.kernel.after(fault.lasts_s, host.post, Accepting(True))
 
     def _part(self, side: tuple[str, ...]) -> None:
         sides: tuple[list[Endpoint], list[Endpoint]] = ([], [])
@@ -234,6 +237,8 @@ class World:
             job, home = self._jobs[wish.of]
             if wish.act == "hold":
                 self._hold(job, self.hosts[home])
+            elif wish.act == "requeue":
+                self.hosts[home].ask(Requeue(job), lambda _: None)
             elif job not in self.checks.cancelled:
                 self.hosts[home].ask(Cancel(job, self.hosts[home].unix()), lambda _: self._cancelled(job))
                 self.kernel.after(CLIENT_PATIENCE_S, self._wish, number, wish)

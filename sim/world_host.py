@@ -26,11 +26,13 @@ from scheduler.events import (
     Put,
     Received,
     RemoveContainer,
+    RenewLease,
     Send,
     StartContainer,
     StopContainer,
     Timer,
 )
+from scheduler.leases import is_single
 from scheduler.model import Allocation, AllocationId, Resources, Result
 from scheduler.records import ALLOCATIONS, TABLES, HeldRecord, read_table
 from sim.faults import UNIX_ZERO_S
@@ -51,6 +53,7 @@ class Container:
     running: bool = False
     result: Result | None = None
     timer: Handle | None = None
+    lease: Handle | None = None
 
 
 @dataclass(slots=True)
@@ -119,7 +122,8 @@ class Host:
     def _recover(self) -> None:
         known = [each for each in read_table(self.disk, ALLOCATIONS, HeldRecord).values() if each.result is None]
         for record in known:
-            if record.allocation.id not in self.containers:
+            waits_for_lease = is_single(record.allocation) and not self.world.checks.has_started(record.allocation.id)
+            if record.allocation.id not in self.containers and not waits_for_lease:
                 self.post(ContainerEnded(record.allocation.id, Result(error="the container is gone")))
         for id_, container in list(self.containers.items()):
             if container.result is not None:
@@ -148,8 +152,9 @@ class Host:
         self.world.set_host(self.name, up=False)
         for id_, container in list(self.containers.items()):
             if container.result is None:
-                if container.timer is not None:
-                    container.timer.cancel()
+                for timer in (container.timer, container.lease):
+                    if timer is not None:
+                        timer.cancel()
                 self.world.checks.container_over(self.name, id_, None)
                 del self.containers[id_]
 
@@ -273,8 +278,12 @@ class Host:
                     kernel.after(STEP_S, self._deliver, self._life, Received(self.name, message))
                 else:
                     self.world.network.send(self.name, to, message)
-            case StartContainer(allocation):
-                self._start_container(allocation)
+            case StartContainer(allocation, lease_until_s):
+                if lease_until_s is None or lease_until_s > self.clock():
+                    self._start_container(allocation)
+                    self._lease(allocation.id, lease_until_s)
+            case RenewLease(id_, until_s):
+                self._lease(id_, until_s)
             case StopContainer(id_, grace_s, why):
                 self._stop_container(id_, grace_s, why)
             case RemoveContainer(id_):
@@ -302,6 +311,17 @@ class Host:
         else:
             container.timer = self.world.kernel.after(delay_s, self._run_container, allocation.id)
 
+    def _lease(self, id_: AllocationId, until_s: float | None) -> None:
+        """The supervisor stops the container when its lease has passed, whether there is an agent or not."""
+        container = self.containers.get(id_)
+        if container is None or container.result is not None or until_s is None:
+            return
+        if container.lease is not None:
+            container.lease.cancel()
+        grace_s = container.allocation.spec.stop_grace_s
+        at_s = max(self.world.kernel.now, until_s - self.skew_s) + grace_s
+        container.lease = self.world.kernel.at(at_s, self._end_container, id_, Result(error="its lease has passed"))
+
     def _run_container(self, id_: AllocationId) -> None:
         container = self.containers[id_]
         container.running = True
@@ -326,8 +346,9 @@ class Host:
         container = self.containers.get(id_)
         if container is None or container.result is not None:
             return
-        if container.timer is not None:
-            container.timer.cancel()
+        for timer in (container.timer, container.lease):
+            if timer is not None:
+                timer.cancel()
         container.running = False
         container.result = result
         self.world.note(self.name, f"container {id_} ended: {result.error or result.exit_code or result.signal or 0}")
