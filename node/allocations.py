@@ -10,6 +10,7 @@ one of them, our bugs included, may reach the others: a job that trips one node 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
@@ -43,6 +44,7 @@ from node.runtime.protocol import (
     reduced,
 )
 from scheduler.events import ContainerChanged, ContainerEnded, ContainerStarted, Event
+from scheduler.leases import is_single
 from scheduler.model import Allocation, AllocationId, Result
 
 log = logs.get("allocations")
@@ -50,6 +52,7 @@ log = logs.get("allocations")
 STARTS_AT_ONCE_MAX = 8
 REMOVE_RETRY_S = 30.0
 LOG_POLL_S = 0.1
+PAUSED_S = 1.0
 NOT_FOUND = 127
 """What a shell says of a command that does not exist; a verdict, so that no other node tries it."""
 
@@ -65,6 +68,7 @@ class _Live:
     fetching: trio.CancelScope = field(default_factory=trio.CancelScope)
     started: bool = False
     stop_grace_s: float | None = None
+    lease_until_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +119,36 @@ class Allocations:
         self._host.grants.keep_only(wanted)
         await self._host.limiter.keep_only(wanted.keys() | self._removing)
         for allocation in wanted.values():
-            self.start(allocation)
+            # One that may run under a lease only, and does not run, is started when there is a lease again.
+            if allocation.id in self._recovered or not is_single(allocation):
+                self.start(allocation)
 
-    def start(self, allocation: Allocation) -> None:
-        """Set up and start the container in the background. A second call for the same id does nothing."""
+    def start(self, allocation: Allocation, lease_until_s: float | None = None) -> None:
+        """Set up and start the container in the background. A second call for the same id renews its lease at most."""
         if allocation.id not in self._live:
-            live = self._live[allocation.id] = _Live(allocation)
+            live = self._live[allocation.id] = _Live(allocation, lease_until_s=lease_until_s)
             self._nursery.start_soon(self._run, live)
+        elif lease_until_s is not None:
+            self.renew(allocation.id, lease_until_s)
+
+    def renew(self, id: AllocationId, until_s: float) -> None:
+        """Let the container run until this moment on trio's clock; its supervisor stops it then, unless renewed."""
+        live = self._live.get(id)
+        if live is not None:
+            live.lease_until_s = until_s
+            if live.started:
+                self._nursery.start_soon(self._lease, live)
+
+    async def _lease(self, live: _Live) -> None:
+        """Tell the supervisor; if this process was paused meanwhile, tell it again with what is left."""
+        told_s = -math.inf
+        while live.lease_until_s is not None and trio.current_time() - told_s > PAUSED_S:
+            told_s = trio.current_time()
+            try:
+                await self._host.runtime.set_lease(str(live.allocation.id), max(0.0, live.lease_until_s - told_s))
+            except (UnknownContainerError, OSError) as error:
+                log.warning("a lease can't be renewed", allocation=str(live.allocation.id), why=str(error))
+                return
 
     def stop(self, id: AllocationId, grace_s: float, why: str) -> None:
         """End the container; ContainerEnded follows, at once when there is none."""
@@ -226,6 +253,7 @@ class Allocations:
     async def _watch(self, live: _Live) -> Exit:
         id = live.allocation.id
         live.started = True
+        await self._lease(live)
         self._post(ContainerStarted(id, 0.0))
         if live.stop_grace_s is not None:
             await self._stop(str(id), live.stop_grace_s)
@@ -259,11 +287,13 @@ class Allocations:
             spec = await host.limiter.add(spec, live.allocation.spec.limits)
             await self._start(reduced(spec, host.runtime.features))
             await host.limiter.started(reduced(spec, host.runtime.features), live.allocation.spec.limits)
+from scheduler.leases import is_single
 
-    async def _start(self, spec: ContainerSpec) -> None:
+    async def _start(self, live: _Live, spec: ContainerSpec) -> None:
         runtime, timeout_s = self._host.runtime, self._host.settings.start_timeout_s
         with trio.move_on_after(timeout_s):
             await runtime.prepare(spec)
+            await self._lease(live)
             await runtime.start(spec)
             return
         await runtime.remove(spec.name)  # or it might start after all, when nobody counts with it any more

@@ -22,6 +22,9 @@ CPU_LIMIT_MILLI_MIN = 10
 """The smallest quota that the kernel's CPU bandwidth control keeps well."""
 
 
+LEASE_PASSED = "its lease passed without an answer from its home"
+
+
 class NoCommand(ImageError):
     """Neither the job nor its image says what to run; no other node could tell either."""
 
@@ -109,13 +112,13 @@ def _environment(allocation: Allocation, node: str, config: ImageConfig, user: U
 
 
 def result(exit_: Exit) -> Result:
-    """Return the result of an attempt whose container ended like this."""
+    """Return the result of an attempt whose container ended like this. One stopped by its lease has none of its own."""
     return Result(
-        exit_code=exit_.exit_code,
-        signal=exit_.signal,
+        exit_code=None if exit_.lease_expired else exit_.exit_code,
+        signal=None if exit_.lease_expired else exit_.signal,
         oom_killed=exit_.oom_killed,
         timed_out=exit_.timed_out,
-        error=exit_.error,
+        error=LEASE_PASSED if exit_.lease_expired else exit_.error,
         memory_peak_bytes=exit_.memory_peak_bytes,
         cpu_ns=exit_.cpu_ns,
         started_unix_s=exit_.started_unix_s or 0.0,

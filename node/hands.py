@@ -9,7 +9,16 @@ from node.allocations import Allocations
 from node.effects import Effects
 from node.home import Home
 from node.outbox import Outbox
-from scheduler.events import Action, JobChanged, Publish, RemoveContainer, Send, StartContainer, StopContainer
+from scheduler.events import (
+    Action,
+    JobChanged,
+    Publish,
+    RemoveContainer,
+    RenewLease,
+    Send,
+    StartContainer,
+    StopContainer,
+)
 
 
 @dataclass(slots=True)
@@ -28,7 +37,9 @@ class Hands:
             case Send():
                 self.outbox.send(action.to, action.message)
             case StartContainer():
-                self.allocations.start(action.allocation)
+                self.allocations.start(action.allocation, action.lease_until_s)
+            case RenewLease():
+                self.allocations.renew(action.id, action.until_s)
             case StopContainer():
                 self.allocations.stop(action.id, action.grace_s, action.why)
             case RemoveContainer():

@@ -30,7 +30,7 @@ from node.output import OutputStore
 from node.runtime.fake import FakeHost, FakeRuntime
 from node.runtime.protocol import ContainerError, ContainerSpec, LogChunk, Started
 from scheduler.events import ContainerEnded, ContainerStarted, Event
-from scheduler.model import Allocation, AllocationId
+from scheduler.model import Allocation, AllocationId, OnLost
 from tests.node.shell import SPEC, Wire
 
 MINE = AllocationId(1001, 0, 1)
@@ -215,6 +215,38 @@ async def test_what_never_ran_is_set_up_anew_after_a_restart(disk: Disk, autojum
         await trio.sleep(20)
     assert disk.started == [MINE]
     assert disk.ended().result.success
+
+
+def single(disk: Disk, *argv: str) -> Allocation:
+    allocation = disk.allocation(*argv)
+    spec = msgspec.structs.replace(allocation.spec, on_lost=OnLost.SINGLE)
+    return msgspec.structs.replace(allocation, spec=spec)
+
+
+async def test_a_lease_that_is_not_renewed_ends_the_container_and_one_that_is_does_not(
+    disk: Disk, nursery: trio.Nursery, autojump_clock: trio.abc.Clock
+) -> None:
+    hands = disk.agent(nursery)
+    hands.start(single(disk, "forever"), trio.current_time() + 10)
+    await trio.sleep(8)
+    hands.renew(MINE, trio.current_time() + 10)
+    await trio.sleep(8)
+    assert not [event for event in disk.events if isinstance(event, ContainerEnded)]
+    await trio.sleep(8)
+    result = disk.ended().result
+    assert (result.exit_code, result.error) == (None, "its lease passed without an answer from its home")
+
+
+async def test_what_may_run_under_a_lease_only_is_not_set_up_anew_after_a_restart(
+    disk: Disk, nursery: trio.Nursery, autojump_clock: trio.abc.Clock
+) -> None:
+    hands = disk.agent(nursery)
+    await hands.recover([single(disk, "exit", "0")])
+    await trio.sleep(20)
+    assert disk.events == []
+    hands.start(single(disk, "exit", "0"), trio.current_time() + 10)
+    await trio.sleep(20)
+    assert disk.started == [MINE]
 
 
 async def test_a_container_that_nobody_holds_is_removed_and_its_output_kept(
