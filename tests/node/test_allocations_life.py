@@ -227,7 +227,7 @@ async def test_a_lease_that_is_not_renewed_ends_the_container_and_one_that_is_do
     disk: Disk, nursery: trio.Nursery, autojump_clock: trio.abc.Clock
 ) -> None:
     hands = disk.agent(nursery)
-    hands.start(single(disk, "forever"), trio.current_time() + 10)
+    hands.start(single(disk, "sleep", "1000"), trio.current_time() + 10)
     await trio.sleep(8)
     hands.renew(MINE, trio.current_time() + 10)
     await trio.sleep(8)
