@@ -60,7 +60,7 @@ class SchedulerConfig:
         60.0,
         1,
         86_400,
-        "a job marked single runs this long without its home: less restarts it sooner elsewhere, more bears longer cuts",
+        "a single job runs this long without its home: less restarts it sooner elsewhere, more bears longer cuts",
     )
     ended_keep_s: float = setting(
         604_800.0,

@@ -168,7 +168,7 @@ class Home:
             self.requeue(fx, job, index, "requeued by its owner", again=True)
 
     def requeue(self, fx: Effects, job: Job, index: int, why: str, *, again: bool) -> None:
-        """Have a live attempt stopped; when it has ended another follows (if not `again`: as the job says of losses)."""
+        """Have a live attempt stopped; another follows its end (if not `again`: as the job says of losses)."""
         record = job.tasks[index]
         if not record.leaving:
             job.put(index, msgspec.structs.replace(record, leaving=why, again=again, reason=why))
