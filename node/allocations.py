@@ -285,9 +285,8 @@ class Allocations:
             )
             spec = await host.grants.add(spec, live.allocation, host.runtime.name, host.runtime.features)
             spec = await host.limiter.add(spec, live.allocation.spec.limits)
-            await self._start(reduced(spec, host.runtime.features))
+            await self._start(live, reduced(spec, host.runtime.features))
             await host.limiter.started(reduced(spec, host.runtime.features), live.allocation.spec.limits)
-from scheduler.leases import is_single
 
     async def _start(self, live: _Live, spec: ContainerSpec) -> None:
         runtime, timeout_s = self._host.runtime, self._host.settings.start_timeout_s
