@@ -239,33 +239,37 @@ class ImageStore:
                 raise ImageError(f"image {reference!r}: this node has none of that name")
             all_names = self._names_of(image.digest)
             gone = all_names if is_digest(reference) else {ImageName(image.name, image.tag)}
-            if gone == all_names:
-                await self._remove_content(image.digest)
-            await self._set_names({name: digest for name, digest in self._names.items() if name not in gone})
+            await self._drop(gone, image.digest if gone == all_names else None)
 
     async def remove_idle(self, digest: str) -> bool:
         """Remove an image and all its names unless it is used or gone; return whether it was removed."""
         async with self._changing:
             if digest not in self._stored or digest in self._uses:
                 return False
-            gone = self._names_of(digest)
-            await self._remove_content(digest)
-            await self._set_names({name: digest for name, digest in self._names.items() if name not in gone})
+            await self._drop(self._names_of(digest), digest)
             return True
 
-    async def _remove_content(self, digest: str) -> None:
+    async def _drop(self, gone: set[ImageName], digest: str | None) -> None:
+        """Remove names, and with them their content if a digest is given."""
+        kept = {name: named for name, named in self._names.items() if name not in gone}
+        if digest is not None:
+            await self._remove_content(digest, kept)
+        await self._set_names(kept)
+
+    async def _remove_content(self, digest: str, kept: dict[ImageName, str]) -> None:
         if digest in self._uses:
             raise ImageInUse(
                 f"image {digest} is in use by {', '.join(self.users(digest)[:8])}; stop its containers first"
             )
-        # Out of the index first, so that nobody acquires it meanwhile.
-        facts, self._exporting = self._stored.pop(digest), None
+        # Out of the index first, with its names, so that nobody acquires it meanwhile.
+        facts, names = self._stored.pop(digest), self._names
+        self._names, self._exporting = kept, None
         folder = self._folder / image_folder.hex_of(digest)
         try:
             await _in_thread_to_the_end(partial(self.removing, folder / "rootfs"))
             doomed = await _in_thread_to_the_end(partial(image_folder.withdraw, folder, self._incoming))
-        except ImageError:
-            self._stored[digest] = facts
+        except BaseException:
+            self._stored[digest], self._names = facts, names
             raise
         self.changed()
         await _in_thread_to_the_end(partial(shutil.rmtree, doomed, ignore_errors=True))  # else at the next opening
