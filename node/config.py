@@ -327,8 +327,8 @@ class Files(Section, name="files", about="Directories of this node that jobs may
         trade_off="With `rw` and id 0 on disk containers can leave set-user-id files of root there, so such a root "
         "must be closed to local users (mode 0700) or mounted nosuid; otherwise it is not offered.",
         unset="no volumes",
-        pattern=r"/[^\n]*",
-        expected="PATH[:OPTION,...] with the options rw, create, by-owner, owners=NAME+NAME, ids=FIRST[-LAST]",
+        pattern=r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?",
+        expected="a table of texts, its names 1 to 32 small letters, digits, _ and -",
     )
 
     def __post_init__(self) -> None:

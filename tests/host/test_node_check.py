@@ -122,7 +122,7 @@ def test_a_setting_that_is_wrong_is_fixed_by_the_command_told(host: HostView, se
     path.write_text(next(value for value in ("0", "2", "-1", "|/handler") if not setting.good(value)))
     (told,) = [each for each in sysctls.look(host) if each.name == setting.name]
     assert told.severity is setting.severity
-    line = re.fullmatch(r"echo '([a-z0-9_.]+) = (\S+)' >> /etc/sysctl.d/\S+ && sysctl -p /etc/sysctl.d/\S+", told.fix)
+    line = re.fullmatch(r"echo '([a-z0-9_.-]+) = (\S+)' >> /etc/sysctl.d/\S+ && sysctl -p /etc/sysctl.d/\S+", told.fix)
     assert line is not None
     assert line[1] == setting.name
     assert setting.good(line[2]), "what the fix sets is sound"
