@@ -123,7 +123,8 @@ class ImageExchange:
         here = {image.digest: image for image in self.store.images()}
         coming = {digest: _coming(digest, *progress) for digest, progress in self.store.fetching().items()}
         names = self._names.by_digest()
-        return [_named(image, name) for digest, image in {**coming, **here}.items() for name in names.get(digest, [""])]
+        named = [_named(image, name) for digest, image in (coming | here).items() for name in names.get(digest, [""])]
+        return sorted(named, key=lambda image: (not image.name, image.name, image.tag, image.digest))
 
     async def put(self, name: str, tag: str, tar: AsyncIterator[bytes]) -> Image:
         """Import a root file system's tar and tell all nodes its name; raises ImageError with nothing stored."""

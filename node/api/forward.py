@@ -82,14 +82,21 @@ def _response(answer: ForwardedResponse) -> Response:
 
 
 async def to_all(
-    exchange: Exchange, nodes: Sequence[str], accept: tuple[int, ...] = (200,)
+    exchange: Exchange,
+    nodes: Sequence[str],
+    accept: tuple[int, ...] = (200,),
+    get: str | None = None,
+    timeout_s: float = FAN_OUT_TIMEOUT_S,
 ) -> tuple[dict[str, ForwardedResponse], list[str]]:
-    """Ask several nodes at once; return the answers of an accepted status by node, and who gave none in time."""
+    """Ask several nodes at once; return the answers of an accepted status by node, and who gave none in time.
+
+    `get`: the path to ask for instead of carrying on the request itself.
+    """
     answers: dict[str, ForwardedResponse] = {}
 
     async def ask(node: str) -> None:
         try:
-            answer = await _ask(exchange, node, METHOD, FAN_OUT_TIMEOUT_S)
+            answer = await _ask(exchange, node, METHOD, timeout_s, get)
         except (PeerError, Busy):
             return
         if answer.status in accept:
@@ -101,10 +108,13 @@ async def to_all(
     return answers, sorted(set(nodes) - set(answers))
 
 
-async def _ask(exchange: Exchange, node: str, method: str, timeout_s: float) -> ForwardedResponse:
+async def _ask(
+    exchange: Exchange, node: str, method: str, timeout_s: float, get: str | None = None
+) -> ForwardedResponse:
     scope = exchange.request.scope
     principal = exchange.principal
-    request = ForwardedRequest(scope["method"], scope["path"], scope["query_string"], principal.name, principal.role)
+    asked = (scope["method"], scope["path"], scope["query_string"]) if get is None else ("GET", get, b"")
+    request = ForwardedRequest(*asked, principal.name, principal.role)
     answer = await exchange.services.peers.call(node, method, _encode(request), timeout_s)
     try:
         return _decode_response(answer)

@@ -23,6 +23,8 @@ from node.host.image_build import BuildOrder, read_order
 from node.host.image_name import is_digest, parse_image_name
 from node.host.images import Image
 
+PATH = "/v1/images"
+PRUNE_TIMEOUT_S = 20.0
 USERS_SHOWN_MAX = 100
 KEEP_LAST_MAX = 10_000
 UNUSED_FOR_S_MAX = 10 * 366 * 86_400
@@ -41,8 +43,6 @@ async def show(exchange: Exchange) -> Response:
     """GET /v1/images/NAME[:TAG]: one image, by name or digest; a digest with several names is shown under each."""
     reference = exchange.path("reference")
     images, missing = await _everywhere(exchange)
-    if exchange.forwarded:
-        return json_response(images)
     wanted = reference if is_digest(reference) else str(parse_image_name(reference))
     found = [each for each in images if wanted in (each.digest, f"{each.name}:{each.tag}")]
     if not found:
@@ -54,7 +54,7 @@ async def _everywhere(exchange: Exchange) -> tuple[list[ImageDocument], list[str
     own = [_document(exchange, image) for image in exchange.services.images.list()]
     if exchange.forwarded:
         return own, []
-    answers, missing = await to_all(exchange, _others(exchange))
+    answers, missing = await to_all(exchange, _others(exchange), get=PATH)
     for answer in answers.values():
         own += _decode_images(answer.body)
     return _merged(own), missing
@@ -105,7 +105,7 @@ async def prune(exchange: Exchange) -> Response:
     copies = [_pruned(exchange, idle.digest, idle.size_bytes) for idle in await images.prune(unused_for_s, dry_run)]
     if exchange.forwarded:
         return json_response(PruneDocument(names=[], copies=copies))
-    answers, missing = await to_all(exchange, _others(exchange))
+    answers, missing = await to_all(exchange, _others(exchange), timeout_s=PRUNE_TIMEOUT_S)
     for answer in answers.values():
         copies += _decode_pruned(answer.body).copies
     return _with_missing(json_response(PruneDocument(names=names, copies=copies)), missing)

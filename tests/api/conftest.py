@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -14,7 +14,9 @@ from starlette.types import ASGIApp
 from cluster import KeyRing
 from node.api import Bounds, Gate, Services, build
 from node.errors import AgentUnreachable, NotFound, UnknownImage
-from node.host.images import Image
+from node.host.errors import ImageError
+from node.host.image_build import BuildOrder
+from node.host.images import Idle, Image
 from node.peers import Peers, body_sealer
 from node.tokens import Tokens
 from scheduler.errors import UnknownJob
@@ -143,6 +145,20 @@ class FakeImages:
         if self.stored.pop((name, tag), None) is None:
             raise NotFound(f"no image {name}:{tag}")
 
+    async def build(self, name: str, tag: str, order: BuildOrder) -> AsyncGenerator[str | Image, None]:
+        yield f"I: building {order.suite} with {', '.join(order.include)}"
+        if order.suite == "nowhere":
+            raise ImageError("no such suite")
+        self.stored[name, tag] = b"built"
+        yield self._image(name, tag)
+
+    def outdated_names(self, keep_last: int) -> Sequence[str]:
+        return [f"{name}:{tag}" for name, tag in sorted(self.stored)[keep_last:]]
+
+    async def prune(self, unused_for_s: float, dry_run: bool) -> Sequence[Idle]:
+        await trio.lowlevel.checkpoint()
+        return [Idle(f"sha256:{self.node}", 7, 0.0, True)] if unused_for_s < 100 else []
+
     async def export(self, name: str, tag: str) -> AsyncIterator[bytes]:
         await trio.lowlevel.checkpoint()
         if (name, tag) not in self.stored:
@@ -155,7 +171,8 @@ class FakeImages:
 
     def _image(self, name: str, tag: str) -> Image:
         data = self.stored[name, tag]
-        return Image(name, tag, f"sha256:{len(data)}", len(data), 0)
+        users = tuple(str(number) for number in range(120)) if name == "busy" else ()
+        return Image(name, tag, f"sha256:{len(data)}", len(data), 0, users=users)
 
 
 class Wire:

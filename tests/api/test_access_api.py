@@ -26,6 +26,9 @@ PATHS = [
     ("GET", "/v1/images"),
     ("PUT", "/v1/images/x"),
     ("DELETE", "/v1/images/x"),
+    ("GET", "/v1/images/x"),
+    ("DELETE", "/v1/images"),
+    ("POST", "/v1/images/x/build"),
     ("GET", "/v1/images/x/export"),
     ("POST", "/v1/node/accepting"),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import trio
 
@@ -59,6 +61,11 @@ async def test_an_image_goes_in_at_one_node_and_is_listed_by_all(cluster):
         assert stored.status_code == 201
         assert stored.json() == {
             "name": "busybox", "tag": "1.36", "digest": "sha256:3000", "size_bytes": 3000, "nodes": ["n2"],
+            "copies": [
+                {"node": "n2", "percent": 100, "imported_unix_s": 0, "last_used_unix_s": 0.0, "fetched": False,
+                 "uses": 0, "used_by": []}
+            ],
+            "config": {},
         }  # fmt: skip
     async with cluster["n1"].client("root", "admin") as client:
         await client.put("/v1/images/busybox:1.36", content=b"tar" * 1000)
@@ -78,6 +85,73 @@ async def test_an_image_comes_out_as_it_went_in_and_goes(cluster):
         assert (await client.delete("/v1/images/library/web")).status_code == 200
         problem(await client.get("/v1/images/library/web/export"), 404, "not-found")
         problem(await client.delete("/v1/images/library/web"), 404, "not-found")
+
+
+async def test_an_image_is_shown_with_its_copies_and_a_bounded_list_of_users(cluster):
+    async with cluster["n1"].client("root", "admin") as client:
+        await client.put("/v1/images/busy", content=b"tar")
+        await client.put("/v1/images/quiet", content=b"tarball")
+    async with cluster["n2"].client("root", "admin") as client:
+        await client.put("/v1/images/busy", content=b"tar")
+        shown = (await client.get("/v1/images/busy")).json()
+        assert [each["name"] for each in shown] == ["busy"]
+        assert [(copy["node"], copy["uses"], len(copy["used_by"])) for copy in shown[0]["copies"]] == [
+            ("n1", 120, 100),
+            ("n2", 120, 100),
+        ]
+        problem(await client.get("/v1/images/absent"), 404, "not-found")
+        problem(await client.get("/v1/images/UPPER"), 400, "bad-image")
+
+
+async def test_pruning_asks_every_node_and_takes_no_name_that_is_used(cluster):
+    async with cluster["n1"].client("root", "admin") as client:
+        for name in ("a", "busy", "c"):
+            await client.put(f"/v1/images/{name}", content=name.encode())
+        tried = (await client.delete("/v1/images?keep_last=1&dry_run=yes")).json()
+        assert tried["names"] == ["c:latest"]
+        assert sorted(copy["node"] for copy in tried["copies"]) == ["n1", "n2", "n3"]
+        assert len(cluster["n1"].images.stored) == 3
+        await client.delete("/v1/images?keep_last=1")
+        assert sorted(name for name, _ in cluster["n1"].images.stored) == ["a", "busy"]
+        assert (await client.delete("/v1/images?unused_for_s=100")).json() == {"names": [], "copies": []}
+        problem(await client.delete("/v1/images?unused_for_s=-1"), 400, "invalid-value")
+        problem(await client.delete("/v1/images?dry_run=perhaps"), 400, "invalid-value")
+        cluster.wire.cut.add("n2:8642")
+        answer = await client.delete("/v1/images?keep_last=1")
+        assert answer.json()["names"] == [], "a node that can't be asked may use it"
+        assert answer.headers["x-fofoca-missing"] == "n2"
+
+
+async def test_a_build_is_told_line_by_line_and_ends_with_the_image_or_why_not(cluster):
+    async with cluster["n1"].client("root", "admin") as client:
+        answer = await client.post("/v1/images/deb:1/build", json={"suite": "bookworm", "include": ["curl"]})
+        steps = [json.loads(line) for line in answer.text.splitlines()]
+        assert steps[0] == {"progress": "I: building bookworm with curl"}
+        assert (steps[1]["image"]["name"], steps[1]["image"]["nodes"]) == ("deb", ["n1"])
+        answer = await client.post("/v1/images/deb:2/build", json={"suite": "nowhere"})
+        assert json.loads(answer.text.splitlines()[-1])["problem"]["detail"] == "no such suite"
+
+
+@pytest.mark.parametrize(
+    ("field", "order"),
+    [
+        ("suite", {"suite": "--help"}),
+        ("suite", {"suite": "book worm"}),
+        ("suite", {"suite": "../x"}),
+        ("include", {"suite": "bookworm", "include": ["-oDebug=1"]}),
+        ("include", {"suite": "bookworm", "include": ["a,b"]}),
+        ("include", {"suite": "bookworm", "include": ["./x.deb"]}),
+        ("include", {"suite": "bookworm", "include": ["?essential"]}),
+        ("include", {"suite": "bookworm", "include": ["ab"] * 501}),
+        ("variant", {"suite": "bookworm", "variant": "custom"}),
+        ("body", {"suite": "bookworm", "hooks": ["rm -rf /"]}),
+        ("body", {}),
+    ],
+)
+async def test_a_build_that_could_mean_something_else_is_refused(cluster, field, order):
+    async with cluster["n1"].client("root", "admin") as client:
+        assert problem(await client.post("/v1/images/x/build", json=order), 400, "invalid-value")["field"] == field
+    assert cluster["n1"].images.stored == {}
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "UPPER", "a b", "a:b:c", ".x", "x" * 300, "%00"])
