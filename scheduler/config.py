@@ -98,6 +98,12 @@ class SchedulerConfig:
     tries_per_pass: int = setting(
         1000, 10, 1_000_000, "most sizes of waiting jobs tried in one pass: bounds how long an agent is busy with it"
     )
+    gather_s: float = setting(
+        0.002,
+        0,
+        1,
+        "the leader waits this long after room came before it places: the nodes of a gang that ended tell one by one",
+    )
     hold_ttl_s: float = setting(
         10.0, 0.5, 86_400, "a hold on a node ends after this unless the leader renews it, at a third of this"
     )

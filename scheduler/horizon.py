@@ -32,15 +32,15 @@ class Horizon:
         self._view = view
         self._clocks: dict[str, _Clock] = {}
 
-    def heard(self, now: float, report: Report) -> None:
-        """A report came in, by whatever way."""
+    def heard(self, now: float, report: Report, *, pushed: bool) -> None:
+        """A report came in: straight from its node (`pushed`), or by gossip, which may have had it for seconds."""
         offset_s = now - report.clock_ms / 1000
         known = self._clocks.get(report.node)
         if (
             known is None
             or known.boot_epoch != report.boot_epoch
             or offset_s < known.offset_s
-            or now > known.measured_s + MEASURE_AGAIN_S
+            or (pushed and now > known.measured_s + MEASURE_AGAIN_S)
         ):
             self._clocks[report.node] = _Clock(report.boot_epoch, offset_s, now)
 

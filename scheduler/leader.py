@@ -69,6 +69,7 @@ class Leader:
         self._tells: Repeat[int] = Repeat("tells", config, alarms, view.alive, self._speak_tells)
         self._settled = False
         self._dirty = False
+        self._pass_set = self._pass_due = False
         self._shape = self._served = -1
         self._published: tuple[int, int] | None = None
         self.leading = False
@@ -151,10 +152,12 @@ class Leader:
     def _step_down(self) -> None:
         self.leading = False
         self._clear()
-        for kind in ("settle", "publish", "pass", "holds"):
+        for kind in ("settle", "publish", "holds"):
             self._alarms.cancel((kind, None))
 
     def _clear(self) -> None:
+        self._alarms.cancel(("pass", None))
+        self._pass_set = self._pass_due = False
         self._orders.clear()
         self._entries.clear()
         self._line = Line()
@@ -219,12 +222,25 @@ class Leader:
         """At the end of an event: serve the line as far as it goes, and publish how long it is."""
         if not self.leading:
             return
-        if (self._dirty or self._served != self._view.version) and not self._unsynced:
+        if not self._unsynced and not self._pass_set:
+            self._serve_or_wait(fx)
+        self._tells.flush(fx)
+        self._publish(fx)
+
+    def _serve_or_wait(self, fx: Effects) -> None:
+        """Serve if anything changed; room that came is waited with for a moment, until all of it is known."""
+        changed = self._served != self._view.version
+        if changed and self._line and self._config.gather_s > 0 and not self._pass_due:
+            self._set_pass(fx.now + self._config.gather_s)
+        elif changed or self._dirty:
             self._dirty = False
             self._serve(fx)
             self._served = self._view.version
-        self._tells.flush(fx)
-        self._publish(fx)
+        self._pass_due = False
+
+    def _set_pass(self, at_s: float) -> None:
+        self._pass_set = True
+        self._alarms.set(("pass", None), at_s)
 
     # --- the line
 
@@ -285,7 +301,7 @@ class Leader:
         for home, order in given:
             fx.say(home, order)
         if more:
-            self._alarms.set(("pass", None), fx.now)
+            self._set_pass(fx.now)
 
     def _serve_front(self, fx: Effects) -> bool:
         """Serve the line in order as far as there is room; return whether the pass has to end before that."""
@@ -375,8 +391,9 @@ class Leader:
         fx.say(home, Tell(max(epochs)))
 
     def ring_pass(self) -> None:
-        """Go on with a line that was too long for one pass."""
-        self._dirty = True
+        """Go on with a line that was too long for one pass, or that waited for more room."""
+        self._dirty = self._pass_due = True
+        self._pass_set = False
 
     def ring_publish(self, fx: Effects) -> None:
         """Gossip the number waiting, and tell the first in line where they stand."""

@@ -277,7 +277,7 @@ class Report(msgspec.Struct, frozen=True):
 
     Ratios are in permille of allocatable: 1500 permits committing one and a half times what is there. `ends` tells, in
     order of time, when what is committed comes free; what never ends by itself is not in it. `clock_ms` is the node's
-    own clock when it said so.
+    own clock when it said so, or says it again.
     """
 
     node: str

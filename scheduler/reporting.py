@@ -44,7 +44,6 @@ class Reporting:
         self._committed = Resources()
         self._containers = 0
         self._ends: dict[Hashable, tuple[float, Resources]] = {}
-        self._clock_s = 0.0
         self._report: Report | None = None
         self.measured: Measured | None = None
         self.accepting = True
@@ -80,7 +79,6 @@ class Reporting:
             labels=measured.labels,
             draining=self.draining,
             ends=self._coarse_ends(),
-            clock_ms=math.floor(self._clock_s * 1000),
         )
 
     def _coarse_ends(self) -> tuple[End, ...]:
@@ -108,6 +106,13 @@ class Reporting:
         _, request = self._ends.pop(key)
         self._committed = self._committed - request
         self._containers -= 1
+        self._dirty = True
+
+    def rebook(self, key: Hashable, request: Resources) -> None:
+        """A live allocation takes another amount from now on."""
+        end_s, old = self._ends[key]
+        self._committed = self._committed - old + request
+        self._ends[key] = (end_s, request)
         self._dirty = True
 
     def ends(self, key: Hashable, end_s: float) -> None:
@@ -145,10 +150,10 @@ class Reporting:
         """Send the newest report, once an event; our own home and leader see it in the view we share."""
         if self.measured is None:
             return
-        self._refresh(fx.now)
+        self._refresh()
         if to != self._view.me and self._told.get(to) != self._sequence:
             self._told[to] = self._sequence
-            fx.say(to, Fresh(self.report(), self.epoch))
+            fx.say(to, Fresh(self._said_now(fx), self.epoch))
 
     def ring(self, fx: Effects) -> None:
         """Gossip at the interval."""
@@ -158,7 +163,7 @@ class Reporting:
     def flush(self, fx: Effects) -> None:
         """At the end of an event: refresh, push and gossip, as far as it matters."""
         if self.measured is not None:
-            self._refresh(fx.now)
+            self._refresh()
             for leader in self._push:
                 self.tell(fx, leader)
             if self._published is None or (self._published is not self._report and self._moved(self._published)):
@@ -168,14 +173,17 @@ class Reporting:
 
     # --- inside
 
-    def _refresh(self, now: float) -> None:
+    def _refresh(self) -> None:
         """Make a new version if anything changed."""
         if self._dirty or self._report is None:
             self._dirty = False
             self._sequence += 1
-            self._clock_s = now
             self._report = self._build()
             self._view.hear(self._report)
+
+    def _said_now(self, fx: Effects) -> Report:
+        """The newest report with this moment's clock: whoever hears it learns how our clock lies to theirs."""
+        return msgspec.structs.replace(self.report(), clock_ms=math.floor(fx.now * 1000))
 
     def _moved(self, published: Report) -> bool:
         """Whether what others believe is wrong enough to tell them now."""
@@ -191,10 +199,11 @@ class Reporting:
 
     def _publish(self, fx: Effects) -> None:
         self._published = self.report()
-        value = encode_gossip(self._published)
+        said = self._said_now(fx)
+        value = encode_gossip(said)
         if len(value) > REPORT_BYTES_MAX:
             # What ends when is a help for plans, and the leader hears it besides; what is free must get through.
-            value = encode_gossip(msgspec.structs.replace(self._published, ends=()))
+            value = encode_gossip(msgspec.structs.replace(said, ends=()))
         fx.act(Publish("report", value))
         self._alarms.set(("report", None), fx.now + self._config.report_interval_s)
 

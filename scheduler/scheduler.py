@@ -13,13 +13,16 @@ from typing import Any
 from scheduler import images
 from scheduler.admission import Admission
 from scheduler.alarms import Alarms
+from scheduler.amendments import AmendmentView
 from scheduler.config import SchedulerConfig
 from scheduler.dispatch import Home
 from scheduler.effects import Effects
 from scheduler.errors import BadMessage
 from scheduler.events import (
     Accepting,
+    AmendJob,
     Cancel,
+    ContainerChanged,
     ContainerEnded,
     ContainerStarted,
     Drain,
@@ -46,6 +49,8 @@ from scheduler.leader import Leader
 from scheduler.messages import (
     Admit,
     Admitted,
+    Amend,
+    Amended,
     AnyItem,
     Census,
     Declined,
@@ -139,12 +144,14 @@ class Scheduler:
                 self._received(fx, event)
             case Heard():
                 self._heard(fx, event)
-            case Submit() | Cancel() | Hold() | Release() | Requeue():
+            case Submit() | Cancel() | Hold() | Release() | Requeue() | AmendJob():
                 self._wish(fx, event)
             case ContainerStarted():
                 self._admission.on_started(fx, event)
             case ContainerEnded():
                 self._admission.on_ended(fx, event)
+            case ContainerChanged():
+                self._admission.amendments.on_changed(fx, event)
             case Measured():
                 self._admission.reporting.measure(event)
             case Accepting():
@@ -158,7 +165,7 @@ class Scheduler:
             case Timer():
                 pass
 
-    def _wish(self, fx: Effects, event: Submit | Cancel | Hold | Release | Requeue) -> None:
+    def _wish(self, fx: Effects, event: Submit | Cancel | Hold | Release | Requeue | AmendJob) -> None:
         """What users ask of their jobs' home."""
         match event:
             case Submit():
@@ -171,6 +178,8 @@ class Scheduler:
                 self._home.on_release(fx, event)
             case Requeue():
                 self._home.on_requeue(fx, event)
+            case AmendJob():
+                fx.answer = self._home.on_amend_job(fx, event)
 
     def _member(self, fx: Effects, event: MemberUp | MemberDown | MemberFailed | MemberLeft) -> None:
         if event.node == self.node:
@@ -217,7 +226,7 @@ class Scheduler:
             if report.node != event.node:
                 raise BadMessage(f"{event.node} published a report of {report.node}")
             self._view.hear(report)
-            self._horizon.heard(fx.now, report)
+            self._horizon.heard(fx.now, report, pushed=False)
         elif event.key == "leader":
             leads = decode_leads(event.value)
             self._epoch(fx, leads.epoch)
@@ -258,6 +267,8 @@ class Scheduler:
             News: home.on_news,
             LeaseAsk: home.on_lease_ask,
             Evict: home.on_evict,
+            Amended: home.amendments.on_amended,
+            Amend: node.amendments.on_amend,
             Lease: node.leases.on_lease,
             Wait: leader.on_wait,
             Told: lambda fx, sender, item: leader.on_told(sender, item.epoch),
@@ -284,7 +295,7 @@ class Scheduler:
     def _on_fresh(self, fx: Effects, sender: str, item: Fresh) -> None:
         if item.report.node == sender:
             self._view.hear(item.report)
-            self._horizon.heard(fx.now, item.report)
+            self._horizon.heard(fx.now, item.report, pushed=True)
             self._leader.on_epoch(fx, item.epoch)
 
     # --- alarms
@@ -311,6 +322,7 @@ class Scheduler:
             "gate": home.ring_gate,
             "follow": lambda fx, _: following.ring_follow(fx),
             "news": following.ring_news,
+            "amend": home.amendments.ring,
             "sweep": lambda fx, _: home.ring_sweep(fx),
             "lease": home.ring_lease,
             "leases": lambda fx, _: node.ring_leases(fx),
@@ -352,6 +364,10 @@ class Scheduler:
     def jobs(self, owner: str | None = None) -> list[JobSummary]:
         """Return a line on each job of this home, oldest first; only `owner`'s if given."""
         return [summary(job, self.node) for job in self._home.jobs.values() if owner in (None, job.record.owner)]
+
+    def amendment(self, job_id: int) -> AmendmentView:
+        """Return how the last change of a job's limits goes, or went; raises NotPossible where there was none."""
+        return self._home.amendments.outcome(job_id)
 
     def job_state(self, job_id: int) -> State:
         """Return a job's state, at the cost of one look; raises UnknownJob."""

@@ -44,7 +44,7 @@ class Lead:
     """The machine of n1, which leads; n2 and n3 are homes and nodes in the test's hands. n1 itself takes nothing."""
 
     def __init__(self, number: int = 1, **config: object) -> None:
-        self.machine = Scheduler(SchedulerConfig(**config), f"n{number}", number, 1, 0)
+        self.machine = Scheduler(SchedulerConfig(**{"gather_s": 0, **config}), f"n{number}", number, 1, 0)
         self.now = 0.0
         self.said: list[tuple[str, AnyItem]] = []
         self.published: list[Leads] = []
