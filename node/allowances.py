@@ -25,6 +25,7 @@ from scheduler.spec.security import CAPABILITIES_DEFAULT, capabilities
 PROFILES_MAX = 64
 PROFILE_BYTES_MAX = 256 << 10
 SELINUX = Path("/sys/fs/selinux/enforce")
+APPARMOR = Path("/sys/kernel/security/apparmor/profiles")
 
 log = logs.get("allowances")
 
@@ -153,3 +154,7 @@ def _security_abilities(features: frozenset[Feature]) -> Iterator[str]:
         yield "capabilities"
     if "masked_paths" in features:
         yield "masks"
+    if "selinux" in features and SELINUX.exists():
+        yield "selinux"
+    if "selinux" in features and APPARMOR.exists():
+        yield "apparmor"
