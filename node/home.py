@@ -16,7 +16,7 @@ from node.effects import Effects
 from node.errors import InvalidValue
 from node.image_exchange import ImageExchange
 from node.job_secrets import JobSecrets
-from scheduler.events import Accepting, Cancel, Submit
+from scheduler.events import Accepting, Cancel, Drain, Hold, Release, Requeue, Submit
 from scheduler.explain import Explanation
 from scheduler.model import JobSpec
 from scheduler.views import JobSummary, JobView, NodeStatus
@@ -25,9 +25,7 @@ from scheduler.views import JobSummary, JobView, NodeStatus
 class Home:
     """Jobs of this home, and nodes as this one sees them."""
 
-    def __init__(
-        self, effects: Effects, images: ImageExchange, secrets: JobSecrets, *, image_required: bool
-    ) -> None:
+    def __init__(self, effects: Effects, images: ImageExchange, secrets: JobSecrets, *, image_required: bool) -> None:
         self._effects = effects
         self._machine = effects.machine
         self._images = images
@@ -48,6 +46,22 @@ class Home:
     async def cancel(self, job_id: int) -> None:
         """End the job's tasks; UnknownJob if there is no such job here."""
         await self._effects.ask(Cancel(job_id, time.time()))
+
+    async def hold(self, job_id: int, *, operator: bool) -> None:
+        """Keep a job from starting anything more; UnknownJob, NotPossible."""
+        await self._effects.ask(Hold(job_id, operator))
+
+    async def release(self, job_id: int, *, operator: bool) -> None:
+        """Undo a hold; UnknownJob, NotPossible."""
+        await self._effects.ask(Release(job_id, operator))
+
+    async def requeue(self, job_id: int) -> None:
+        """Stop what runs of a job, and line it up again; UnknownJob, NotPossible."""
+        await self._effects.ask(Requeue(job_id))
+
+    async def drain(self, deadline_s: float | None) -> None:
+        """Take nothing new, and send away what is here; batch tasks after the deadline, if there is one."""
+        await self._effects.ask(Drain(deadline_s, time.time()))
 
     async def set_accepting(self, accepting: bool) -> None:
         """Let this node take new allocations, or no more."""

@@ -29,9 +29,12 @@ USER_NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,31}", re.ASCII)
 
 
 class Role(StrEnum):
-    """What a caller may do: a user with their own jobs, an admin with all, the door with the door."""
+    """What a caller may do: a user with their own jobs, an operator with all jobs, nodes and the cluster's settings, an
+    admin with everything, the door with the door.
+    """
 
     USER = "user"
+    OPERATOR = "operator"
     ADMIN = "admin"
     DOOR = "door"
 
@@ -45,8 +48,13 @@ class Principal:
 
     @property
     def admin(self) -> bool:
-        """Whether everybody's jobs are theirs to see and touch."""
+        """Whether everything is theirs to see and touch."""
         return self.role is Role.ADMIN
+
+    @property
+    def operator(self) -> bool:
+        """Whether everybody's jobs, all nodes and the cluster's settings are theirs to see and touch."""
+        return self.role in (Role.OPERATOR, Role.ADMIN)
 
 
 class _Payload(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

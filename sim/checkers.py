@@ -188,9 +188,10 @@ class Checkers:
             self.broken("a home is the only writer of its jobs", f"{id_} was ordered by {home.name}")
         if str(id_) not in self._world.hosts[node].disk[ALLOCATIONS]:
             self.broken("nothing leaks", f"{id_} starts on {node} without a durable allocation")
-        for each in allocation.spec.queueing.after:
-            if not self._met(each, id_.index):
-                self.broken("dependencies are respected", f"{id_} starts on {node} before {each} is met")
+        queueing = allocation.spec.queueing
+        met = [self._met(each, id_.index) for each in queueing.after]
+        if met and not (any(met) if queueing.after_any else all(met)):
+            self.broken("dependencies are respected", f"{id_} starts on {node} before {queueing.after} is met: {met}")
         self._requests[id_] = allocation.spec.request
         self._load[node] = self._load[node] + allocation.spec.request
         short = shortage(self._load[node], self._world.permitted(node))
@@ -207,7 +208,8 @@ class Checkers:
 
     def _met(self, dependency: Dependency, index: int) -> bool:
         """Judge a dependency by the disk of the other job's home; what was forgotten there has ended."""
-        disk = self._world.hosts[self.acknowledged[dependency.job]].disk
+        number = home_number(dependency.job)
+        disk = next(host.disk for host in self._world.hosts.values() if host.number == number)
         raw = disk[JOBS].get(str(dependency.job))
         if raw is None:
             return True

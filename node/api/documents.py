@@ -41,6 +41,7 @@ class NodeDocument(msgspec.Struct, frozen=True, kw_only=True):
     leader: bool
     address: str
     accepting: bool
+    draining: bool = False
 
 
 class TaskDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +83,8 @@ class JobSummaryDocument(msgspec.Struct, frozen=True, kw_only=True):
 class ExplanationDocument(msgspec.Struct, frozen=True, kw_only=True):
     """Why a job waits, or where its tasks are and why there.
 
-    `reasons` have a `kind`: short (of a dimension, on so many nodes), constraint, not-accepting, unreachable.
+    `reasons` have a `kind`: short (of a dimension, on so many nodes), constraint, not-accepting, unreachable; or what
+    keeps the whole job out of the line: hold, begin, dependency.
     `position` is the place in the leader's line, 1 being next; null when the job is not in line.
     """
 

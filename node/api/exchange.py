@@ -61,9 +61,27 @@ class Exchange:
             raise InvalidValue("wait_s", text, f"expected seconds, from 0 to {WAIT_S_MAX:g}")
         return min(wait_s, WAIT_S_MAX)
 
+    def seconds(self, name: str, high: float) -> float | None:
+        """Return a query parameter as seconds; None where it is left out."""
+        text = self.request.query_params.get(name)
+        if text is None:
+            return None
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not 0 <= seconds <= high:
+            raise InvalidValue(name, text, f"expected seconds, from 0 to {high:g}")
+        return seconds
+
     def path(self, name: str) -> str:
         """Return a part of the path."""
         return str(self.request.path_params[name])
+
+    def require_operator(self, what: str) -> None:
+        """Raise NotPermitted unless an operator or an administrator calls."""
+        if not self.principal.operator:
+            raise NotPermitted(f"only operators may {what}")
 
     def require_admin(self, what: str) -> None:
         """Raise NotPermitted unless an administrator calls."""

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Scope
 
 from node.api.exchange import FORWARDED, Exchange
-from node.errors import Busy, InvalidValue, NotFound, PeerError, PeerRefused
+from node.errors import Busy, InvalidValue, NotFound, PeerError, PeerRefused, shorten
 from node.tokens import Principal, Role
 from scheduler.errors import ForeignJob, UnknownJob
 from scheduler.numbers import home_number
@@ -73,6 +73,16 @@ async def at_home(exchange: Exchange, answer: Callable[[int], Awaitable[Response
         return _response(await _ask(exchange, home, METHOD, FORWARD_TIMEOUT_S))
     with exchange.services.long_polls.by(exchange.principal.name):
         return _response(await _ask(exchange, home, WAITING_METHOD, FORWARD_TIMEOUT_S + wait_s))
+
+
+async def at_node(exchange: Exchange, answer: Callable[[], Awaitable[Response]]) -> Response:
+    """Answer a request about the node in the path: here if it is this one, else by asking it."""
+    name = exchange.path("name")
+    if name == exchange.services.node:
+        return await answer()
+    if exchange.forwarded or exchange.services.peers.address_of(name) is None:
+        raise NotFound(f"no node {shorten(name)!r} in this cluster")
+    return _response(await _ask(exchange, name, METHOD, FORWARD_TIMEOUT_S))
 
 
 def _response(answer: ForwardedResponse) -> Response:

@@ -6,6 +6,7 @@ A foreign user's job looks like one that does not exist: its number tells nobody
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import trio
@@ -71,7 +72,7 @@ async def list_jobs(exchange: Exchange) -> Response:
     owner = exchange.request.query_params.get("owner")
     if owner is not None:
         check_user_name(owner)
-    if not exchange.principal.admin:
+    if not exchange.principal.operator:
         if owner not in (None, exchange.principal.name):
             return json_response([])
         owner = exchange.principal.name
@@ -119,6 +120,30 @@ async def cancel(exchange: Exchange) -> Response:
     return await at_home(exchange, answer)
 
 
+async def hold(exchange: Exchange) -> Response:
+    """POST /v1/jobs/ID/hold: start nothing more of it."""
+    return await _steer(exchange, lambda job_id, operator: exchange.services.jobs.hold(job_id, operator=operator))
+
+
+async def release(exchange: Exchange) -> Response:
+    """POST /v1/jobs/ID/release: undo a hold; an operator's is for operators to undo."""
+    return await _steer(exchange, lambda job_id, operator: exchange.services.jobs.release(job_id, operator=operator))
+
+
+async def requeue(exchange: Exchange) -> Response:
+    """POST /v1/jobs/ID/requeue: stop what runs of it, and line it up again."""
+    return await _steer(exchange, lambda job_id, _: exchange.services.jobs.requeue(job_id))
+
+
+async def _steer(exchange: Exchange, act: Callable[[int, bool], Awaitable[None]]) -> Response:
+    async def answer(job_id: int) -> Response:
+        job = require_visible(exchange, job_id)
+        await act(job_id, exchange.principal.operator and job.owner != exchange.principal.name)
+        return json_response({"id": job_id, "state": exchange.services.jobs.job(job_id, 0, 0).state}, 202)
+
+    return await at_home(exchange, answer)
+
+
 async def explain(exchange: Exchange) -> Response:
     """GET /v1/jobs/ID/explain: why it waits, or where it runs and why there."""
 
@@ -133,7 +158,7 @@ def require_visible(exchange: Exchange, job_id: int) -> JobView:
     """Return the job, without its tasks; UnknownJob unless it is here and the caller's to see."""
     with contextlib.suppress(UnknownJob):
         job = exchange.services.jobs.job(job_id, 0, 0)
-        if job.owner == exchange.principal.name or exchange.principal.admin:
+        if job.owner == exchange.principal.name or exchange.principal.operator:
             return job
     # One text for both: a foreign job must look like none.
     raise UnknownJob(f"no job {job_id}")

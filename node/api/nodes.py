@@ -7,7 +7,10 @@ from starlette.responses import Response
 
 from node.api import render
 from node.api.exchange import Exchange, json_response
+from node.api.forward import at_node
 from node.api.schemas import decode
+
+DEADLINE_MAX_S = 366 * 86_400.0
 
 
 class AcceptingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,9 +38,41 @@ async def members(exchange: Exchange) -> Response:
     return json_response(exchange.services.members())
 
 
+async def cordon(exchange: Exchange) -> Response:
+    """POST /v1/nodes/NAME/cordon: have it take nothing new."""
+    return await _accept(exchange, False)
+
+
+async def uncordon(exchange: Exchange) -> Response:
+    """POST /v1/nodes/NAME/uncordon: have it take tasks again; ends a drain too."""
+    return await _accept(exchange, True)
+
+
+async def drain(exchange: Exchange) -> Response:
+    """POST /v1/nodes/NAME/drain: have it take nothing new, and send away what it has."""
+    exchange.require_operator("drain a node")
+    deadline_s = exchange.seconds("deadline_s", DEADLINE_MAX_S)
+
+    async def answer() -> Response:
+        await exchange.services.jobs.drain(deadline_s)
+        return json_response({"node": exchange.services.node, "accepting": False, "draining": True}, 202)
+
+    return await at_node(exchange, answer)
+
+
+async def _accept(exchange: Exchange, accepting: bool) -> Response:
+    exchange.require_operator("cordon a node")
+
+    async def answer() -> Response:
+        await exchange.services.jobs.set_accepting(accepting)
+        return json_response({"node": exchange.services.node, "accepting": accepting, "draining": False}, 202)
+
+    return await at_node(exchange, answer)
+
+
 async def accepting(exchange: Exchange) -> Response:
     """POST /v1/node/accepting: let this node take new tasks, or not."""
-    exchange.require_admin("cordon a node")
+    exchange.require_operator("cordon a node")
     body: AcceptingBody = decode(_decode_accepting, await exchange.body(1_024))
     await exchange.services.jobs.set_accepting(body.accepting)
     return json_response({"node": exchange.services.node, "accepting": body.accepting})

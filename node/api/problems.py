@@ -29,7 +29,7 @@ from node.errors import (
     shorten,
 )
 from node.host.errors import FetchInterrupted, ImageError, ImageInUse
-from scheduler.errors import ForeignJob, InvalidSpec, Overloaded, UnknownJob
+from scheduler.errors import ForeignJob, InvalidSpec, NotPossible, Overloaded, UnknownJob
 
 TYPE_PREFIX = "urn:fofoca:problem:"
 MEDIA_TYPE = "application/problem+json"
@@ -55,6 +55,7 @@ _KINDS: list[tuple[type[Exception], int, str, str]] = [
     (NotFound, 404, "not-found", "Not found"),
     (MethodNotAllowed, 405, "method-not-allowed", "Not this way"),
     (trio.TooSlowError, 408, "too-slow", "The request came too slowly"),
+    (NotPossible, 409, "not-possible", "Not possible now"),
     (KeysNotSettled, 409, "keys-not-settled", "The nodes' keys differ"),
     (TooLarge, 413, "too-large", "Too large"),
     (PeerRefused, 502, "node-refused", "Another node refused"),

@@ -80,7 +80,10 @@ def explanation(explained: Explanation) -> ExplanationDocument:
 
 
 def _reasons(explained: Explanation) -> list[dict[str, object]]:
-    reasons: list[dict[str, object]] = [
+    reasons: list[dict[str, object]] = [{"kind": each.kind, "text": each.text} for each in explained.blocks]
+    if reasons:
+        return reasons
+    reasons = [
         {"kind": "short", "text": _short_text(short, explained.nodes), **msgspec.structs.asdict(short)}
         for short in explained.short
     ]
@@ -134,6 +137,7 @@ def _node(services: Services, node: NodeStatus, state: str, leader: str) -> Node
         leader=node.name == leader,
         address=services.peers.address_of(node.name) or (services.address if node.name == services.node else ""),
         accepting=report.accepting,
+        draining=report.draining,
     )
 
 

@@ -31,6 +31,18 @@ class JobService(Protocol):
     async def cancel(self, job_id: int) -> None:
         """End a job's tasks."""
 
+    async def hold(self, job_id: int, *, operator: bool) -> None:
+        """Keep a job from starting anything more; NotPossible."""
+
+    async def release(self, job_id: int, *, operator: bool) -> None:
+        """Undo a hold; NotPossible."""
+
+    async def requeue(self, job_id: int) -> None:
+        """Stop what runs of a job, and line it up again; NotPossible."""
+
+    async def drain(self, deadline_s: float | None) -> None:
+        """Have this node take nothing new and send away what it has; batch tasks after the deadline, if any."""
+
     async def wait(self, job_id: int, wait_s: float) -> object:
         """Return when the job is final, or after `wait_s`."""
 

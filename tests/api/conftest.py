@@ -19,7 +19,7 @@ from node.host.image_build import BuildOrder
 from node.host.images import Idle, Image
 from node.peers import Peers, body_sealer
 from node.tokens import Tokens
-from scheduler.errors import UnknownJob
+from scheduler.errors import NotPossible, UnknownJob
 from scheduler.explain import Explanation, Short
 from scheduler.index import Membership
 from scheduler.model import AllocationId, JobSpec, Report, Resources, State
@@ -40,6 +40,8 @@ class FakeJobs:
         self.changed = trio.Event()
         self.accepting = True
         self.cancelled: list[int] = []
+        self.steered: list[tuple[str, int, bool]] = []
+        self.drained: list[float | None] = []
         self.fail_with: Exception | None = None
 
     async def submit(self, owner: str, spec: JobSpec) -> int:
@@ -65,6 +67,24 @@ class FakeJobs:
             while not self.job(job_id).state.final:
                 await self.changed.wait()
         return self.job(job_id)
+
+    async def hold(self, job_id: int, *, operator: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        self.steered.append(("hold", job_id, operator))
+
+    async def release(self, job_id: int, *, operator: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        if not operator:
+            raise NotPossible(f"job {job_id} is held by an operator")
+        self.steered.append(("release", job_id, operator))
+
+    async def requeue(self, job_id: int) -> None:
+        await trio.lowlevel.checkpoint()
+        self.steered.append(("requeue", job_id, False))
+
+    async def drain(self, deadline_s: float | None) -> None:
+        await trio.lowlevel.checkpoint()
+        self.drained.append(deadline_s)
 
     async def set_accepting(self, accepting: bool) -> None:
         await trio.lowlevel.checkpoint()

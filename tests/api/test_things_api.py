@@ -40,6 +40,7 @@ async def test_nodes_have_what_users_compare(cluster):
         "leader": True,
         "address": "n1:8642",
         "accepting": True,
+        "draining": False,
     }
     assert nodes["n2"]["state"] == "suspect"
     assert nodes["n3"]["capacity"] == {"cpu_milli": 0, "memory_bytes": 0}

@@ -101,7 +101,7 @@ def test_ordinary_names_are(name):
 
 
 def test_wrong_roles_and_lifetimes_are_named():
-    with pytest.raises(InvalidValue, match="expected one of user, admin, door"):
+    with pytest.raises(InvalidValue, match="expected one of user, operator, admin, door"):
         tokens.create("ana", "root", NOW)
     for lifetime_s in (0, -1, 1e12, float("nan")):
         with pytest.raises(InvalidValue, match="ten years"):

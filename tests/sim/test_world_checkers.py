@@ -56,7 +56,9 @@ def test_a_home_that_does_not_stop_outdated_attempts_is_seen(monkeypatch: pytest
 
 def test_a_node_that_starts_an_ended_attempt_again_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission.Admission, "_raise_fence", nothing)
-    assert broken_promises("one attempt counts", Features(loss=True, duplicates=True, delays=True, arrays=True, agent_crashes=True))
+    assert broken_promises(
+        "one attempt counts", Features(loss=True, duplicates=True, delays=True, arrays=True, agent_crashes=True)
+    )
 
 
 def test_a_home_that_writes_a_foreign_job_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,9 @@ def _node_row(node: dict[str, Any]) -> list[Any]:
     notes = []
     if node.get("leader"):
         notes.append("queue leader")
-    if not node.get("accepting", True):
+    if node.get("draining"):
+        notes.append("draining" if node.get("containers") else "drained")
+    elif not node.get("accepting", True):
         notes.append("cordoned")
     labels = {name: value for name, value in (node.get("labels") or {}).items() if name not in MEASURED_LABELS}
     notes += [f"{name}={value}" if value else name for name, value in labels.items()]
