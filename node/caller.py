@@ -100,6 +100,11 @@ class Agents:
             "POST", path, json.dumps(body).encode(), READ_TIMEOUT_S, {"Content-Type": "application/json"}
         )
 
+    def patch(self, path: str, body: Any, **query: str | int | float | None) -> Answer:
+        """Change something; the answer may take as long as nodes may be silent."""
+        headers = {"Content-Type": "application/json"}
+        return self._request("PATCH", _target(path, query), json.dumps(body).encode(), READ_TIMEOUT_S, headers)
+
     def delete(self, path: str) -> Answer:
         return self._request("DELETE", path, None, READ_TIMEOUT_S, {})
 

@@ -11,6 +11,7 @@ from node.home import Home
 from node.outbox import Outbox
 from scheduler.events import (
     Action,
+    AmendContainer,
     JobChanged,
     Publish,
     RemoveContainer,
@@ -40,6 +41,8 @@ class Hands:
                 self.allocations.start(action.allocation, action.lease_until_s)
             case RenewLease():
                 self.allocations.renew(action.id, action.until_s)
+            case AmendContainer():
+                self.allocations.change(action.allocation, action.revision)
             case StopContainer():
                 self.allocations.stop(action.id, action.grace_s, action.why)
             case RemoveContainer():

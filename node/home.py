@@ -16,7 +16,8 @@ from node.effects import Effects
 from node.errors import InvalidValue
 from node.image_exchange import ImageExchange
 from node.job_secrets import JobSecrets
-from scheduler.events import Accepting, Cancel, Drain, Hold, Release, Requeue, Submit
+from scheduler.amendments import AmendmentView
+from scheduler.events import Accepting, AmendJob, Cancel, Drain, Hold, Release, Requeue, Submit
 from scheduler.explain import Explanation
 from scheduler.model import JobSpec
 from scheduler.views import JobSummary, JobView, NodeStatus
@@ -88,19 +89,32 @@ class Home:
         """Return every node this one has heard of, with its last report."""
         return self._machine.nodes()
 
+    async def amend(self, job_id: int, spec: JobSpec, index: int | None = None) -> AmendmentView:
+        """Give a live job, or one of its tasks, the limits of this spec; return how it went, once that is known.
+
+        Raises InvalidSpec, UnknownJob or NotPossible with nothing changed.
+        """
+        revision = await self._effects.ask(AmendJob(job_id, spec, index))
+        while not (view := self._machine.amendment(job_id)).done and view.revision == revision:
+            await self._changed(job_id)
+        return view
+
     async def wait(self, job_id: int, wait_s: float) -> None:
         """Return when the job is final, or after `wait_s`; UnknownJob."""
         with trio.move_on_after(wait_s):
             while not self._machine.job_state(job_id).final:
-                changed = trio.Event()
-                waiters = self._waiters[job_id]
-                waiters.add(changed)
-                try:
-                    await changed.wait()
-                finally:
-                    waiters.discard(changed)
-                    if not waiters:
-                        self._waiters.pop(job_id, None)
+                await self._changed(job_id)
+
+    async def _changed(self, job_id: int) -> None:
+        changed = trio.Event()
+        waiters = self._waiters[job_id]
+        waiters.add(changed)
+        try:
+            await changed.wait()
+        finally:
+            waiters.discard(changed)
+            if not waiters:
+                self._waiters.pop(job_id, None)
 
     def changed(self, job_id: int) -> None:
         """Wake those who wait for this job."""

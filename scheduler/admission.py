@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from scheduler.abilities import describe, requirements
 from scheduler.alarms import Alarms
+from scheduler.amendments import AmendmentsTaken
 from scheduler.config import SchedulerConfig
 from scheduler.draining import Draining
 from scheduler.effects import Effects
@@ -43,7 +44,7 @@ from scheduler.messages import (
     Started,
     Stop,
 )
-from scheduler.model import Allocation, AllocationId, Resources, Result
+from scheduler.model import NOWHERE, Allocation, AllocationId, Reach, Resources, Result
 from scheduler.records import ALLOCATIONS, HeldRecord, Rows, delete_held, put_held, read_table
 from scheduler.repeat import Repeat
 from scheduler.reporting import Reporting
@@ -56,6 +57,7 @@ class Held:
 
     allocation: Allocation
     running: bool = False
+    reach: Reach = NOWHERE
     stopping: bool = False
     result: Result | None = None
 
@@ -86,6 +88,7 @@ class Admission:
         self.rooms = Rooms(config, alarms, self.reporting)
         self.holds = HoldsKept(config)
         self._ends: Repeat[AllocationId] = Repeat("ends", config, alarms, view.alive, self._say_ends)
+        self.amendments = AmendmentsTaken(self.reporting, self._running, self._replace)
         self.draining = Draining(config, view, alarms, self.reporting, self._held)
         self.leases = LeasesTaken(config, view, alarms, boot_epoch)
 
@@ -176,7 +179,8 @@ class Admission:
         if not held.running:
             held.running = True
             self.reporting.ends(event.id, fx.now + estimate_s(held.allocation.spec, self._config))
-        fx.say(held.allocation.home, Started(event.id))
+        held.reach = event.reach
+        fx.say(held.allocation.home, Started(event.id, event.reach))
 
     def on_ended(self, fx: Effects, event: ContainerEnded) -> None:
         """The container ended: free its space, keep the result until its home took it."""
@@ -185,6 +189,7 @@ class Admission:
             fx.act(RemoveContainer(event.id))
             return
         if held.result is None:
+            self.amendments.ended(fx, event.id)
             self._count_out(held)
             held.result = event.result
             held.running = False
@@ -244,7 +249,8 @@ class Admission:
         batch = ids[start : start + BATCH_MAX]
         state.told_from = start + len(batch)
         if self._view.alive(home):
-            fx.say(home, Holding(tuple(batch), tuple(self._held[id_].running for id_ in batch)))
+            held = [self._held[id_] for id_ in batch]
+            fx.say(home, Holding(tuple(batch), tuple(x.running for x in held), tuple(x.reach for x in held)))
         more = state.told_from < len(ids)
         pause_s = self._config.holding_interval_s
         self._alarms.set(("holding", home), fx.now + (pause_s / 100 if more else pause_s))
@@ -316,6 +322,14 @@ class Admission:
             self.leases.take(fx, held.allocation)
         else:
             fx.act(StartContainer(held.allocation))
+
+    def _running(self, id_: AllocationId) -> Allocation | None:
+        held = self._held.get(id_)
+        return held.allocation if held is not None and held.running and held.result is None else None
+
+    def _replace(self, fx: Effects, allocation: Allocation) -> None:
+        self._held[allocation.id].allocation = allocation
+        put_held(fx, HeldRecord(allocation))
 
     def _count_in(self, fx: Effects, held: Held) -> None:
         """Book a live allocation in; by the estimate it ends when it has run that long from now on."""

@@ -13,12 +13,13 @@ import msgspec
 
 from scheduler.abilities import requirements
 from scheduler.alarms import Alarms
+from scheduler.amendments import AmendmentsGiven
 from scheduler.attempts import NO_TERMS, Attempts, Terms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.eligibility import OWNER, Eligibility
 from scheduler.errors import NotPossible, Overloaded, UnknownJob
-from scheduler.events import Cancel, Hold, Release, Requeue, Submit
+from scheduler.events import AmendJob, Cancel, Hold, Release, Requeue, Submit
 from scheduler.gangs import Gangs, Hands
 from scheduler.history import History
 from scheduler.images import wanted
@@ -43,7 +44,18 @@ from scheduler.messages import (
     Reserved,
     Stop,
 )
-from scheduler.model import JOB_ID_STRIDE, AllocationId, JobKind, JobRecord, OnLost, Result, TaskRecord
+from scheduler.model import (
+    JOB_ID_STRIDE,
+    NOWHERE,
+    AllocationId,
+    JobKind,
+    JobRecord,
+    JobSpec,
+    OnLost,
+    Reach,
+    Result,
+    TaskRecord,
+)
 from scheduler.numbers import home_number
 from scheduler.outcomes import describe, ran_s
 from scheduler.records import (
@@ -83,6 +95,7 @@ class Home:
         self.attempts = Attempts(config, view, alarms, self._jobs)
         self.leases = LeasesGiven(config)
         self.lineup = Lineup(config, view, alarms, self._jobs, boot_epoch)
+        self.amendments = AmendmentsGiven(alarms, self._jobs, boot_epoch, self._amend)
         hands = Hands(self._ask, self._step, self._wait, self._refusal_pause_s)
         self.gangs = Gangs(config, view, alarms, self._jobs, self.attempts, hands)
 
@@ -240,6 +253,20 @@ class Home:
                 for index in job.never_freed():
                     self._step(fx, job, index, Step.CANCEL, reason=why)
 
+    def on_amend_job(self, fx: Effects, event: AmendJob) -> int:
+        """Change limits of what runs, and of the job; returns the change's revision. Raises before anything changed."""
+        job = self.job(event.job_id)
+        validate(event.spec, self._config.spec_bytes_max)
+        return self.amendments.on_amend_job(fx, job, event)
+
+    def _amend(self, fx: Effects, job: Job, spec: JobSpec) -> None:
+        """Take another spec for what comes; what waits lines up anew with it."""
+        job.record = msgspec.structs.replace(job.record, spec=spec)
+        put_job(fx, job.record)
+        self.lineup.drop(job.id)
+        job.told.wanted = -1
+        self._touched[job.id] = None
+
     # --- what nodes answer
 
     def on_admitted(self, fx: Effects, node: str, answer: Admitted) -> None:
@@ -285,12 +312,15 @@ class Home:
         if job is not None and members:
             self.gangs.refused(fx, job, members, why)
 
-    def on_started(self, fx: Effects, node: str, id_: AllocationId) -> None:
-        """The container runs."""
+    def on_started(self, fx: Effects, node: str, id_: AllocationId, reach: Reach = NOWHERE) -> None:
+        """The container runs; where it is reached is not kept in the ledger, its node tells it again."""
         job = self._jobs.get(id_.job)
         if job is None or not job.current(id_, node):
             self._outdated(fx, node, id_)
-        elif phase_of(job.tasks[id_.index]) is not Phase.RUNNING:
+            return
+        if reach != NOWHERE:
+            job.reach[id_.index] = reach
+        if phase_of(job.tasks[id_.index]) is not Phase.RUNNING:
             self.attempts.answered(node, id_)
             self._step(fx, job, id_.index, Step.START, reason=job.tasks[id_.index].reason)
 
@@ -314,12 +344,13 @@ class Home:
 
     def on_holding(self, fx: Effects, node: str, holding: Holding) -> None:
         """What a node holds of us: the outdated is stopped, the rest is brought up to date."""
-        for id_, running in zip(holding.ids, holding.running, strict=False):
+        reaches = holding.reach or (NOWHERE,) * len(holding.ids)
+        for id_, running, reach in zip(holding.ids, holding.running, reaches, strict=False):
             job = self._jobs.get(id_.job)
             if job is None or not job.current(id_, node):
                 self._outdated(fx, node, id_)
             elif running:
-                self.on_started(fx, node, id_)
+                self.on_started(fx, node, id_, reach)
             elif phase_of(job.tasks[id_.index]) is Phase.ASKED:
                 self.on_admitted(fx, node, Admitted(id_.job, ((id_.index, id_.attempt),)))
 

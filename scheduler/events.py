@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from scheduler.model import Allocation, AllocationId, JobSpec, Resources, Result
+from scheduler.model import NOWHERE, Allocation, AllocationId, JobSpec, Reach, Resources, Result
 
 # --- events
 
@@ -133,6 +133,7 @@ class ContainerStarted:
 
     id: AllocationId
     unix_s: float
+    reach: Reach = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,19 @@ class ContainerEnded:
 
     id: AllocationId
     result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class AmendJob:
+    """Give a job's running tasks (or one of them) the limits of this spec, and with all of them the job.
+
+    `Outcome.answer` is the revision; JobChanged follows when `Scheduler.amendment` says that it is done. Raises
+    InvalidSpec, UnknownJob or NotPossible with nothing changed.
+    """
+
+    job_id: int
+    spec: JobSpec
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +195,7 @@ Event = (
     | Measured
     | ContainerStarted
     | ContainerEnded
+    | AmendJob
     | ContainerChanged
     | Accepting
     | Timer
@@ -239,6 +254,14 @@ class RenewLease:
 
 
 @dataclass(frozen=True, slots=True)
+class AmendContainer:
+    """Give a running container its changed allocation's limits; answer with ContainerChanged."""
+
+    allocation: Allocation
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class StopContainer:
     """End the container (signal, grace, kill); answer with ContainerEnded, also when there is none."""
 
@@ -269,7 +292,7 @@ class JobChanged:
     job_id: int
 
 
-Action = Send | StartContainer | RenewLease | StopContainer | RemoveContainer | Publish | JobChanged
+Action = Send | StartContainer | RenewLease | AmendContainer | StopContainer | RemoveContainer | Publish | JobChanged
 
 
 @dataclass(slots=True)

@@ -252,6 +252,8 @@ class Leader:
         if entry is None:
             entry = self._entries[wait.job] = Entry(home, wait, wish)
         else:
+            if entry.wish.shape != wish.shape:  # the job was changed: what was hopeless may not be any more
+                self._aside.pop(wait.job, None)
             entry.wait, entry.wish = wait, wish
         if wait.epoch == self.epoch:
             entry.orders = {go: count for go, count in entry.orders.items() if go > wait.go_seen}

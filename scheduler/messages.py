@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 
 from scheduler.errors import BadMessage
-from scheduler.model import AllocationId, Constraint, JobSpec, Report, Resources, Result
+from scheduler.model import NOWHERE, AllocationId, Constraint, JobSpec, Reach, Report, Resources, Result
 
 BATCH_MAX = 1000
 ITEMS_MAX = 4096
@@ -75,9 +75,10 @@ class Refused(Item, frozen=True, tag="refused"):
 
 
 class Started(Item, frozen=True, tag="started"):
-    """Node to home: the container runs."""
+    """Node to home: the container runs, and is reached there."""
 
     id: AllocationId
+    reach: Reach = NOWHERE
 
 
 class Ended(Item, frozen=True, tag="ended"):
@@ -117,6 +118,7 @@ class Holding(Item, frozen=True, tag="holding"):
 
     ids: Ids
     running: Annotated[tuple[bool, ...], msgspec.Meta(max_length=BATCH_MAX)]
+    reach: Annotated[tuple[Reach, ...], msgspec.Meta(max_length=BATCH_MAX)] = ()
 
 
 class Fresh(Item, frozen=True, tag="fresh"):
@@ -291,6 +293,26 @@ class Evict(Item, frozen=True, tag="evict"):
     ids: Ids
 
 
+class Amend(Item, frozen=True, tag="amend"):
+    """Home to node: give these running tasks the limits of this spec; `revision` only grows."""
+
+    job: int
+    revision: int
+    spec: JobSpec
+    tasks: Tasks
+
+
+class Amended(Item, frozen=True, tag="amended"):
+    """Node to home: done, or (with a cause) refused, and then the former limits hold."""
+
+    job: int
+    revision: int
+    tasks: Tasks
+    cause: Text = ""
+    need: int = 0
+    free: int = 0
+
+
 AnyItem = (
     Admit
     | Admitted
@@ -313,6 +335,8 @@ AnyItem = (
     | Muster
     | HoldRoom
     | Declined
+    | Amend
+    | Amended
     | Follow
     | News
     | LeaseAsk

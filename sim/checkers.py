@@ -194,6 +194,15 @@ class Checkers:
             self.broken("dependencies are respected", f"{id_} starts on {node} before {queueing.after} is met: {met}")
         self._requests[id_] = allocation.spec.request
         self._load[node] = self._load[node] + allocation.spec.request
+        self._within(node)
+
+    def amended(self, node: str, allocation: Allocation) -> None:
+        """A running container takes another amount from now on."""
+        old, self._requests[allocation.id] = self._requests[allocation.id], allocation.spec.request
+        self._load[node] = self._load[node] - old + allocation.spec.request
+        self._within(node)
+
+    def _within(self, node: str) -> None:
         short = shortage(self._load[node], self._world.permitted(node))
         if short is not None:
             self.broken(

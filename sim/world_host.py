@@ -17,6 +17,8 @@ from scheduler import Scheduler
 from scheduler.errors import SchedulerError
 from scheduler.events import (
     Action,
+    AmendContainer,
+    ContainerChanged,
     ContainerEnded,
     ContainerStarted,
     Event,
@@ -284,6 +286,8 @@ class Host:
                     self._lease(allocation.id, lease_until_s)
             case RenewLease(id_, until_s):
                 self._lease(id_, until_s)
+            case AmendContainer(allocation, revision):
+                self._amend_container(allocation, revision)
             case StopContainer(id_, grace_s, why):
                 self._stop_container(id_, grace_s, why)
             case RemoveContainer(id_):
@@ -332,6 +336,19 @@ class Host:
             run_s, self._end_container, id_, Result(exit_code=code, ended_unix_s=self.unix() + run_s)
         )
         self.post(ContainerStarted(id_, self.unix()))
+
+    def _amend_container(self, allocation: Allocation, revision: int) -> None:
+        """Memory below a quarter of what it had is taken to be in use."""
+        container = self.containers.get(allocation.id)
+        why = ""
+        if container is None or container.result is not None:
+            why = "it does not run"
+        elif 4 * allocation.spec.request.memory_bytes < container.allocation.spec.request.memory_bytes:
+            why = "its memory is in use"
+        else:
+            container.allocation = allocation
+            self.world.checks.amended(self.name, allocation)
+        self.world.kernel.after(STEP_S, self._deliver, self._life, ContainerChanged(allocation.id, revision, why))
 
     def _stop_container(self, id_: AllocationId, grace_s: float, why: str) -> None:
         self.world.note(self.name, f"container {id_} is to stop: {why}")

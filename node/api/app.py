@@ -6,7 +6,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from node.api import forward, images, jobs, keys, nodes, problems, rpc, task_logs
+from node.api import amend, forward, images, jobs, keys, nodes, problems, rpc, task_logs
 from node.api.exchange import Handler, Resource
 from node.api.services import Services
 
@@ -14,7 +14,7 @@ RPC_PATH = "/internal/v1/rpc"
 
 ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/jobs": {"GET": jobs.list_jobs, "POST": jobs.submit},
-    "/v1/jobs/{id}": {"GET": jobs.show, "DELETE": jobs.cancel},
+    "/v1/jobs/{id}": {"GET": jobs.show, "PATCH": amend.amend, "DELETE": jobs.cancel},
     "/v1/jobs/{id}/logs": {"GET": task_logs.show},
     "/v1/jobs/{id}/hold": {"POST": jobs.hold},
     "/v1/jobs/{id}/release": {"POST": jobs.release},

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import trio
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope
 
 from node.api.exchange import FORWARDED, Exchange
 from node.errors import Busy, InvalidValue, NotFound, PeerError, PeerRefused, shorten
@@ -36,6 +36,7 @@ class ForwardedRequest(msgspec.Struct, frozen=True, array_like=True):
     query: bytes
     user: str
     role: Role
+    body: bytes = b""
 
 
 class ForwardedResponse(msgspec.Struct, frozen=True, array_like=True):
@@ -58,7 +59,9 @@ def job_id(text: str) -> int:
     return int(text)
 
 
-async def at_home(exchange: Exchange, answer: Callable[[int], Awaitable[Response]], wait_s: float = 0.0) -> Response:
+async def at_home(
+    exchange: Exchange, answer: Callable[[int], Awaitable[Response]], wait_s: float = 0.0, body: bytes = b""
+) -> Response:
     """Answer a request about the job in the path: here if this is its home, else by asking the home."""
     wanted = job_id(exchange.path("id"))
     number = home_number(wanted)
@@ -70,9 +73,9 @@ async def at_home(exchange: Exchange, answer: Callable[[int], Awaitable[Response
     if home is None:
         raise UnknownJob(f"no job {wanted}: no node of this cluster has the number {number}")
     if not wait_s:
-        return _response(await _ask(exchange, home, METHOD, FORWARD_TIMEOUT_S))
+        return _response(await _ask(exchange, home, METHOD, FORWARD_TIMEOUT_S, body=body))
     with exchange.services.long_polls.by(exchange.principal.name):
-        return _response(await _ask(exchange, home, WAITING_METHOD, FORWARD_TIMEOUT_S + wait_s))
+        return _response(await _ask(exchange, home, WAITING_METHOD, FORWARD_TIMEOUT_S + wait_s, body=body))
 
 
 async def at_node(exchange: Exchange, answer: Callable[[], Awaitable[Response]]) -> Response:
@@ -119,12 +122,12 @@ async def to_all(
 
 
 async def _ask(
-    exchange: Exchange, node: str, method: str, timeout_s: float, get: str | None = None
+    exchange: Exchange, node: str, method: str, timeout_s: float, get: str | None = None, body: bytes = b""
 ) -> ForwardedResponse:
     scope = exchange.request.scope
     principal = exchange.principal
-    asked = (scope["method"], scope["path"], scope["query_string"]) if get is None else ("GET", get, b"")
-    request = ForwardedRequest(*asked, principal.name, principal.role)
+    verb, path, query = (scope["method"], scope["path"], scope["query_string"]) if get is None else ("GET", get, b"")
+    request = ForwardedRequest(verb, path, query, principal.name, principal.role, body)
     answer = await exchange.services.peers.call(node, method, _encode(request), timeout_s)
     try:
         return _decode_response(answer)
@@ -143,7 +146,7 @@ def receiver(app: ASGIApp) -> Callable[[str, bytes], Awaitable[bytes]]:
         if not request.path.startswith(PREFIX):
             raise NotFound(f"{request.path[:80]!r} is not forwarded")
         answer = _Answer()
-        await app(_scope(request), _no_body, answer.send)
+        await app(_scope(request), _body_of(request), answer.send)
         return _encode(answer.response())
 
     return handle
@@ -184,5 +187,8 @@ def _scope(request: ForwardedRequest) -> Scope:
     }
 
 
-async def _no_body() -> Message:
-    return {"type": "http.request", "body": b"", "more_body": False}
+def _body_of(request: ForwardedRequest) -> Receive:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": request.body, "more_body": False}
+
+    return receive

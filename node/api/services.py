@@ -17,6 +17,7 @@ from node.host.image_build import BuildOrder
 from node.host.images import Idle, Image
 from node.key_exchange import KeyTable
 from node.runtime.protocol import Stream
+from scheduler.amendments import AmendmentView
 from scheduler.explain import Explanation
 from scheduler.model import AllocationId, JobSpec
 from scheduler.views import JobSummary, JobView, NodeStatus
@@ -30,6 +31,9 @@ class JobService(Protocol):
 
     async def cancel(self, job_id: int) -> None:
         """End a job's tasks."""
+
+    async def amend(self, job_id: int, spec: JobSpec, index: int | None = None) -> AmendmentView:
+        """Give a live job, or one of its tasks, the limits of this spec; return how it went."""
 
     async def hold(self, job_id: int, *, operator: bool) -> None:
         """Keep a job from starting anything more; NotPossible."""

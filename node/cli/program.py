@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "job": ("jobs", "job", "Jobs", "Show one job and its tasks."),
     "jobs": ("jobs", "jobs", "Jobs", "List the cluster's jobs."),
     "explain": ("jobs", "explain", "Jobs", "Say why a job waits, or why it runs where it runs."),
+    "update": ("update", "update", "Jobs", "Change the limits of what runs."),
     "cancel": ("jobs", "cancel", "Jobs", "Cancel jobs, running tasks included."),
     "hold": ("steer", "hold", "Jobs", "Keep jobs from starting."),
     "release": ("steer", "release", "Jobs", "Let held jobs start."),
