@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import shutil
+import subprocess
+import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -14,7 +17,9 @@ from typing import Any
 import pytest
 import trio
 
+from node.host.volumes import VolumeRoot
 from node.runtime import (
+    ContainerError,
     ContainerSpec,
     Exit,
     Runtime,
@@ -23,11 +28,14 @@ from node.runtime import (
     UnknownContainerError,
     UnsupportedError,
     lxc_obstacles,
+    reduced,
     unmet,
 )
 from node.runtime.fake import FakeHost, FakeRuntime
 from node.runtime.lxc.lxc import LxcRuntime
+from node.runtime.parts import FileMounts, Privileges, VolumeMount
 from node.runtime.process import ProcessRuntime
+from scheduler.spec.files import Scratch, Tmpfs
 
 BUSYBOX = shutil.which("busybox")
 LXC_MISSING = [*lxc_obstacles(), *([] if BUSYBOX else ["no busybox"])]
@@ -345,6 +353,34 @@ async def test_what_a_runtime_cannot_do_it_refuses_by_name(backend: Backend) -> 
     assert await runtime.recover() == []
 
 
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"files": FileMounts(tmpfs=(Tmpfs(target="/cache", size_bytes=1 << 20),))},
+        {"files": FileMounts(scratch=Scratch(size_bytes=8 << 20))},
+        {"files": FileMounts(read_only_root=True)},
+        {"files": FileMounts(volumes=(VolumeMount(VolumeRoot("here", Path("/dev/shm")), "ana", "", "/data", False),))},
+        {"files": FileMounts(secrets=Path("/dev/shm"))},
+        {"privileges": Privileges(("kill",))},
+        {"privileges": Privileges(masked_paths=("/proc/version",))},
+    ],
+    ids=lambda wish: str(next(iter(wish.values())))[:40],
+)
+async def test_files_and_privileges_are_given_or_refused_by_name_and_never_left_out(
+    backend: Backend, wish: dict[str, Any]
+) -> None:
+    runtime = backend.open()
+    spec = reduced(backend.spec("1.1.1", backend.exits(7), **wish), runtime.features)
+    missing = unmet(spec, runtime.features)
+    if not missing:
+        assert (await run(runtime, spec)).exit_code == 7
+        return
+    with pytest.raises(UnsupportedError) as caught:
+        await runtime.prepare(spec)
+    assert caught.value.features == missing
+    assert await runtime.recover() == []
+
+
 async def test_waiting_for_what_was_not_started_is_an_error_and_no_hang(backend: Backend) -> None:
     runtime = backend.open()
     await runtime.prepare(backend.spec("1.1.1", backend.exits(0)))
@@ -355,3 +391,77 @@ async def test_waiting_for_what_was_not_started_is_an_error_and_no_hang(backend:
 def test_a_time_limit_is_a_number() -> None:
     with pytest.raises(SpecError, match="time_limit_s"):
         ContainerSpec(name="a", argv=("x",), time_limit_s=math.nan)
+
+
+async def test_a_frozen_container_stands_still_and_goes_on(backend: Backend) -> None:
+    runtime = backend.open()
+    await started(runtime, backend.spec("1.1.1", backend.sleeps(30)))
+    if "freeze" not in runtime.features:
+        with pytest.raises(UnsupportedError, match="freeze"):
+            await runtime.freeze("1.1.1")
+        assert not runtime.is_frozen("1.1.1")
+        return
+    await runtime.freeze("1.1.1")
+    await runtime.freeze("1.1.1")
+    assert backend.open().is_frozen("1.1.1"), "for the next agent too"
+    await runtime.thaw("1.1.1")
+    await runtime.thaw("1.1.1")
+    assert not runtime.is_frozen("1.1.1")
+
+
+@pytest.mark.parametrize("grace_s", [5.0, 0.0])
+async def test_a_frozen_container_can_be_ended(backend: Backend, grace_s: float) -> None:
+    runtime = backend.open()
+    if "freeze" not in runtime.features:
+        return
+    await started(runtime, backend.spec("1.1.1", backend.sleeps(30)))
+    await runtime.freeze("1.1.1")
+    await runtime.stop("1.1.1", grace_s)
+    with trio.fail_after(4):
+        assert (await runtime.wait("1.1.1")).exit_code == (143 if grace_s else 137)
+    assert not runtime.is_frozen("1.1.1")
+
+
+async def test_what_does_not_run_is_neither_frozen_nor_entered(backend: Backend) -> None:
+    runtime = backend.open()
+    await run(runtime, backend.spec("1.1.1", backend.exits(0)))
+    for attempt in (runtime.freeze, runtime.thaw):
+        with pytest.raises(ContainerError):
+            await attempt("1.1.1")
+    with pytest.raises(ContainerError):
+        runtime.entrance("1.1.1")
+    assert not runtime.is_frozen("never.1.1")
+
+
+async def test_a_command_inside_has_its_own_exit_code_and_output(backend: Backend) -> None:
+    runtime = backend.open()
+    await started(runtime, backend.spec("1.1.1", backend.sleeps(30)))
+    if "enter" not in runtime.features:
+        with pytest.raises(UnsupportedError, match="enter"):
+            runtime.entrance("1.1.1")
+        return
+    entrance = runtime.entrance("1.1.1")
+    words = [*entrance.command, "/bin/sh", "-c", "cat; exit 7"]
+    done = await trio.run_process(words, stdin=b"hello", capture_stdout=True, check=False)
+    assert (done.returncode, done.stdout) == (7, b"hello")
+
+
+async def test_files_are_copied_in_and_out(backend: Backend, tmp_path: Path) -> None:
+    runtime = backend.open()
+    await started(runtime, backend.spec("1.1.1", backend.sleeps(30)))
+    if "enter" not in runtime.features:
+        return
+    (tmp_path / "word").write_text("hello")
+    place = str(tmp_path / "placed") if backend.kind == "fake" else "/placed"
+    tar = subprocess.run(["tar", "-C", str(tmp_path), "-c", "word"], capture_output=True, check=True).stdout
+    files = runtime.entrance("1.1.1").files
+    await trio.run_process([*files, "put", place], stdin=tar)
+    done = await trio.run_process([*files, "get", place], capture_stdout=True)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as found:
+        assert found.getnames() == ["placed"]
+        content = found.extractfile("placed")
+        assert content is not None
+        assert content.read() == b"hello"
+    missing = await trio.run_process([*files, "get", "/no/such"], capture_stderr=True, check=False)
+    assert missing.returncode == 1
+    assert b"/no/such: No such file" in missing.stderr
