@@ -13,6 +13,7 @@ A `FakeHost` is what outlives an agent; a `FakeRuntime` is one agent's handle on
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,10 +21,14 @@ from typing import get_args
 
 import trio
 
+from node.runtime.entering import HELPER
 from node.runtime.protocol import (
     ContainerSpec,
+    EnterError,
+    Entrance,
     Exit,
     Feature,
+    FreezeError,
     LogChunk,
     Recovered,
     SpecError,
@@ -50,6 +55,7 @@ class _Container:
     ends_at_s: float = math.inf
     ending: Exit = field(default_factory=lambda: Exit(exit_code=0))
     lease_s: float = math.inf
+    frozen: bool = False
     changed: trio.Event = field(default_factory=trio.Event)
 
     def plan(self, at_s: float, ending: Exit) -> None:
@@ -150,6 +156,31 @@ class FakeRuntime:
         self.host.log.append(("stop", name))
         if self._settled(container) is None:
             self._plan_stop(container, self._clock(), Exit(), grace_s)
+
+    async def freeze(self, name: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._running(name, FreezeError).frozen = True
+        self.host.log.append(("freeze", name))
+
+    async def thaw(self, name: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._running(name, FreezeError).frozen = False
+        self.host.log.append(("thaw", name))
+
+    def is_frozen(self, name: str) -> bool:
+        container = self.host.containers.get(name)
+        return container is not None and container.frozen and self._settled(container) is None
+
+    def entrance(self, name: str, *, tty: bool = False) -> Entrance:
+        """There is no inside: what follows runs on this host."""
+        self._running(name, EnterError)
+        return Entrance((), (sys.executable, "-I", str(HELPER), "0"))
+
+    def _running(self, name: str, error: type[FreezeError | EnterError]) -> _Container:
+        container = self._known(name)
+        if container.started_s is None or self._settled(container) is not None:
+            raise error(name, "it does not run (any more)")
+        return container
 
     async def kill(self, name: str) -> None:
         await self.stop(name, 0)

@@ -39,7 +39,7 @@ Stream = Literal["stdout", "stderr"]
 Feature = Literal[
     "rootfs", "user_base", "user", "hostname", "memory", "cpu", "pids", "tmpfs", "network",
     "volumes", "scratch", "secrets", "read_only_root", "capabilities", "seccomp", "masked_paths", "selinux",
-    "limits", "devices", "rlimits",
+    "limits", "devices", "rlimits", "freeze", "enter",
 ]  # fmt: skip
 """What a runtime may or may not be able to do; `unmet` lists what a spec asks beyond a runtime's features."""
 
@@ -81,6 +81,20 @@ class UpdateError(ContainerError):
         super().__init__(f"container {name} keeps its limits: {reason}")
         self.name = name
         self.reason = reason
+
+
+class FreezeError(ContainerError):
+    """The container is neither frozen nor thawed as was asked."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"container {name}: {reason}")
+
+
+class EnterError(ContainerError):
+    """Nothing can be run inside, mostly because it does not run (any more)."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"container {name} can't be entered: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +161,17 @@ class ContainerSpec:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """How to run something inside a container that runs: as a child of the agent, on the agent's host."""
+
+    command: tuple[str, ...]
+    """What goes before the words of the command that is to run inside."""
+    files: tuple[str, ...]
+    """Before `get PATH` or `put PATH`: a tar of the container's files on stdout or stdin (node/runtime/inside.py)."""
+    env: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +266,21 @@ class Runtime(Protocol):
 
     async def wait(self, name: str) -> Exit:
         """The exit, as soon as it is known; at once for a container that has ended. Any number may wait."""
+
+    async def freeze(self, name: str) -> None:
+        """Stops all its processes where they are, memory kept; returns when they stand. Its time limit and its lease
+        count on: their end thaws it first, as `stop` does. Raises UnknownContainerError, UnsupportedError, FreezeError.
+        """
+
+    async def thaw(self, name: str) -> None:
+        """Lets them go on. Nothing happens to one that is not frozen. Raises as `freeze`."""
+
+    def is_frozen(self, name: str) -> bool:
+        """By the kernel's word, so whoever froze it, and before an agent's restart too. False for unknown names."""
+
+    def entrance(self, name: str, *, tty: bool = False) -> Entrance:
+        """The same namespaces, control groups, seccomp filter and capabilities as the container's own processes have.
+        Raises UnknownContainerError, UnsupportedError, EnterError."""
 
     async def set_lease(self, name: str, lease_s: float) -> None:
         """From now on the supervisor stops the container unless this is called again within lease_s seconds,

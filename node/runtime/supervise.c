@@ -207,7 +207,7 @@ static int signal_tree(const char *path, int number, int depth) {     /* how man
     if (list) fclose(list);
     DIR *directory = depth < DEPTH_MAX ? opendir(path) : NULL;
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
-        if (entry->d_type != DT_DIR || entry->d_name[0] == '.') continue;
+        if (entry->d_type != DT_DIR || !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
         snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
         reached += signal_tree(file, number, depth + 1);
     }

@@ -26,6 +26,7 @@ from node.runtime.protocol import (
     NAME_PATTERN,
     ContainerError,
     ContainerSpec,
+    Entrance,
     Exit,
     Feature,
     LogChunk,
@@ -170,6 +171,18 @@ class SupervisedRuntime(ABC):
             await self._notify(directory)
         except OSError:  # a full disk: by signal, which knows the spec's grace and none
             supervisor.send_signal(directory, signal.SIGTERM if grace_s > 0 else signal.SIGQUIT)
+
+    async def freeze(self, name: str) -> None:
+        raise UnsupportedError(self.name, ("freeze",))
+
+    async def thaw(self, name: str) -> None:
+        raise UnsupportedError(self.name, ("freeze",))
+
+    def is_frozen(self, name: str) -> bool:
+        return False
+
+    def entrance(self, name: str, *, tty: bool = False) -> Entrance:
+        raise UnsupportedError(self.name, ("enter",))
 
     async def kill(self, name: str) -> None:
         await self.stop(name, 0)

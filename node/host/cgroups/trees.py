@@ -247,6 +247,31 @@ class Cgroups:
         """Everything below the payload: the container itself, without LXC's monitor."""
         return {pid for directory in self.directories(name) for pid in _processes(directory / PAYLOAD)}
 
+    # --- standing still
+
+    def freeze(self, name: str, frozen: bool) -> None:
+        """Asks; `stands` tells when it is so. Raises OSError, for one that is gone too."""
+        group, unified = self._freezer(name)
+        if unified:
+            write(group / "cgroup.freeze", "1" if frozen else "0")
+        else:
+            write(group / "freezer.state", "FROZEN" if frozen else "THAWED")
+
+    def stands(self, name: str) -> bool:
+        """Whether all processes inside stand still. Raises OSError for one that is gone."""
+        group, unified = self._freezer(name)
+        if unified:
+            return "frozen 1" in read(group / "cgroup.events")
+        return read(group / "freezer.state").strip() == "FROZEN"
+
+    def _freezer(self, name: str) -> tuple[Path, bool]:
+        hierarchy = self.layout.having("freezer")
+        if hierarchy is not None and not hierarchy.unified:
+            return hierarchy.mount / self.root / name / PAYLOAD, False
+        if self.layout.unified is None:
+            raise CgroupError("this host has no freezer")
+        return self.layout.unified.mount / self.root / name / PAYLOAD, True
+
     # --- the end
 
     def kill(self, name: str) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import resource
 import shutil
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,22 +20,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from node.host import mount_points
+import trio
+
+from node.host import mount_points, network_rates
 from node.host.cgroups import DEVICES, PIVOT, CgroupError, Cgroups
 from node.host.errors import HostError
 from node.host.idmap import IdmappedMounts, MountError
 from node.host.network import remove_interface
 from node.host.staging import Staging
 from node.runtime.directory import ContainerDirectory
+from node.runtime.entering import HELPER, first_process
 from node.runtime.limits import differing, set_rlimits
-from node.runtime.lxc import config, files, masks, not_executed, seccomp
+from node.runtime.lxc import apparmor, config, files, masks, network, not_executed, seccomp
 from node.runtime.lxc.limits import group_limits, make_nodes, rlimits
 from node.runtime.lxc.places import Host, Places
 from node.runtime.protocol import (
     USER_RANGE,
     ContainerSpec,
+    EnterError,
+    Entrance,
     Exit,
     Feature,
+    FreezeError,
     Recovered,
     SpecError,
     StartError,
@@ -44,15 +51,14 @@ from node.runtime.protocol import (
 from node.runtime.supervised import SupervisedRuntime
 
 LXC_LOCKS = Path("/run/lxc/lock")
-APPARMOR_ENABLED = Path("/sys/module/apparmor/parameters/enabled")
-APPARMOR_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
 LXCFS = Path("/var/lib/lxcfs")
 LXCFS_NAMES = (
     "proc/cpuinfo", "proc/diskstats", "proc/loadavg", "proc/meminfo", "proc/stat", "proc/swaps", "proc/uptime",
     "sys/devices/system/cpu/online",
 )  # fmt: skip
-APPARMOR_PROFILE = "lxc-container-default-cgns"
 START_TIMEOUT_S = 30.0
+FREEZE_TIMEOUT_S = 5.0
+FREEZE_POLL_S = 0.002
 REASON_LINES = 2
 RLIMIT_ROUNDS_MAX = 10
 FEATURES: frozenset[Feature] = frozenset(get_args(Feature))
@@ -77,8 +83,10 @@ class LxcRuntime(SupervisedRuntime):
         self._seccomp.write_text(seccomp.profile())
         self._empty = root / "empty"
         self._empty.mkdir(exist_ok=True)
-        self._host = _host(self._cgroups)
+        self._apparmor = root / "apparmor"
+        self._host = _host(self._cgroups, apparmor.ensure(self._apparmor))
         self._supervisors = self._cgroups.supervisors()
+        self._lxc_attach = shutil.which("lxc-attach") or "/usr/bin/lxc-attach"
         self._lxc_execute = shutil.which("lxc-execute") or "/usr/bin/lxc-execute"
 
     @property
@@ -98,15 +106,25 @@ class LxcRuntime(SupervisedRuntime):
             lowers = self._lowers(spec)
             self._cgroups.create(spec.name, group_limits(spec), [device.rule for device in spec.limits.devices])
             places = replace(self._places(spec, lowers), own_limits=tuple(self._cgroups.own(group_limits(spec))))
-            _make_delta(places.delta, spec)
+            network.write_etc(places.delta, spec)
             mount_points.make(places.delta, lowers, files.mount_points(spec), spec.user_base)
             places = replace(places, mounts=tuple(zip(self._stage(spec), files.staged_targets(spec), strict=True)))
+            places = replace(places, network_up=self._rate(spec))
         except (MountError, CgroupError, HostError) as error:
             raise StartError(spec.name, str(error)) from error
         make_nodes(spec.name, spec.limits.devices, places.devices, spec.user_base)
         os.mkfifo(places.ready, 0o600)
         directory.write_once("config", config.text(spec, places, self._host).encode())
         directory.write_orders(self._orders(spec))
+
+    def _rate(self, spec: ContainerSpec) -> Path | None:
+        if spec.network is None or not spec.network.rate_in:
+            return None
+        path = self._root / spec.name / "network_up"
+        host_end = network.host_end(f"{self._cgroups.root}/{spec.name}")
+        path.write_text(network_rates.script(shutil.which("tc") or "/usr/sbin/tc", host_end, spec.network.rate_in))
+        path.chmod(0o700)
+        return path
 
     def _stage(self, spec: ContainerSpec) -> list[Path]:
         """What goes to `staged_targets`, in that order."""
@@ -220,10 +238,55 @@ class LxcRuntime(SupervisedRuntime):
             raise ProcessLookupError(name)
         return found
 
+    async def freeze(self, name: str) -> None:
+        await self._set_frozen(name, True)
+
+    async def thaw(self, name: str) -> None:
+        await self._set_frozen(name, False)
+
+    async def _set_frozen(self, name: str, frozen: bool) -> None:
+        """The kernel stops what is in the middle of a system call as soon as that can be interrupted."""
+        directory = self._known(name)
+        if not directory.is_locked() or directory.started_unix_s() is None:
+            raise FreezeError(name, "it does not run")
+        try:
+            with trio.fail_after(FREEZE_TIMEOUT_S):
+                self._cgroups.freeze(name, frozen)
+                while self._cgroups.stands(name) != frozen:
+                    await trio.sleep(FREEZE_POLL_S)
+        except trio.TooSlowError:
+            self._cgroups.freeze(name, False)
+            raise FreezeError(name, f"not frozen within {FREEZE_TIMEOUT_S:g} s, so it goes on") from None
+        except (OSError, CgroupError) as error:
+            raise FreezeError(name, str(error)) from error
+
+    def is_frozen(self, name: str) -> bool:
+        try:
+            return self._cgroups.stands(name)
+        except (OSError, CgroupError):
+            return False
+
+    def entrance(self, name: str, *, tty: bool = False) -> Entrance:
+        directory = self._known(name)
+        spec = directory.spec()
+        first = first_process(self._cgroups.inside(name))
+        if spec is None or first is None:
+            raise EnterError(name, "it does not run (any more)")
+        if self.is_frozen(name):
+            raise EnterError(name, "it is frozen; `fofoca thaw` lets it go on")
+        command = [self._lxc_attach, "-q", "-P", str(self._root), "-n", name]
+        command += ["-f", str(directory.path / "config"), "-o", str(directory.path / "lxc.log"), "-l", "ERROR"]
+        command += ["--clear-env", "-u", str(spec.user[0]), "-g", str(spec.user[1])]
+        for key, value in {"PATH": config.DEFAULT_PATH, **dict(spec.env)}.items():
+            command += ["-v", f"{key}={value}"]
+        files = (sys.executable, "-I", "-S", str(HELPER), str(first), f"{self._cgroups.root}/{name}/")
+        return Entrance((*command, "--"), files)
+
     def _clean(self, name: str) -> None:
         self._cgroups.remove(name)
         self._staging.release(name)
-        remove_interface(config.interface_name(f"{self._cgroups.root}/{name}"))
+        for host_end in network.host_ends(f"{self._cgroups.root}/{name}"):
+            remove_interface(host_end)
         (LXC_LOCKS / str(self._root).lstrip("/") / f".{name}").unlink(missing_ok=True)
 
     def _recover(self) -> list[Recovered]:
@@ -246,48 +309,25 @@ class LxcRuntime(SupervisedRuntime):
         with suppress(OSError):
             os.removedirs(LXC_LOCKS / str(self._root).lstrip("/"))
         self._seccomp.unlink(missing_ok=True)
+        self._apparmor.unlink(missing_ok=True)
         self._empty.rmdir()
 
 
-def _host(cgroups: Cgroups) -> Host:
+def _host(cgroups: Cgroups, apparmor_profile: str | None) -> Host:
     devices_v1 = cgroups.layout.having("devices") is not None
     return Host(
         devices_v2=() if devices_v1 else DEVICES,
-        apparmor_profile=_apparmor_profile(),
+        apparmor_profile=apparmor_profile,
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         lxcfs=lxcfs_files(),
     )
 
 
-def lxcfs_files() -> tuple[Path, ...]:
-    """What a running lxcfs offers; those of its folders for control groups are not for containers with mapped roots."""
-    if not os.path.ismount(LXCFS):
+def lxcfs_files(place: Path = LXCFS) -> tuple[Path, ...]:
+    """What a running lxcfs offers; its folders for control groups are not for containers with mapped roots."""
+    if not os.path.ismount(place):
         return ()
-    return tuple(path for path in (LXCFS / name for name in LXCFS_NAMES) if path.exists())
-
-
-def _apparmor_profile() -> str | None:
-    """LXC's own profile where it is loaded; `unconfined` where AppArmor is there without it."""
-    try:
-        if APPARMOR_ENABLED.read_text().strip() != "Y":
-            return None
-        loaded = APPARMOR_PROFILES.read_text() if APPARMOR_PROFILES.exists() else ""
-    except OSError:
-        return None
-    return APPARMOR_PROFILE if f"{APPARMOR_PROFILE} " in loaded else "unconfined"
-
-
-def _make_delta(delta: Path, spec: ContainerSpec) -> None:
-    """The container's own layer. Its file in /etc lies over the image's, which needs no mount."""
-    etc, hosts = delta / "etc", delta / "etc" / "hosts"
-    etc.mkdir(parents=True)
-    hostname = spec.hostname or spec.name.replace(".", "-")
-    address = spec.network.address.partition("/")[0] if spec.network else "127.0.1.1"
-    hosts.write_text(f"127.0.0.1 localhost\n::1 localhost\n{address} {hostname}\n")
-    # Modes are set whatever the agent's umask is: these are the container's own / and /etc.
-    for path, mode in ((delta.parent, 0o755), (delta, 0o755), (etc, 0o755), (hosts, 0o644)):
-        path.chmod(mode)
-        os.chown(path, spec.user_base, spec.user_base)
+    return tuple(path for path in (place / name for name in LXCFS_NAMES) if path.exists())
 
 
 ERROR_LINE = re.compile(r"^\S+ \S+ [\d.]+ ERROR +\S+ - \S+ - (.*)$")
