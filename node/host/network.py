@@ -1,8 +1,7 @@
-"""Containers' network on one node: addresses from the node's pool, the bridge, hardware addresses.
+"""The links of one node's network: bridges, hardware addresses, forwarding.
 
-Owns: the record of who holds which address, one file per address, so that it survives the agent's death at any
-moment and a restarted agent gives none away twice. May not know: LXC, routes between nodes' pools (the operator's
-or the lab's).
+Who has which address is network_records.py's business, who may reach whom network_rules.py's, the way to other nodes'
+containers network_routes.py's.
 """
 
 from __future__ import annotations
@@ -11,79 +10,16 @@ import hashlib
 import os
 import subprocess
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 INTERFACES = Path("/sys/class/net")
+SETTINGS = Path("/proc/sys/net")
 IP_TIMEOUT_S = 10
+MTU_DEFAULT = 1500
 
 
 class NetworkError(Exception):
     """The host's network cannot do what is asked: names the bridge or the pool, and the reason."""
-
-
-class AddressPool:
-    """Addresses of one subnet. The bridge's own address, the gateway, is never given away.
-
-    Addresses are taken in a circle, so that a freed one rests as long as possible: neighbours may still have the
-    former holder's hardware address in mind.
-    """
-
-    def __init__(self, bridge_address: str, directory: Path) -> None:
-        """bridge_address: the bridge's address with the subnet's prefix length, "10.77.1.1/24".
-        Raises NetworkError."""
-        try:
-            interface = IPv4Interface(bridge_address)
-        except ValueError as error:
-            raise NetworkError(f"address pool is {bridge_address!r}; it should be like 10.77.1.1/24: {error}") from None
-        if "/" not in bridge_address or interface.network.num_addresses < 4:
-            raise NetworkError(f"address pool is {bridge_address!r}; it should have a prefix length of 30 or less")
-        self.network: IPv4Network = interface.network
-        self.gateway: IPv4Address = interface.ip
-        self._directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
-        self._held = self._read()
-        self._next = max((int(address) for address in self._held.values()), default=int(self.network[0])) + 1
-
-    def _read(self) -> dict[str, IPv4Address]:
-        held = {}
-        for entry in self._directory.iterdir():
-            holder = entry.read_text()
-            if holder and entry.name.count(".") == 3:
-                held[holder] = IPv4Address(entry.name)
-            else:
-                entry.unlink()  # claimed, but the agent died before it was given to anybody
-        return held
-
-    def holders(self) -> dict[str, str]:
-        """Name to address."""
-        return {name: str(address) for name, address in self._held.items()}
-
-    def take(self, name: str) -> str:
-        """The name's address with prefix length; the same again for a name that has one.
-        Raises NetworkError when none is free."""
-        if name not in self._held:
-            address = self._free()
-            (self._directory / str(address)).write_text(name)
-            self._held[name] = address
-            self._next = int(address) + 1
-        return f"{self._held[name]}/{self.network.prefixlen}"
-
-    def give_back(self, name: str) -> None:
-        """Idempotent."""
-        address = self._held.pop(name, None)
-        if address is not None:
-            (self._directory / str(address)).unlink(missing_ok=True)
-
-    def _free(self) -> IPv4Address:
-        first, count = int(self.network[1]), self.network.num_addresses - 2
-        taken = {int(address) for address in self._held.values()} | {int(self.gateway)}
-        if len(taken) <= count:
-            for step in range(count):
-                candidate = first + (self._next - first + step) % count
-                if candidate not in taken:
-                    return IPv4Address(candidate)
-        raise NetworkError(f"no address is free in {self.network}: {len(self._held)} containers hold them all")
 
 
 def mac_address(name: str) -> str:
@@ -92,23 +28,57 @@ def mac_address(name: str) -> str:
     return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
 
 
-def ensure_bridge(bridge: str, address: str, mtu: int | None = None) -> bool:
-    """Makes the bridge with its address where there is none. True if it was made. Blocks for some milliseconds.
-    Raises NetworkError where that isn't permitted, or the name belongs to something else."""
-    if (INTERFACES / bridge / "bridge").exists():
-        return False
-    if (INTERFACES / bridge).exists():
+def ensure_bridge(bridge: str, *addresses: str, mtu: int | None = None) -> bool:
+    """Makes the bridge where there is none, and gives it the addresses it lacks. True if it was made. Blocks for some
+    milliseconds. Raises NetworkError where that isn't permitted, or the name belongs to something else."""
+    exists = (INTERFACES / bridge / "bridge").exists()
+    if not exists and (INTERFACES / bridge).exists():
         raise NetworkError(f"network interface {bridge} is not a bridge; name another one for containers")
     if os.geteuid() != 0:
+        if exists:
+            return False
         raise NetworkError(f"bridge {bridge} does not exist, and only root can make it")
-    _ip("link", "add", bridge, "type", "bridge")
+    if not exists:
+        _ip("link", "add", bridge, "type", "bridge")
     try:
-        _ip("address", "add", address, "dev", bridge)
-        _ip("link", "set", bridge, *(("mtu", str(mtu)) if mtu else ()), "up")
+        for address in addresses:
+            _ip("address", "replace", address, "dev", bridge, *(("nodad",) if ":" in address else ()))
+        if not exists:
+            _ip("link", "set", bridge, "mtu", str(mtu or MTU_DEFAULT), "up")  # set by hand it doesn't follow its ports
     except NetworkError:
-        remove_interface(bridge)
+        if not exists:
+            remove_interface(bridge)
         raise
-    return True
+    return not exists
+
+
+def bridge_mtu(bridge: str) -> int:
+    """Return the largest packet that the bridge takes, in bytes."""
+    try:
+        return int((INTERFACES / bridge / "mtu").read_text())
+    except (OSError, ValueError):
+        return MTU_DEFAULT
+
+
+def has_ipv6() -> bool:
+    """Whether the kernel has IPv6, and it is not switched off."""
+    try:
+        return (SETTINGS / "ipv6/conf/all/disable_ipv6").read_text().strip() == "0"
+    except OSError:
+        return False
+
+
+def forward(ipv6: bool) -> None:
+    """Let the host route between bridges and its own links. Raises NetworkError."""
+    names = ["ipv4/ip_forward", *(["ipv6/conf/all/forwarding"] if ipv6 else [])]
+    for name in names:
+        try:
+            if (SETTINGS / name).read_text().strip() != "1":
+                (SETTINGS / name).write_text("1")
+        except OSError as error:
+            raise NetworkError(
+                f"net/{name} can't be set to 1, without which containers reach nobody: {error}"
+            ) from None
 
 
 def remove_interface(name: str) -> None:

@@ -106,6 +106,10 @@ def write(
             "cgroup_root": f"{layout.cgroup_root()}/{node.name}",
             "address_pool": layout.container_subnet(node.number),
         },
+        "network": {
+            "mode": "routed",
+            "address_pool6": layout.container_subnet6(node.number),
+        },
         "scheduler": {"lost_grace_s": LOST_GRACE_S},
     }
     Path(node.config).write_text("\n".join(_table(name, values) for name, values in sections.items()))

@@ -102,5 +102,9 @@ def container_subnet(number: int) -> str:
     return f"10.77.{number}.0/24"
 
 
+def container_subnet6(number: int) -> str:
+    return f"fd77:0:0:{number:x}::/64"
+
+
 def bridge_address(number: int) -> str:
     return f"10.77.{number}.1"

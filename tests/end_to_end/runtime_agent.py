@@ -17,12 +17,13 @@ from pathlib import Path
 
 import trio
 
-from node.host.network import AddressPool, ensure_bridge, remove_interface
+from node.host.network import ensure_bridge, remove_interface
+from node.host.network_pools import AddressPool, Range
 from node.runtime import ContainerSpec, NetworkSpec, StartError, supervisor
 from node.runtime.lxc.lxc import LxcRuntime
 from node.runtime.process import ProcessRuntime
 
-BRIDGE, POOL = "ffcensus", "10.213.9.1/24"
+BRIDGE, POOL = "ffcensus", Range.parse("10.213.9.0/24")
 FATES = ("exits", "stopped", "removed", "supervisor", "lxc-execute", "command", "early supervisor", "early lxc-execute")
 TOGETHER = 8
 
@@ -57,7 +58,7 @@ class Census:
 
     async def life(self, name: str, fate: str, limit: trio.CapacityLimiter) -> None:
         async with limit:
-            network = NetworkSpec(BRIDGE, self.pool.take(name), str(self.pool.gateway))
+            network = NetworkSpec(BRIDGE, f"{self.pool.take(name, trio.current_time())}/24", POOL.gateway)
             container = spec(name, self.image, "exit 7" if fate == "exits" else "sleep 60", network)
             await self.runtime.prepare(container)
             with trio.fail_after(30):
@@ -72,7 +73,7 @@ class Census:
                         self.wrong.append(f"{name} ({fate}) did not start")
             with trio.fail_after(30):
                 await self.runtime.remove(name)
-            self.pool.give_back(name)
+            self.pool.give_back(name, trio.current_time())
 
     async def kill_early(self, name: str, fate: str) -> None:
         await trio.sleep(self.chance.uniform(0.0, 0.04))
@@ -119,11 +120,11 @@ class Census:
 
 async def census(root: Path, cgroup_root: str, image: Path, number: int, seed: int) -> None:
     chance = random.Random(seed)
-    ensure_bridge(BRIDGE, POOL)
+    ensure_bridge(BRIDGE, f"{POOL.gateway}/24")
     runtime = opened("lxc", root, cgroup_root)
     assert isinstance(runtime, LxcRuntime)
     descriptors = len(os.listdir("/proc/self/fd"))
-    one = Census(runtime, image, AddressPool(POOL, root / "addresses"), chance)
+    one = Census(runtime, image, AddressPool(POOL, {}, {}), chance)
     limit = trio.CapacityLimiter(TOGETHER)
     try:
         async with trio.open_nursery() as nursery:

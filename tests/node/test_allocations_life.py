@@ -18,7 +18,7 @@ from node.grants import Grants
 from node.host.cores import CorePool
 from node.host.errors import ImageInUse
 from node.host.images import ImageStore
-from node.host.network import AddressPool
+from node.host.network_pools import Range
 from node.host.secret_files import SecretFiles
 from node.host.user_ranges import UserRanges
 from node.image_exchange import ImageExchange
@@ -26,6 +26,7 @@ from node.image_names import ImageNames
 from node.job_secrets import JobSecrets
 from node.limit_policy import LimitPolicy
 from node.limiter import Limiter
+from node.network import OWN, Network, NetworkSettings
 from node.output import OutputStore
 from node.runtime.fake import FakeHost, FakeRuntime
 from node.runtime.protocol import ContainerError, ContainerSpec, LogChunk, Started
@@ -60,7 +61,7 @@ class Disk:
             runtime=handle,
             images=ImageExchange(self.store, ImageNames(self.folder / "names"), peers, list),
             ranges=UserRanges(self.folder / "ranges", 100_000, 10),
-            pool=AddressPool("10.9.9.1/29", self.folder / "addresses"),
+            network=self.network(),
             output=OutputStore(self.folder / "output", 100, 1 << 20),
             grants=Grants(Allowances(), JobSecrets(None), SecretFiles(self.folder / "secrets")),
             limiter=Limiter(LimitPolicy(), self.cores, handle.features, handle.update),
@@ -68,6 +69,11 @@ class Disk:
             cpu_milli=4000,
         )
         return Allocations(host, self.events.append, nursery)
+
+    def network(self) -> Network:
+        networks = {OWN: ("br0", Range.parse("10.9.9.0/29"))}
+        settings = NetworkSettings(networks, "fofoca", range(1024, 32768), range(20000, 30000))
+        return Network(settings, self.folder / "network", NoTables())
 
     def allocation(self, *argv: str, id: AllocationId = MINE, image: bool = True) -> Allocation:
         spec = msgspec.structs.replace(SPEC, argv=argv, image_digest=self.digest if image else "")
@@ -83,7 +89,14 @@ class Disk:
 
     @property
     def addresses(self) -> int:
-        return len(list((self.folder / "addresses").iterdir()))
+        return len(list((self.folder / "network").glob("*.json")))
+
+
+class NoTables:
+    """Takes rules for a kernel that is not there."""
+
+    def run(self, text: str) -> None:
+        assert text
 
 
 async def no_thread(work: Callable[..., Any], *arguments: Any, **_: Any) -> Any:
@@ -270,7 +283,7 @@ async def test_a_container_that_nobody_holds_is_removed_and_its_output_kept(
 async def test_an_address_of_a_container_long_gone_is_free_after_a_restart(
     disk: Disk, nursery: trio.Nursery, autojump_clock: trio.abc.Clock
 ) -> None:
-    AddressPool("10.9.9.1/29", disk.folder / "addresses").take("1.0.1")
+    disk.network().attach(disk.allocation("exit", "0", id=AllocationId(1, 0, 1)), 100_000)
     await disk.agent(nursery).recover([])
     assert disk.addresses == 0
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from node.runtime import ContainerSpec, NetworkSpec
 from node.runtime.lxc import seccomp
-from node.runtime.lxc.config import Host, Places, arguments, interface_name, text
+from node.runtime.lxc.config import Host, Places, arguments, text
+from node.runtime.lxc.network import host_end
 
 SPEC = ContainerSpec(name="7.1.1", argv=("sh",), rootfs=Path("/i"), user_base=300_000)
 PLACES = Places(
@@ -63,7 +64,7 @@ def test_devices_are_lxcs_on_v2_alone() -> None:
 def test_a_network_becomes_a_veth_pair_with_a_known_name() -> None:
     spec = replace(SPEC, network=NetworkSpec("br0", "10.0.0.2/24", "10.0.0.1", "02:00:00:00:00:01", 1400))
     found = dict(lines(spec))
-    assert found["lxc.net.0.veth.pair"] == interface_name(PLACES.cgroup)
+    assert found["lxc.net.0.veth.pair"] == host_end(PLACES.cgroup)
     assert found["lxc.net.0.ipv4.address"] == "10.0.0.2/24"
     assert (found["lxc.net.0.hwaddr"], found["lxc.net.0.mtu"]) == ("02:00:00:00:00:01", "1400")
     assert len(found["lxc.net.0.veth.pair"]) <= 15
