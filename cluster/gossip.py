@@ -208,13 +208,6 @@ class Gossip:
             core.spread_once(LEAVE_FANOUT)
         return self._take()
 
-    def loop_lag(self, now: float, lag_s: float) -> list[Effect]:
-        """Tell the machine how late its shell's event loop runs; lag beyond the threshold lowers its local health."""
-        self._enter(now)
-        if lag_s > self._core.config.lag_threshold_s:
-            self._note_lag(lag_s)
-        return self._take()
-
     # -- queries
 
     def members(self) -> Sequence[Member]:

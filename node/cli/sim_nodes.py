@@ -19,20 +19,19 @@ SEEDS_MAX = 1000
 
 
 def place_on_nodes(
-    nodes: str, pods: str, policies: Sequence[str], arrivals: str, seed: int, seeds: int, strict: bool,
-    as_json: bool, report: str | None,
+    nodes: str | None, cluster: str | None, pods: str, policies: Sequence[str], arrivals: str, seed: int, seeds: int,
+    strict: bool, as_json: bool, report: str | None, mapping: str | None,
 ) -> bool:  # fmt: skip
     """Run, print and write; return whether all runs came to their end."""
     from sim.policies import check_policy
-    from sim.traces.openb import read_nodes
 
     for policy in policies:
         check_policy(policy)
     if not 1 <= seeds <= SEEDS_MAX:
         raise Failure(f"--seeds: {seeds} is not valid; from 1 to {SEEDS_MAX}")
     check_writable("--report", report)
-    specs, bad_nodes = read_nodes(nodes, strict)
-    play, bad_pods = _player(pods, specs, arrivals, strict)
+    specs, bad_nodes = _specs(nodes, cluster, strict)
+    play, bad_pods = _player(pods, specs, arrivals, strict, mapping)
     runs: dict[str, list[Outcome]] = {}
     for policy, each in itertools.product(policies, range(seed, seed + seeds)):
         runs.setdefault(policy, []).append(play(policy, each))
@@ -51,15 +50,29 @@ def place_on_nodes(
     return all(outcome.complete for outcomes in runs.values() for outcome in outcomes)
 
 
+def _specs(nodes: str | None, cluster: str | None, strict: bool) -> tuple[list[NodeSpec], BadLines]:
+    from sim.cluster import read_cluster
+    from sim.traces.openb import read_nodes
+    from sim.traces.text import BadLines
+
+    if nodes is not None:
+        return read_nodes(nodes, strict)
+    assert cluster is not None
+    return read_cluster(cluster).specs, BadLines(cluster, strict)
+
+
 def _player(
-    pods: str, specs: list[NodeSpec], arrivals: str, strict: bool
+    pods: str, specs: list[NodeSpec], arrivals: str, strict: bool, mapping: str | None
 ) -> tuple[Callable[[str, int], Outcome], BadLines]:
     """Read the pods; return what plays them under a policy with a seed."""
     from sim.placement import inflate, place, visit
+    from sim.traces.mapped import read_mapping
+    from sim.traces.mapped import read_visits as read_mapped
     from sim.traces.openb import read_pods, read_visits
 
+    known = read_mapping(mapping) if mapping else None
     if arrivals == "trace":
-        visits, bad = read_visits(pods, strict)
+        visits, bad = read_mapped(pods, known, strict) if known else read_visits(pods, strict)
 
         def come_and_go(policy: str, seed: int) -> Outcome:
             with watching(f"{policy} {seed}", len(visits)) as watch:
@@ -70,7 +83,11 @@ def _player(
         percent = float(arrivals)
     except ValueError:
         raise Failure(f"--arrivals: {arrivals!r} is not valid; a number of per cent, or trace") from None
-    demands, bad = read_pods(pods, strict)
+    if known:
+        stays, bad = read_mapped(pods, known, strict)
+        demands = [each.demand for each in stays]
+    else:
+        demands, bad = read_pods(pods, strict)
 
     def come_and_stay(policy: str, seed: int) -> Outcome:
         arriving = inflate(demands, specs, percent, seed)

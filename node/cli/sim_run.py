@@ -18,7 +18,7 @@ from node.cli.sim_progress import check_writable, open_result, watching
 
 if TYPE_CHECKING:
     from sim.replay import Schedule
-    from sim.traces.swf import SwfTrace
+    from sim.traces.batch import BatchTrace
 
 
 # What belongs to one of the two kinds of trace only.
@@ -37,6 +37,8 @@ NODE_OPTIONS = ("arrivals", "seed", "seeds")
               help="Which jobs of the trace count.")  # fmt: skip
 @click.option("--nodes", metavar="NODES.csv", help="Replay on a list of nodes: sn,cpu_milli,memory_mib,gpu,model.")
 @click.option("--pods", metavar="PODS.csv", help="What arrives there: cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec.")
+@click.option("--cluster", metavar="CLUSTER.toml", help="The nodes as node types with counts, instead of --nodes.")
+@click.option("--mapping", metavar="MAPPING.toml", help="Which columns of a CSV (TRACE or --pods) mean what.")
 @click.option("--arrivals", default="130", show_default=True, metavar="PERCENT|trace",
               help="How much arrives and stays, in per cent of the nodes' GPUs (of their CPU where they have none); "
               "`trace`: pods come and go at the trace's times.")  # fmt: skip
@@ -49,7 +51,8 @@ NODE_OPTIONS = ("arrivals", "seed", "seeds")
 @click.option("--report", metavar="OUT.html", help="Write one HTML page with tables and plots; it needs nothing else.")
 @click.pass_context
 def run(context: click.Context, /, trace: str | None, policies: tuple[str, ...], **options: Any) -> None:
-    """Replay a batch trace (SWF, plain or gzip) on a machine of equal processors, or arrivals on a list of nodes.
+    """Replay a batch trace (SWF, what sacct prints, or a CSV with a mapping; plain or gzip) on a machine of equal
+    processors, or arrivals on a list of nodes.
 
     \b
     fofoca sim run KTH-SP2.swf.gz --processors 100 --policy easy --filter strong
@@ -69,8 +72,8 @@ def run(context: click.Context, /, trace: str | None, policies: tuple[str, ...],
 
 
 def _run(context: click.Context, trace: str | None, policies: tuple[str, ...], options: dict[str, Any]) -> bool:
-    nodes, pods = options.pop("nodes"), options.pop("pods")
-    node_wise = nodes is not None or pods is not None
+    nodes, pods, cluster = options.pop("nodes"), options.pop("pods"), options.pop("cluster")
+    node_wise = any(each is not None for each in (nodes, pods, cluster))
     for name in BATCH_OPTIONS if node_wise else NODE_OPTIONS:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = "filter" if name == "strong" else name
@@ -78,19 +81,19 @@ def _run(context: click.Context, trace: str | None, policies: tuple[str, ...], o
         options.pop(name)
     if not node_wise:
         return _batch(trace, policies or ("easy",), **options)
-    if trace is not None or nodes is None or pods is None:
-        raise Failure("--nodes and --pods: give both, and no TRACE")
+    if trace is not None or pods is None or (nodes is None) == (cluster is None):
+        raise Failure("--pods: goes with one of --nodes and --cluster, and no TRACE")
     from node.cli.sim_nodes import place_on_nodes
 
-    return place_on_nodes(nodes, pods, policies or ("best-fit",), **options)
+    return place_on_nodes(nodes, cluster, pods, policies or ("best-fit",), **options)
 
 
 def _batch(
     trace: str | None, policies: Sequence[str], processors: int | None, clairvoyant: bool, strong: str, strict: bool,
-    as_json: bool, **files: str | None,
+    as_json: bool, mapping: str | None, **files: str | None,
 ) -> bool:  # fmt: skip
     from sim.replay import check_policy, replay_jobs
-    from sim.traces.swf import read_swf
+    from sim.traces.batch import read_batch
 
     if trace is None:
         raise Failure("TRACE: nothing to replay; name an SWF file")
@@ -100,7 +103,7 @@ def _batch(
         raise Failure(f"--processors: {processors} is not valid; at least 1")
     for name, path in files.items():
         check_writable(f"--{name}", path)
-    source = read_swf(trace, processors or 0, strong == "strong", strict)
+    source = read_batch(trace, processors or 0, strong == "strong", strict, mapping)
     schedules = []
     for policy in policies:
         with watching(policy, len(source.workload)) as watch:
@@ -112,7 +115,7 @@ def _batch(
     return schedules[-1].complete
 
 
-def _write_files(schedules: list[Schedule], source: SwfTrace, files: dict[str, str | None]) -> None:
+def _write_files(schedules: list[Schedule], source: BatchTrace, files: dict[str, str | None]) -> None:
     from sim.results import write_csv
     from sim.traces.swf import write_swf
 
@@ -131,7 +134,7 @@ def _write_files(schedules: list[Schedule], source: SwfTrace, files: dict[str, s
             out.write(batch_report(schedules, title=source.workload.name))
 
 
-def _print(schedules: list[Schedule], source: SwfTrace, as_json: bool, strong: str) -> None:
+def _print(schedules: list[Schedule], source: BatchTrace, as_json: bool, strong: str) -> None:
     from node.cli.show import print_json, print_table
     from sim.results import Summary, summarise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 import urllib.error
@@ -105,6 +106,21 @@ def test_a_key_is_replaced_while_jobs_run_and_a_node_is_away(cluster: Agents, tm
     for home, job_id in jobs.ids:
         assert cluster[home].wait(job_id)["state"] == "succeeded"
     assert old_token != cluster["n1"].token
+    assert_nothing_leaked(cluster)
+
+
+def test_a_node_that_slept_through_a_change_of_keys_catches_up_when_it_wakes(cluster: Agents) -> None:
+    first = command_line(cluster, "n1")
+    (old,) = held(cluster, "n1")["n1"]
+    cluster["n3"].signal(signal.SIGSTOP)
+    try:
+        eventually("n1 misses n3", lambda: state(cluster, "n1", "n3") in ("failed", "down"), 30)
+        new = first.ok("keys", "add", "--new").out.strip()
+        assert "n3 was not asked" in first.ok("keys", "use", new).err
+    finally:
+        cluster["n3"].signal(signal.SIGCONT)
+    eventually("n3 has the new key", lambda: held(cluster, "n1").get("n3") == [new, old], 30)
+    cluster.whole()
     assert_nothing_leaked(cluster)
 
 

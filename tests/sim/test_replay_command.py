@@ -105,8 +105,11 @@ def test_arrivals_on_nodes_tell_what_was_allocated(lists: tuple[Path, Path], tmp
 
 def test_options_of_the_other_kind_of_trace_are_refused(lists: tuple[Path, Path]) -> None:
     for words, why in (
-        (("--nodes", lists[0]), "--nodes and --pods: give both, and no TRACE"),
-        ((SMALL, "--nodes", lists[0], "--pods", lists[1]), "--nodes and --pods: give both, and no TRACE"),
+        (("--nodes", lists[0]), "--pods: goes with one of --nodes and --cluster, and no TRACE"),
+        (
+            (SMALL, "--nodes", lists[0], "--pods", lists[1]),
+            "--pods: goes with one of --nodes and --cluster, and no TRACE",
+        ),
         (("--nodes", lists[0], "--pods", lists[1], "--filter", "strong"), "--filter: goes with TRACE only"),
         ((SMALL, "--seed", 3), "--seed: goes with --nodes and --pods only"),
         (("--nodes", lists[0], "--pods", lists[1], "--policy", "easy"), "policy: easy is not valid; one of best-fit"),

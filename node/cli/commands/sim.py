@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from node.cli.sim_run import run
+from node.cli.sim_size import size
+from node.cli.sim_sweep import sweep
 from node.cli.sim_worlds import gossip, world
 
 
@@ -13,5 +15,5 @@ def sim() -> None:
     """Run the agents' own machines in virtual time, from a seed: same seed, same run."""
 
 
-for command in (run, gossip, world):
+for command in (run, size, sweep, gossip, world):
     sim.add_command(command)

@@ -1,0 +1,66 @@
+"""Sizing and sweeping from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SWF = "; MaxProcs: 8\n" + "".join(
+    f"{job} {job * 60} 0 600 {1 + job % 4} -1 -1 {1 + job % 4} 900 -1 1 {job % 3} -1 -1 -1 -1 -1 -1\n"
+    for job in range(1, 200)
+)
+SACCT = "JobIDRaw|User|Submit|ElapsedRaw|TimelimitRaw|AllocCPUS\n1|ana|100|60|2|4\n2|bo|110|60|2|8\n"
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> str:
+    path = tmp_path / "trace.swf"
+    path.write_text(SWF)
+    return str(path)
+
+
+def test_a_size_is_found_and_shown_with_what_was_tried(fofoca: Callable[..., Any], trace: str) -> None:
+    words = ["sim", "size", trace, "--target", "p95_wait<10m", "--resamples", "2"]
+    found = json.loads(fofoca(*words, "--json").out)
+    assert found["share"] >= 0.9
+    assert found["figures"]["p95_wait_s"] < 600
+    assert found["nodes"]["processor"] == found["figures"]["processors"]
+    assert "enough in" in fofoca(*words).out
+
+
+def test_a_sweep_goes_on_with_what_its_file_has(fofoca: Callable[..., Any], trace: str, tmp_path: Path) -> None:
+    out = tmp_path / "sweep.jsonl"
+    first = fofoca("sim", "sweep", trace, "--policy", "easy,sjbf", "--processors", "24,32", "--out", str(out))
+    assert first.code == 0
+    assert len(out.read_text().splitlines()) == 4
+    more = fofoca(
+        "sim", "sweep", trace, "--policy", "easy,sjbf", "--processors", "24,32,40", "--out", str(out), "--json"
+    )
+    assert len(json.loads(more.out)) == 6
+    assert len(out.read_text().splitlines()) == 6
+
+
+def test_slurms_own_records_are_replayed(fofoca: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "dump.txt"
+    path.write_text(SACCT)
+    found = json.loads(fofoca("sim", "run", str(path), "--processors", "8", "--json").out)
+    assert (found["jobs"], found["max_wait_s"]) == (2, 50)
+
+
+def test_wrong_words_are_one_line(fofoca: Callable[..., Any], trace: str, tmp_path: Path) -> None:
+    for words in (
+        ["size", trace, "--target", "speed<3"],
+        ["size", trace, "--target", "p95_wait<1m", "--node-type", "big"],
+        ["size", "--target", "p95_wait<1m"],
+        ["sweep", trace, "--policy", "best", "--out", str(tmp_path / "x")],
+        ["sweep", trace, "--processors", "0", "--out", str(tmp_path / "x")],
+        ["sweep", "--pods", trace, "--out", str(tmp_path / "x")],
+        ["run", trace, "--mapping", trace],
+    ):
+        result = fofoca("sim", *words)
+        assert (result.code, result.out) == (2, ""), words
+        assert result.err.startswith("fofoca: ")
