@@ -8,7 +8,6 @@ start, or a second one, ends the agent at once; nothing but the ledger's own ord
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import random
 import signal
@@ -40,7 +39,7 @@ from node.host.data_directory import DataDirectory
 from node.host.image_build import BuildSettings
 from node.host.images import ImageStore
 from node.host.inventory import CapacitySettings, Inventory, UsageSampler, take_inventory
-from node.host.network import AddressPool, NetworkError, ensure_bridge
+from node.host.network import NetworkError
 from node.host.secret_files import SecretFiles
 from node.host.user_ranges import UserRanges
 from node.image_exchange import ImageExchange, ImageSettings
@@ -53,6 +52,8 @@ from node.limit_policy import LimitPolicy, read_policy
 from node.limiter import Limiter
 from node.measuring import Meter
 from node.members import Members
+from node.network import Network
+from node.network_joining import join_cluster, open_configured
 from node.outbox import Outbox
 from node.output import OutputStore
 from node.peers import Peers, body_sealer
@@ -146,6 +147,7 @@ class Agent:
         rows = await ledger.load()
         policy = read_policy(self._config.limits, self._directory.root)
         runtime = await self._open_runtime(policy)
+        network = await open_configured(self._config, runtime, self._directory.root)
         inventory = self._inventory(runtime)
         gossip = GossipService(self._gossip_settings())
         peers = Peers(self._name, body_sealer(self._name, gossip.key_ring))
@@ -160,7 +162,7 @@ class Agent:
             number = await self._number(ledger, rows, members, boot_epoch)
             machine = Scheduler(self._scheduling(), self._name, number, boot_epoch, random.getrandbits(64))
             effects = Effects(machine, ledger, lambda action: hands.perform(action))
-            host = await trio.to_thread.run_sync(self._host, runtime, images, inventory, grants, policy)
+            host = await trio.to_thread.run_sync(self._host, runtime, images, inventory, grants, policy, network)
             hands = Hands(
                 effects,
                 allocations=Allocations(host, effects.post, nursery),
@@ -168,9 +170,11 @@ class Agent:
                 outbox=Outbox(peers, effects.received, effects.keep_up, nursery),
                 publish=gossip.set_state,
             )
-            meter = self._meter(runtime, inventory, grants, policy)
+            meter = self._meter(runtime, inventory, grants, policy, network)
             effects.enqueue(machine.restore(trio.current_time(), time.time(), rows))
             effects.enqueue(machine.handle(trio.current_time(), meter.sample()))
+            if network is not None:
+                await join_cluster(network, self._config, peers, gossip, nursery)
             await hands.allocations.recover(machine.allocations())
             nursery.start_soon(effects.run)
             nursery.start_soon(meter.run, effects.post)
@@ -254,14 +258,7 @@ class Agent:
             log.warning(
                 "containers by LXC can't run here, so tasks are plain processes", why="; ".join(lxc_obstacles())
             )
-        if "network" in runtime.features:
-            await trio.to_thread.run_sync(ensure_bridge, settings.bridge, self._bridge_address)
         return runtime
-
-    @property
-    def _bridge_address(self) -> str:
-        network = ipaddress.ip_network(self._config.runtime.address_pool, strict=False)
-        return f"{network[1]}/{network.prefixlen}"
 
     def _inventory(self, runtime: Runtime) -> Inventory:
         resources = self._config.resources
@@ -291,8 +288,16 @@ class Agent:
             pool = CorePool(self._directory.root / "cores.json", cores_by_memory_node(), self._exclusive_cores(runtime))
         return Limiter(policy, pool, runtime.features, runtime.update)
 
-    def _meter(self, runtime: Runtime, inventory: Inventory, grants: Grants, policy: LimitPolicy) -> Meter:
+    def _meter(
+        self,
+        runtime: Runtime,
+        inventory: Inventory,
+        grants: Grants,
+        policy: LimitPolicy,
+        network: Network | None,
+    ) -> Meter:
         own = {**grants.allowances.labels(runtime.features), **policy.labels(runtime.abilities)}
+        own |= network.labels() if network is not None else {}
         labels = {"node": self._name, **self._config.node.labels, **own}
         sliced = self._config.resources.memory_bytes is not None
         return Meter(inventory, labels, None if sliced else UsageSampler(self._directory.root), runtime.usage)
@@ -315,16 +320,16 @@ class Agent:
         inventory: Inventory,
         grants: Grants,
         policy: LimitPolicy,
+        network: Network | None,
     ) -> Host:
         settings = self._config.runtime
         root = self._directory.root
-        pool = AddressPool(self._bridge_address, root / "addresses") if "network" in runtime.features else None
         return Host(
             node=self._name,
             runtime=runtime,
             images=images,
             ranges=UserRanges(root / "user_ranges.json", settings.first_user_id, OWNERS_MAX),
-            pool=pool,
+            network=network,
             output=OutputStore(root / "output", OUTPUTS_MAX, OUTPUT_BYTES_MAX),
             grants=grants,
             limiter=self._limiter(runtime, policy),

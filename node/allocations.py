@@ -25,17 +25,17 @@ from node.host.errors import HostError
 from node.host.image_name import split_stack
 from node.host.image_stack import ImageStack
 from node.host.mount_calls import MountError
-from node.host.network import AddressPool, NetworkError, mac_address
+from node.host.network import NetworkError
 from node.host.user_ranges import UserRanges
 from node.image_exchange import ImageExchange
 from node.limiter import Limiter
+from node.network import Network
 from node.output import OutputStore
 from node.runtime.protocol import (
     ContainerError,
     ContainerSpec,
     Exit,
     LogChunk,
-    NetworkSpec,
     Recovered,
     Runtime,
     Stream,
@@ -45,7 +45,7 @@ from node.runtime.protocol import (
 )
 from scheduler.events import ContainerChanged, ContainerEnded, ContainerStarted, Event
 from scheduler.leases import is_single
-from scheduler.model import Allocation, AllocationId, Result
+from scheduler.model import NOWHERE, Allocation, AllocationId, Result
 
 log = logs.get("allocations")
 
@@ -79,7 +79,7 @@ class Host:
     runtime: Runtime
     images: ImageExchange
     ranges: UserRanges
-    pool: AddressPool | None
+    network: Network | None
     output: OutputStore
     grants: Grants
     limiter: Limiter
@@ -113,9 +113,8 @@ class Allocations:
             else:
                 log.info("removing a container that belongs to no allocation", container=found.name)
                 self._remove_soon(found.name)
-        if self._host.pool is not None:
-            for name in self._host.pool.holders().keys() - wanted.keys() - self._removing:
-                self._host.pool.give_back(name)
+        if self._host.network is not None:
+            self._host.network.recover(wanted.keys() | self._removing)
         self._host.grants.keep_only(wanted)
         await self._host.limiter.keep_only(wanted.keys() | self._removing)
         for allocation in wanted.values():
@@ -254,7 +253,8 @@ class Allocations:
         id = live.allocation.id
         live.started = True
         await self._lease(live)
-        self._post(ContainerStarted(id, 0.0))
+        network = self._host.network
+        self._post(ContainerStarted(id, 0.0, network.reach(str(id)) if network is not None else NOWHERE))
         if live.stop_grace_s is not None:
             await self._stop(str(id), live.stop_grace_s)
         return await self._host.runtime.wait(str(id))
@@ -281,7 +281,7 @@ class Allocations:
                 cpu_milli_max=host.cpu_milli,
                 image=image,
                 user_base=user_base,
-                network=self._network(live.allocation),
+                network=host.network.attach(live.allocation, user_base) if host.network else None,
             )
             spec = await host.grants.add(spec, live.allocation, host.runtime.name, host.runtime.features)
             spec = await host.limiter.add(spec, live.allocation.spec.limits)
@@ -314,17 +314,6 @@ class Allocations:
         if digests := allocation.spec.image_digest:
             self._images[str(allocation.id)] = self._host.images.hold(split_stack(digests), str(allocation.id))
 
-    def _network(self, allocation: Allocation) -> NetworkSpec | None:
-        if self._host.pool is None or allocation.spec.network == "none":
-            return None
-        pool, name = self._host.pool, str(allocation.id)
-        return NetworkSpec(
-            bridge=self._host.settings.bridge,
-            address=pool.take(name),
-            gateway=str(pool.gateway),
-            mac=mac_address(name),
-        )
-
     def _remove_soon(self, name: str) -> None:
         if name not in self._removing:
             self._removing.add(name)
@@ -338,8 +327,8 @@ class Allocations:
             await trio.sleep(REMOVE_RETRY_S)
             removed = await self._removed(name)
         self._removing.discard(name)
-        if self._host.pool is not None:
-            self._host.pool.give_back(name)
+        if self._host.network is not None:
+            self._host.network.detach(name)
         await self._host.limiter.removed(name)
         for digest in self._images.pop(name, ()):
             self._host.images.store.release(digest, name)

@@ -315,6 +315,63 @@ class Runtime(Section, name="runtime", about="How tasks run on this node."):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Network(Section, name="network", about="Containers' network beyond runtime.bridge and runtime.address_pool."):
+    """IPv6, ways between nodes, named networks, published ports, names."""
+
+    mode: str = setting(
+        "nat",
+        "How containers reach other nodes: with addresses of their own, by routes that the agents set (routed), or "
+        "with their node's address (nat).",
+        trade_off="`routed` needs pools that differ from node to node, and a network that carries them; with `nat` "
+        "tasks on different nodes reach each other by published ports alone, and have no names there.",
+        choices=("nat", "routed"),
+    )
+    address_pool6: str = setting(
+        "",
+        "Network (CIDR) that containers get IPv6 addresses of, such as fd77:0:0:1::/64; the bridge has the first one.",
+        unset="no IPv6 for containers",
+    )
+    networks: dict[str, str] = setting(  # noqa: RUF009 (it is a field, with a factory of its own)
+        dict,
+        'Further networks that jobs may join by name: `BRIDGE POOL [POOL6]`, such as { storage = "br1 10.90.1.0/24" }.',
+        unset="no further networks",
+        pattern=r"[A-Za-z0-9_.-]{1,15}( [0-9a-fA-F.:]+/[0-9]{1,3}){1,2}",
+        expected="BRIDGE POOL [POOL6], parted by blanks",
+    )
+    published_ports: str = setting(
+        "1024-32767",
+        "Ports of this node that jobs may publish theirs at.",
+        trade_off="Ports that this host listens on are never given away; ones it needs later should be left out here.",
+        pattern=r"[0-9]{1,5}-[0-9]{1,5}",
+        expected="FIRST-LAST",
+    )
+    picked_ports: str = setting(
+        "20000-29999",
+        "Of these the node picks one where a job names none; within network.published_ports.",
+        pattern=r"[0-9]{1,5}-[0-9]{1,5}",
+        expected="FIRST-LAST",
+    )
+    names: bool = setting(
+        True,
+        "Whether a resolver on the bridges answers for tasks' names, and passes other questions on to the host's own.",
+        trade_off="Without it containers keep their image's /etc/resolv.conf.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        allowed = self.ports("published_ports")
+        if not set(self.ports("picked_ports")) <= set(allowed):
+            raise InvalidConfig("network.picked_ports", self.picked_ports, f"expected ports of {self.published_ports}")
+
+    def ports(self, name: str) -> range:
+        """Return a range of ports by its setting's name."""
+        first, _, last = getattr(self, name).partition("-")
+        if not 1 <= int(first) <= int(last) <= 65_535:
+            raise InvalidConfig(f"network.{name}", getattr(self, name), "expected FIRST-LAST, from 1 to 65535")
+        return range(int(first), int(last) + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Files(Section, name="files", about="Directories of this node that jobs may have as volumes."):
     """Roots of volumes; what each may hold is read by node/host/volumes.py."""
 
@@ -441,6 +498,7 @@ class AgentConfig:
     api: Api = field(default_factory=Api)
     resources: Resources = field(default_factory=Resources)
     runtime: Runtime = field(default_factory=Runtime)
+    network: Network = field(default_factory=Network)
     images: Images = field(default_factory=Images)
     scheduler: Scheduling = field(default_factory=Scheduling)
     files: Files = field(default_factory=Files)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from scheduler.model import Constraint, JobSpec, Operator, Resources
-from scheduler.spec import files, security
+from scheduler.spec import files, networking, security
 from scheduler.spec.limits import UNLIMITED, Limits
 
 LIMITS, DISKS, DEVICES, MAXIMUM = "limits", "disks", "devices", "max."
@@ -41,16 +41,20 @@ GRANTS = {
     "seccomp": "no system call filter",
     "capabilities": "its operator does not allow the capability",
     "security": "its containers have no choice of",
+    "network": "its network lacks",
+    "networks": "it has no network",
 }
 """Label of what an operator grants to what is said of a node that does not; the name asked for follows."""
 
 
 def requirements(spec: JobSpec) -> tuple[Constraint, ...]:
     """Return the spec's own constraints and those its parts imply."""
-    if (spec.limits, spec.files, spec.security) == _PLAIN:
+    if (spec.limits, spec.files, spec.security, spec.networking) == _PLAIN:
         return spec.constraints
-    granted = (*files.needs(spec.files), *security.needs(spec.security))
-    return (*spec.constraints, *_of_limits(spec.limits), *(_has(label, name) for label, name in granted))
+    granted = (*files.needs(spec.files), *security.needs(spec.security), *networking.needs(spec.networking))
+    mtu = spec.networking.mtu
+    within = [Constraint(f"{MAXIMUM}mtu", Operator.WITHIN, (str(mtu),))] if mtu else []
+    return (*spec.constraints, *_of_limits(spec.limits), *(_has(label, name) for label, name in granted), *within)
 
 
 def packed(request: Resources, limits: Limits) -> Resources:
@@ -62,7 +66,7 @@ def packed(request: Resources, limits: Limits) -> Resources:
 
 
 _NONE = Limits()
-_PLAIN = (_NONE, files.Files(), security.Security())
+_PLAIN = (_NONE, files.Files(), security.Security(), networking.Networking())
 
 
 def _of_limits(limits: Limits) -> Iterator[Constraint]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from scheduler.lifecycle import FINAL, LIVE, Phase, phase_of
-from scheduler.model import AllocationId, JobRecord, JobSpec, State, TaskRecord
+from scheduler.model import AllocationId, JobRecord, JobSpec, Reach, State, TaskRecord
 
 UNTOUCHED = TaskRecord()
 
@@ -64,6 +64,7 @@ class Job:
     since_s: float
     tasks: dict[int, TaskRecord] = field(default_factory=dict)
     live: dict[int, None] = field(default_factory=dict)
+    reach: dict[int, Reach] = field(default_factory=dict)
     told: Told = field(default_factory=Told)
     refusals: int = 0
     blocks: tuple[Block, ...] = ()
@@ -105,6 +106,7 @@ class Job:
             self.live[index] = None
         else:
             self.live.pop(index, None)
+            self.reach.pop(index, None)
 
     def current(self, id_: AllocationId, node: str) -> bool:
         """Whether this is the task's newest attempt, still live, on that node."""

@@ -207,6 +207,16 @@ class Allocation(msgspec.Struct, frozen=True):
     gang_nodes: tuple[str, ...] = ()
 
 
+class Reach(msgspec.Struct, frozen=True, array_like=True):
+    """Where a running task is reached: its addresses, and what it publishes as (protocol, its node's port, its own)."""
+
+    addresses: tuple[str, ...] = ()
+    ports: tuple[tuple[str, int, int], ...] = ()
+
+
+NOWHERE = Reach()
+
+
 class Result(msgspec.Struct, frozen=True):
     """How an attempt ended, as its node measured it. `error` is set when it never ran, in an operator's words."""
 

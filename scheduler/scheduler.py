@@ -253,7 +253,7 @@ class Scheduler:
             Admitted: home.on_admitted,
             Reserved: home.on_reserved,
             Refused: home.on_refused,
-            Started: lambda fx, sender, item: home.on_started(fx, sender, item.id),
+            Started: lambda fx, sender, item: home.on_started(fx, sender, item.id, item.reach),
             Ended: home.on_ended,
             Gone: home.on_gone,
             Holding: home.on_holding,

@@ -9,7 +9,7 @@ import msgspec
 from scheduler.index import Membership
 from scheduler.jobs import Job
 from scheduler.lifecycle import Phase, phase_of
-from scheduler.model import JobSpec, Report, Result, State, TaskRecord
+from scheduler.model import NOWHERE, JobSpec, Reach, Report, Result, State, TaskRecord
 
 
 class TaskView(msgspec.Struct, frozen=True):
@@ -22,6 +22,7 @@ class TaskView(msgspec.Struct, frozen=True):
     exit_code: int | None
     reason: str
     result: Result | None = None
+    reach: Reach = NOWHERE
 
 
 class JobSummary(msgspec.Struct, frozen=True):
@@ -100,4 +101,5 @@ def _task(job: Job, index: int, record: TaskRecord, pending_reason: str) -> Task
         else:
             reason = f"{reason}; {pending_reason}" if reason else pending_reason
     exit_code = record.result.exit_code if record.result else None
-    return TaskView(index, state, record.node, record.attempt, exit_code, reason, record.result)
+    reach = job.reach.get(index, NOWHERE)
+    return TaskView(index, state, record.node, record.attempt, exit_code, reason, record.result, reach)

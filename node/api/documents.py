@@ -44,6 +44,14 @@ class NodeDocument(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool = False
 
 
+class PortDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A published port: `port` of the task is reached at `host_port` of its node."""
+
+    protocol: str
+    host_port: int
+    port: int
+
+
 class TaskDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A task; `attempt` 0 and an empty `node` mean that nothing was tried yet."""
 
@@ -53,6 +61,8 @@ class TaskDocument(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     exit_code: int | None = None
     reason: str = ""
+    addresses: tuple[str, ...] = ()
+    ports: tuple[PortDocument, ...] = ()
 
 
 class JobDocument(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from node.api.documents import (
     JobDocument,
     JobSummaryDocument,
     NodeDocument,
+    PortDocument,
     Ratios,
     TaskDocument,
 )
@@ -53,6 +54,8 @@ def job(view: JobView) -> JobDocument:
                 attempt=task.attempt,
                 exit_code=task.exit_code,
                 reason=task.reason,
+                addresses=task.reach.addresses,
+                ports=tuple(PortDocument(protocol=p, host_port=at, port=port) for p, at, port in task.reach.ports),
             )
             for task in view.tasks
         ],

@@ -27,8 +27,8 @@ def job(job_id: int, as_json: bool, node_api: str | None) -> None:
     print(f"{answer['id']} ({answer['name']}) {state}, of {answer['owner']}, home {answer['home']}")
     tasks = answer["tasks"][:TASKS_SHOWN_MAX]
     show.print_table(
-        ["TASK", "STATE", "NODE", "ATTEMPT", "EXIT", "REASON"],
-        [[task[key] for key in ("index", "state", "node", "attempt", "exit_code", "reason")] for task in tasks],
+        ["TASK", "STATE", "NODE", "ATTEMPT", "EXIT", "ADDRESSES", "PORTS", "REASON"],
+        [_task(task) for task in tasks],
     )
     if len(answer["tasks"]) > len(tasks):
         print(f"... and {len(answer['tasks']) - len(tasks)} more (--json shows all)")
@@ -90,6 +90,12 @@ def reason_text(reason: Any) -> str:
     if not isinstance(reason, dict):
         return str(reason)
     return str(reason.get("text") or ", ".join(f"{key} {value}" for key, value in reason.items()))
+
+
+def _task(task: dict[str, Any]) -> list[Any]:
+    ports = " ".join(f"{each['host_port']}->{each['port']}/{each['protocol']}" for each in task["ports"])
+    cells = [task[key] for key in ("index", "state", "node", "attempt", "exit_code")]
+    return [*cells, " ".join(task["addresses"]), ports, task["reason"]]
 
 
 def _summary(entry: dict[str, Any]) -> list[Any]:

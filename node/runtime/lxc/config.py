@@ -9,7 +9,6 @@ of the other cgroup version in silence. Only v2's device filter is LXC's to load
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 
@@ -28,7 +27,7 @@ def text(spec: ContainerSpec, places: Places, host: Host) -> str:
     lines = [
         *_identity(spec, host),
         *files.lines(spec, places),
-        *network.lines(spec.network, interface_name(places.cgroup)),
+        *network.lines(spec.network, places.cgroup, places.network_up),
         *_cgroups(places),
         *limits.lines(spec, places.devices, host),
         *security.lines(spec, places, host),
@@ -44,11 +43,6 @@ def arguments(spec: ContainerSpec) -> list[str]:
         if "\n" in value:
             options += ["-s", f"lxc.environment={key}={value}"]
     return [*options, "--", *spec.argv]
-
-
-def interface_name(cgroup: str) -> str:
-    """Of the host's end of the veth pair: the same for the same container, at most 15 characters."""
-    return "ff" + hashlib.sha256(cgroup.encode()).hexdigest()[:12]
 
 
 def _identity(spec: ContainerSpec, host: Host) -> Iterator[Line]:

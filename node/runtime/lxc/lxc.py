@@ -252,7 +252,7 @@ class LxcRuntime(SupervisedRuntime):
         try:
             with trio.fail_after(FREEZE_TIMEOUT_S):
                 self._cgroups.freeze(name, frozen)
-                while self._cgroups.stands(name) != frozen:
+                while self._cgroups.stands(name) != frozen:  # noqa: ASYNC110
                     await trio.sleep(FREEZE_POLL_S)
         except trio.TooSlowError:
             self._cgroups.freeze(name, False)
