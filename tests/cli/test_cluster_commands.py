@@ -33,14 +33,6 @@ def test_members_show_who_is_where_and_since_when(fofoca: Callable[..., Any], ag
     assert lines[2].split() == ["n2", "10.0.0.2:7946", "suspect", "2m", "4", "9"]
 
 
-def test_an_image_is_where_its_content_is(fofoca: Callable[..., Any], agent: Any) -> None:
-    image = {"name": "busybox", "tag": "latest", "digest": "sha256:" + "a" * 64, "size_bytes": 3 << 20, "nodes": ["n1"]}
-    agent.prepare("GET", "/v1/images", [image, {**image, "name": "", "tag": "", "nodes": ["n3"]}])
-    lines = fofoca("image", "ls").out.splitlines()
-    assert len(lines) == 2
-    assert lines[1].split() == ["busybox:latest", "sha256:aaaaaaaaaaaa", "3M", "n1,", "n3"]
-
-
 def test_a_directory_is_imported_as_a_tar(fofoca: Callable[..., Any], agent: Any, tmp_path: Any) -> None:
     (tmp_path / "bin").mkdir()
     stored = {"name": "x", "tag": "1", "digest": "sha256:b", "size_bytes": 10}
