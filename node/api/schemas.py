@@ -226,8 +226,11 @@ def _joined(path: str, field: str) -> str:
 
 
 def _value_at(body: object, path: str) -> Any:
-    """Return what stands at a path such as `[3].limit.cpu_milli`; the path's [...] stands for any item of a table."""
+    """Return what stands at a path such as `[3].limit.cpu_milli`; the path's [...] stands for any item of a table.
+    What stands in a secret is not shown: refusals end on screens and in logs."""
     value = body
+    if "files.secrets" in path:
+        return "(not shown)"
     for step in re.findall(r"[^.\[\]]+", path):
         if isinstance(value, list) and step.isdigit() and int(step) < len(value):
             value = value[int(step)]

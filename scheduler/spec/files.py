@@ -61,6 +61,9 @@ class Secret(Part, frozen=True):
     sealed: bytes = b""
     user_id: int | None = None
 
+    def __repr__(self) -> str:
+        return f"Secret(name={self.name!r})"
+
 
 class Files(Part, frozen=True):
     """Volumes, temporary and scratch space, secrets and the root file system of a task."""

@@ -42,12 +42,17 @@ def lab(fofoca: CommandLine, homes: Path) -> dict[str, Any]:
     with (folder / "n1.toml").open("a") as file:
         file.write(f'[files]\nvolumes = {{ homes = "{homes}:rw,create,by-owner", data = "{homes}" }}\n')
         file.write(f'[security]\nseccomp_directory = "{profiles}"\ncapabilities = ["net_raw"]\n')
-    fofoca.ok("lab", "kill", "n1")
-    fofoca.ok("lab", "start", "n1")
+    restart(fofoca)
     rootfs = homes / "rootfs"
     build_busybox_rootfs(rootfs)
-    eventually("the node is back", lambda: fofoca("image", "import", "box", rootfs).code == 0)
+    fofoca.ok("image", "import", "box", rootfs)
     return {"data": Path(f"/var/lib/fofoca-lab-{fofoca.lab}"), **status}
+
+
+def restart(fofoca: CommandLine) -> None:
+    fofoca.ok("lab", "kill", "n1")
+    fofoca.ok("lab", "start", "n1")
+    eventually("the node is back", lambda: fofoca("nodes").code == 0)
 
 
 def run(fofoca: CommandLine, *words: object, stdin: str = "") -> tuple[dict[str, Any], str]:
@@ -74,8 +79,7 @@ def test_a_secret_reaches_its_container_and_no_disk_ledger_log_or_answer(fofoca:
     assert SECRET not in json.dumps(fofoca.job(job_id)) + fofoca.ok("lab", "log", "n1").out
     found = subprocess.run(["grep", "-rlF", SECRET, lab["data"]], capture_output=True, text=True, check=False).stdout
     assert found == "", "the secrets' own mount is in the node's namespace alone"
-    fofoca.ok("lab", "kill", "n1")
-    fofoca.ok("lab", "start", "n1")
+    restart(fofoca)
     eventually("it ends well under the next agent", lambda: fofoca.task(job_id)["state"] == "succeeded")
     held = fofoca.ok("lab", "exec", "n1", "--", "ls", f"{lab['data']}/n1/secrets").out
     assert held == "", "gone with the container"

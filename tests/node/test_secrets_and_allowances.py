@@ -11,6 +11,7 @@ import pytest
 
 from cluster import KeyRing
 from node.allowances import Allowances, NotAllowed, read_allowances
+from node.api.schemas import read_submission
 from node.config import Files as FilesSettings
 from node.config import Security as SecuritySettings
 from node.errors import InvalidConfig, InvalidValue
@@ -201,3 +202,23 @@ def test_scratch_is_offered_where_it_can_be_made(monkeypatch: pytest.MonkeyPatch
     assert unmet(asked, Allowances().labels(ALL_FEATURES)) is None
     monkeypatch.setattr("node.allowances.scratch_obstacle", lambda: "no loop devices")
     assert unmet(asked, Allowances().labels(ALL_FEATURES)) is not None
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        '{"name": "key", "content": "hunter2!"}',
+        '{"name": "key", "value": "hunter2"}',
+        '{"content": "aHVudGVyMg=="}',
+        '"hunter2"',
+    ],
+)
+def test_a_refused_submission_never_quotes_a_secret(secret: str) -> None:
+    body = f'{{"argv": ["true"], "files": {{"secrets": [{secret}]}}}}'
+    for text in (body, f"[{body}]"):
+        with pytest.raises(InvalidValue) as refused:
+            read_submission(text.encode())
+        assert "files.secrets" in str(refused.value)
+        assert "hunter2" not in str(refused.value)
+        assert "aHVudGVyMg" not in str(refused.value)
+    assert "hunter2" not in repr(Secret(name="key", content=CLEAR))
