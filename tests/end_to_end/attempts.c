@@ -93,6 +93,9 @@ static long attempt(const char *name)
     ON("sethostname-of-host") sethostname("owned", 5);
     ON("raw-socket") socket(AF_INET, SOCK_RAW, 1);
     ON("packet-socket") socket(AF_PACKET, SOCK_RAW, 0x0300);
+    ON("cipher-socket") socket(AF_ALG, SOCK_SEQPACKET, 0);
+    ON("hypervisor-socket") socket(AF_VSOCK, SOCK_STREAM, 0);
+    ON("secret-memory") syscall(447, 0);
     ON("unshare-user") unshare(CLONE_NEWUSER);
     ON("unshare-net") unshare(CLONE_NEWNET);
     ON("unshare-mount") unshare(CLONE_NEWNS);

@@ -61,6 +61,7 @@ DOORS = (
     "kcmp",
     "keyctl",
     "mbind",
+    "memfd_secret",
     "migrate_pages",
     "move_pages",
     "perf_event_open",
@@ -80,11 +81,18 @@ NAMESPACES = 0x7E020080
 """CLONE_NEWUSER, NEWNS, NEWPID, NEWNET, NEWIPC, NEWUTS, NEWCGROUP, NEWTIME: no namespaces inside namespaces."""
 
 
+SOCKETS = {"AF_ALG": 38, "AF_VSOCK": 40}
+"""The kernel's ciphers, from whose sockets escapes came; and the line from a virtual machine to its hypervisor, which
+knows no network namespace."""
+NO_SUCH_FAMILY = 97
+
+
 def profile() -> str:
     """The text of a profile file."""
     lines = ["2", "denylist", "reject_force_umount", "[all]"]
     lines += [f"{call} errno 1" for call in sorted({*HOST, *MOUNTS, *DOORS})]
     lines += [f"clone errno 1 [0,{bit},SCMP_CMP_MASKED_EQ,{bit}]" for bit in _bits(NAMESPACES)]
+    lines += [f"socket errno {NO_SUCH_FAMILY} [0,{family},SCMP_CMP_EQ]" for family in SOCKETS.values()]
     lines += ["clone3 errno 38"]
     return "\n".join(lines) + "\n"
 
