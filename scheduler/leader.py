@@ -248,7 +248,7 @@ class Leader:
         # The first word of a home fixes how its clock lies to ours, so that its jobs keep their order among themselves.
         offset_s = self._clocks.setdefault((home, wait.boot_epoch), fx.now - wait.clock_s)
         place = rank(wait.priority, wait.since_s + offset_s, wait.job)
-        wish = Wish(wait.job, place, _shape(wait))
+        wish = Wish(wait.job, place, _shape(wait), wait.images)
         if entry is None:
             entry = self._entries[wait.job] = Entry(home, wait, wish)
         else:
@@ -326,7 +326,7 @@ class Leader:
         """Where the first in line can go: nobody's hold is in its way."""
         if wish.shape.nodes:
             return self._plan.places(wish, 1, fx.now)
-        return self._view.place(wish.shape.amount, wish.shape.constraints, count, wish.job)
+        return self._view.place(wish.shape.amount, wish.shape.constraints, count, wish.job, wish.images)
 
     def _to_reserve(self) -> list[Wish]:
         depth = 1 if self._config.queue_policy == "easy" else self._config.reservations_max
@@ -367,14 +367,14 @@ class Leader:
         return placed
 
     def _order(self, fx: Effects, entry: Entry, node: str, count: int) -> None:
-        job, place, shape = entry.wish
+        job, place, shape, _ = entry.wish
         go = self._orders.give(fx, job, count, shape.amount, {node: count}, shape.estimate_s)
         entry.orders[go] = count
         self._holds.started(job, node)
         self._given.append((entry.home, Go(self.epoch, go, job, node, count, tuple(place))))
 
     def _order_gang(self, fx: Effects, entry: Entry, places: dict[str, int]) -> None:
-        job, place, shape = entry.wish
+        job, place, shape, _ = entry.wish
         tasks = dict.fromkeys(places, entry.wait.per_node)
         go = self._orders.give(fx, job, 1, entry.wait.request, tasks, shape.estimate_s)
         entry.orders[go] = 1

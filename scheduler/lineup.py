@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from scheduler import images
 from scheduler.abilities import requirements
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
@@ -195,5 +196,6 @@ class Lineup:
                 nodes=spec.gang.nodes if spec.gang else 0,
                 per_node=spec.gang.tasks_per_node if spec.gang else 1,
                 attempt=job.task(0).attempt + 1 if spec.gang else 0,
+                images=images.wanted(spec.image_digest),
             )
             fx.say(leader, wait)

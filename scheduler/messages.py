@@ -142,7 +142,8 @@ class Wait(Item, frozen=True, tag="wait"):
     `go_seen` is the leader's newest order for this job that `wanted` reflects. `since_s` and `clock_s` are on the
     home's own monotonic clock, so only ages travel. Newer means a higher (boot_epoch, version). `estimate_s`: how long
     a task is taken to run. A gang has `nodes` above 0: it waits as one (`wanted` is 1) for `per_node` tasks on each of
-    so many nodes, and `attempt` will be the number of its next attempt.
+    so many nodes, and `attempt` will be the number of its next attempt. `images`: what it needs of them, as nodes tell
+    what they have (`scheduler.images`).
     """
 
     job: int
@@ -160,6 +161,7 @@ class Wait(Item, frozen=True, tag="wait"):
     nodes: int = 0
     per_node: int = 1
     attempt: int = 0
+    images: tuple[bytes, ...] = ()
 
 
 class WaitHeard(Item, frozen=True, tag="heard"):

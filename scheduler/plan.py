@@ -47,6 +47,7 @@ class Wish(NamedTuple):
     job: int
     rank: Rank
     shape: Shape
+    images: tuple[bytes, ...] = ()
 
 
 class Reservation:
@@ -231,7 +232,7 @@ class Plan:
                 free = _beside(wish, held, free, end_s)
                 if not fits(amount, free):
                     continue
-            found.append(((held is None, *self._view.grade(amount, node, wish.job)), node, free))
+            found.append(((held is None, *self._view.grade(amount, node, wish.job, wish.images)), node, free))
         return found
 
     def _fill(
