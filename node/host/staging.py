@@ -19,7 +19,7 @@ from node.host import mount_calls
 from node.host.idmap import IdMap, IdMaps, MountError
 from node.host.volumes import VolumeRoot, open_folder
 
-SCRATCH_OPTIONS = "loop,nosuid,nodev,noatime"
+SCRATCH_OPTIONS = "loop,nosuid,nodev,noatime,noinit_itable"
 
 
 class Staging:
@@ -47,7 +47,8 @@ class Staging:
         with image.open("xb") as file:
             file.truncate(size_bytes)
         owner = f"root_owner={user_base}:{user_base},nodiscard,lazy_itable_init=1"
-        features = "^has_journal,^resize_inode,^metadata_csum"
+        # Checksums of metadata are what lets the tables of inodes stay unwritten: 1.6 GiB of 100.
+        features = "metadata_csum,^has_journal,^resize_inode"
         _run("mkfs.ext4", "-q", "-F", "-m", "0", "-O", features, "-E", owner, str(image))
         _run("mount", "-t", "ext4", "-o", SCRATCH_OPTIONS, str(image), str(place))
         with suppress(OSError):

@@ -168,6 +168,16 @@ async def test_scratch_is_on_disk_ends_at_its_size_and_goes_with_the_container(i
     assert set(Path("/sys/block").glob("loop*/loop")) <= loops
 
 
+@pytest.mark.skipif(scratch_obstacle() is not None, reason=str(scratch_obstacle()))
+async def test_much_scratch_takes_little_room_until_it_is_used(inside: Inside) -> None:
+    line = "dd if=/dev/zero of=/scratch/x bs=1M count=1 seek=90000 && sleep 1"
+    ending, output = await inside.run(line, files=FileMounts(scratch=Scratch(size_bytes=100 << 30)))
+    assert ending.exit_code == 0, output
+    image = inside.runtime.log_path("1.1.1", "stdout").with_name("scratch")
+    assert image.stat().st_size == 100 << 30
+    assert image.stat().st_blocks * 512 < 16 << 20
+
+
 async def test_secrets_are_readable_by_their_user_alone_and_on_no_disk(inside: Inside, homes: Path) -> None:
     homes.parent.chmod(0o711)
     store = SecretFiles(homes.parent / "secrets")
