@@ -28,8 +28,7 @@ WORDS = {
     "cpuset": "no cpuset controller",
     "disk": "no block I/O limits for its disk",
     "disk-weight": "no block I/O weight",
-    "net-class": "no net_cls controller, nor nftables in its place",
-    "net-priority": "no net_prio controller, nor nftables in its place",
+    "net-class": "no net_cls controller",
     "rlimits": "no rlimits in its runtime",
 }
 """Ability to what is said of a node without it."""
@@ -81,7 +80,6 @@ def _of_limits(limits: Limits) -> Iterator[Constraint]:
         "disk": any(not each.disk for each in limits.disks),
         "disk-weight": limits.disk_weight is not None,
         "net-class": limits.net_class,
-        "net-priority": limits.net_priority is not None,
         "rlimits": limits.rlimits,
     }
     yield from (_has(LIMITS, name) for name, wanted in asked.items() if wanted)

@@ -72,7 +72,6 @@ class Limits(Part, frozen=True):
     devices: tuple[str, ...] = ()
     huge_pages: tuple[HugePages, ...] = ()
     net_class: str = ""
-    net_priority: int | None = None
     rlimits: tuple[Rlimit, ...] = ()
 
 
@@ -135,9 +134,8 @@ def _check_names(limits: Limits) -> None:
 
 
 def _check_net(limits: Limits) -> None:
-    text, priority = limits.net_class, limits.net_priority
+    text = limits.net_class
     require(not text or _CLASS.fullmatch(text), "limits.net_class", text, "a traffic class such as 1:10 (hexadecimal)")
-    require(priority is None or 0 <= priority <= 15, "limits.net_priority", priority, "from 0 to 15")
 
 
 def _check_rlimits(rlimits: tuple[Rlimit, ...]) -> None:

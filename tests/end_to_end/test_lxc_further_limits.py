@@ -16,12 +16,15 @@ import trio
 
 from node.host.block_devices import whole_disk
 from node.host.cgroups import CgroupError, DiskRate, HugePageLimit, MoreLimits
+from node.host.cores import CorePool, cores_by_memory_node
+from node.limit_policy import LimitPolicy
+from node.limiter import Limiter
 from node.runtime import ContainerSpec, StartError, UpdateError
 from node.runtime.limits import Device, FurtherLimits, hard_maximum
 from node.runtime.lxc.limits import group_limits
 from node.runtime.lxc.lxc import LxcRuntime
 from node.runtime.lxc.places import OPEN_FILES_HARD
-from scheduler.spec.limits import Rlimit
+from scheduler.spec.limits import Limits, Rlimit
 
 pytestmark = [pytest.mark.lxc, pytest.mark.root]
 
@@ -120,6 +123,33 @@ async def test_it_runs_on_its_cores_alone(lxc_runtime: LxcRuntime, busybox_image
     assert shown(lxc_runtime, "cpuset", "cpuset.cpus") == str(last)
     assert shown(lxc_runtime, "cpuset", "cpuset.mems") == "0"
     assert all(os.sched_getaffinity(pid) == {last} for pid in lxc_runtime._cgroups.inside("1.1.1"))
+
+
+async def test_owned_cores_are_left_by_all_who_run_and_come_back_at_the_end(
+    lxc_runtime: LxcRuntime, busybox_image: Path, tmp_path: Path
+) -> None:
+    needs(lxc_runtime, "cpuset")
+    if len(usable := os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core alone can't be shared out")
+    pool = CorePool(tmp_path / "cores.json", cores_by_memory_node(), len(usable) - 1)
+    limiter = Limiter(LimitPolicy(), pool, lxc_runtime.features, lxc_runtime.update)
+
+    def on(name: str) -> set[int]:
+        return {core for pid in lxc_runtime._cgroups.inside(name) for core in os.sched_getaffinity(pid)}
+
+    for name, asked in (("1.1.1", Limits()), ("2.1.1", Limits(exclusive_cores=1))):
+        wanted = await limiter.add(spec(busybox_image, name=name, argv=SPINNING, user_base=300_000), asked)
+        await started(lxc_runtime, wanted)
+        await limiter.started(wanted, asked)
+    (owned,) = pool.holders()["2.1.1"]
+    assert on("2.1.1") == {owned}
+    assert on("1.1.1") == usable - {owned}
+    again = CorePool(tmp_path / "cores.json", cores_by_memory_node(), len(usable) - 1)
+    assert again.holders() == {"2.1.1": (owned,)}
+    limiter.ended("2.1.1")
+    await lxc_runtime.remove("2.1.1")
+    await limiter.removed("2.1.1")
+    assert on("1.1.1") == usable
 
 
 async def test_a_core_that_is_not_there_fails_the_start_with_the_reason(

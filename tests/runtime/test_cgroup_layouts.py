@@ -243,6 +243,30 @@ def test_a_v1_list_stays_within_the_groups_above_at_every_step(tmp_path: Path) -
     assert [(payload / "cpuset.cpus").read_text(), (payload / "lxc/cpuset.cpus").read_text()] == ["0-7", "0-7"]
 
 
+def test_a_v2_list_is_never_emptied_for_processes_may_be_inside(tmp_path: Path) -> None:
+    payload = tmp_path / "fofoca" / "a" / "payload"
+    payload.mkdir(parents=True)
+    (payload.parent / "cpuset.cpus.effective").write_text("0-7\n")
+    (payload / "cpuset.cpus").write_text("4-5")
+    Cgroups("fofoca", fake_v2(tmp_path, "cpuset")).update("a", Limits(cores=(4, 5)), Limits())
+    assert (payload / "cpuset.cpus").read_text() == "0-7"
+
+
+def test_v1_throttles_are_written_to_the_groups_below_too(tmp_path: Path) -> None:
+    payload = tmp_path / "blkio" / "fofoca" / "a" / "payload"
+    (payload / "lxc").mkdir(parents=True)
+    name = "blkio.throttle.read_bps_device"
+    for group in (payload, payload / "lxc"):
+        (group / name).write_text("")
+    groups = Cgroups("fofoca", Layout((Hierarchy(tmp_path / "blkio", frozenset({"blkio"}), unified=False),)))
+    limits = Limits(disks=(DiskRate("8:0", read_bytes=5),))
+    assert groups.own(limits) == [(name, "8:0 5")]
+    assert groups.astray("a", limits) is not None
+    groups.update("a", Limits(), limits)
+    assert (payload / "lxc" / name).read_text() == "8:0 5"
+    assert groups.astray("a", limits) is None
+
+
 def test_a_host_can_do_what_its_kernel_has_files_for(tmp_path: Path) -> None:
     root = tmp_path / "fofoca"
     root.mkdir()

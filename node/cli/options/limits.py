@@ -34,8 +34,7 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--huge-pages", "huge_pages", multiple=True, metavar="PAGE=SIZE", help="Huge pages it may use: 2MB=64M."
     ),
-    click.option("--net-class", metavar="MAJOR:MINOR", help="Traffic class of what it sends: 1:10."),
-    click.option("--net-priority", type=click.IntRange(0, 15), help="Priority of what it sends."),
+    click.option("--net-class", metavar="MAJOR:MINOR", help="Traffic class of what it sends: 1:10 (cgroup v1)."),
     click.option(
         "--rlimit",
         "rlimits",
@@ -64,7 +63,6 @@ def body(options: dict[str, Any]) -> dict[str, Any]:
         "devices": list(options["devices"]) or None,
         "huge_pages": [_huge_pages(text) for text in options["huge_pages"]] or None,
         "net_class": options["net_class"],
-        "net_priority": options["net_priority"],
         "rlimits": [_rlimit(text) for text in options["rlimits"]] or None,
     }
     return {key: value for key, value in found.items() if value is not None}

@@ -209,6 +209,9 @@ class Cgroups:
             write(group / file.name, change.text)
         if change.file.listed and hierarchy is not None and not hierarchy.unified:
             _write_list(file, change.value)
+        elif change.file.listed and not change.value:
+            # v2 would inherit what is empty, but takes no empty list while processes are inside.
+            write(file, read(f"{file.parent.parent}/{file.name}.effective").strip())
         else:
             write(file, change.text)
 
