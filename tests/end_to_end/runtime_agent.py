@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -19,9 +20,13 @@ import trio
 
 from node.host.network import ensure_bridge, remove_interface
 from node.host.network_pools import AddressPool, Range
+from node.host.staging import scratch_obstacle
+from node.host.volumes import VolumeRoot
 from node.runtime import ContainerSpec, NetworkSpec, StartError, supervisor
 from node.runtime.lxc.lxc import LxcRuntime
+from node.runtime.parts import FileMounts, VolumeMount
 from node.runtime.process import ProcessRuntime
+from scheduler.spec.files import Scratch
 
 BRIDGE, POOL = "ffcensus", Range.parse("10.213.9.0/24")
 FATES = ("exits", "stopped", "removed", "supervisor", "lxc-execute", "command", "early supervisor", "early lxc-execute")
@@ -60,6 +65,8 @@ class Census:
         async with limit:
             network = NetworkSpec(BRIDGE, f"{self.pool.take(name, trio.current_time())}/24", POOL.gateway)
             container = spec(name, self.image, "exit 7" if fate == "exits" else "sleep 60", network)
+            if self.chance.random() < 0.3:
+                container = replace(container, files=self.files())
             await self.runtime.prepare(container)
             with trio.fail_after(30):
                 try:
@@ -74,6 +81,11 @@ class Census:
             with trio.fail_after(30):
                 await self.runtime.remove(name)
             self.pool.give_back(name, trio.current_time())
+
+    def files(self) -> FileMounts:
+        """A volume and a loop device; the image's folder serves as any other would."""
+        volume = VolumeMount(VolumeRoot("image", self.image), "ana", "", "/volume", writable=False)
+        return FileMounts(volumes=(volume,), scratch=None if scratch_obstacle() else Scratch(size_bytes=8 << 20))
 
     async def kill_early(self, name: str, fate: str) -> None:
         await trio.sleep(self.chance.uniform(0.0, 0.04))
@@ -113,6 +125,9 @@ class Census:
         left = [f"interface {name}" for name in interfaces]
         left += [f"group {name}" for name in self.runtime._cgroups.names()]
         left += [f"file {entry}" for entry in self.runtime._root.iterdir()]
+        left += [f"mount of {name}" for name in self.runtime._staging.names()]
+        loops = [path.read_text().strip() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
+        left += [f"loop device of {path}" for path in loops if path.startswith(str(self.runtime._root))]
         left += [f"address {address}" for address in self.pool.holders().values()]
         left += [f"child {pid}" for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
         return left
@@ -132,6 +147,7 @@ async def census(root: Path, cgroup_root: str, image: Path, number: int, seed: i
                 nursery.start_soon(one.life, f"{index}.1.1", FATES[index % len(FATES)], limit)
         await trio.sleep(0.2)  # the kernel removes the interfaces of a dead network namespace in its own time
         left = one.leftovers()
+        runtime._staging._maps.close()  # descriptors that are kept on purpose
         if len(os.listdir("/proc/self/fd")) != descriptors:
             left.append(f"descriptors: {descriptors} before, {os.listdir('/proc/self/fd')} after")
     finally:
