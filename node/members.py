@@ -20,7 +20,7 @@ from scheduler.events import Event, Heard, MemberDown, MemberFailed, MemberForgo
 from scheduler.numbers import Claim, choose
 
 CARD = "card"
-HEARD_KEYS = frozenset({"report", "leader", "images"})
+HEARD_KEYS = frozenset({"report", "leader", "images", "settings"})
 JOIN_LOG_S = 10.0
 
 log = logs.get("members")

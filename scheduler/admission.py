@@ -49,6 +49,7 @@ from scheduler.records import ALLOCATIONS, HeldRecord, Rows, delete_held, put_he
 from scheduler.repeat import Repeat
 from scheduler.reporting import Reporting
 from scheduler.rooms import Rooms
+from scheduler.rules import Rules
 
 
 @dataclass(slots=True)
@@ -74,9 +75,10 @@ class Admission:
     """One node's own allocations and resources."""
 
     def __init__(
-        self, config: SchedulerConfig, view: ClusterView, alarms: Alarms, number: int, boot_epoch: int
+        self, config: SchedulerConfig, view: ClusterView, alarms: Alarms, number: int, boot_epoch: int, rules: Rules
     ) -> None:
         self._config = config
+        self._rules = rules
         self._view = view
         self._alarms = alarms
         self._held: dict[AllocationId, Held] = {}
@@ -298,12 +300,18 @@ class Admission:
             return "the node is starting", 0, 0
         if not self.reporting.accepting:
             return "the node takes nothing new", 0, 0
-        if (constraint := unmet(requirements(order.spec), dict(self.reporting.measured.labels))) is not None:
+        if (constraint := unmet(requirements(order.spec), self._labels())) is not None:
             return describe(constraint), 0, 0
+        if (reserved := self._rules.refusal(order.spec, self._view.me, fx.now)) is not None:
+            return reserved, 0, 0
         free = self.reporting.free
         if (short := shortage(order.spec.request, free)) is not None:
             return short.dimension, short.need, short.free
         return self._held_back(fx, home, order, free)
+
+    def _labels(self) -> dict[str, str]:
+        measured = self.reporting.measured
+        return {"node": self._view.me, **dict(measured.labels if measured else ())}
 
     def _held_back(self, fx: Effects, home: str, order: Admit, free: Resources) -> tuple[str, int, int] | None:
         """Refuse what would run into a hold of a better-ranked job."""

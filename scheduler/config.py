@@ -56,6 +56,9 @@ class SchedulerConfig:
     follow_interval_s: float = setting(
         5.0, 0.1, 3600, "how often a home asks another for a job its own jobs depend on; changes are pushed besides"
     )
+    settings_interval_s: float = setting(
+        10.0, 0.1, 3600, "how often a node whose settings differ is told again; changes are told at once besides"
+    )
     lease_s: float = setting(
         60.0,
         1,

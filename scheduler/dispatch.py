@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import msgspec
 
-from scheduler.abilities import requirements
 from scheduler.alarms import Alarms
 from scheduler.amendments import AmendmentsGiven
 from scheduler.attempts import NO_TERMS, Attempts, Terms
@@ -58,6 +57,7 @@ from scheduler.model import (
 )
 from scheduler.numbers import home_number
 from scheduler.outcomes import describe, ran_s
+from scheduler.quotas import QuotasTold
 from scheduler.records import (
     JOBS,
     TASKS,
@@ -70,8 +70,8 @@ from scheduler.records import (
     read_table,
     task_key,
 )
+from scheduler.rules import Rules
 from scheduler.validate import validate
-from scheduler.wall import WallClock
 
 REFUSALS_FREE = 3
 
@@ -80,21 +80,22 @@ class Home:
     """One node's own jobs."""
 
     def __init__(
-        self, config: SchedulerConfig, view: ClusterView, alarms: Alarms, number: int, boot_epoch: int
+        self, config: SchedulerConfig, view: ClusterView, alarms: Alarms, number: int, boot_epoch: int, rules: Rules
     ) -> None:
         self._config = config
         self._view = view
         self._alarms = alarms
         self._number = number
+        self._rules = rules
         self._sequence = 0
         self._jobs: dict[int, Job] = {}
         self._touched: dict[int, None] = {}
         self._history = History(config, alarms)
-        self.wall = WallClock()
-        self.gate = Eligibility(config, view, alarms, self._jobs, number, self.wall)
+        self.quotas = QuotasTold(config, view, alarms, rules.settings, boot_epoch)
+        self.gate = Eligibility(config, view, alarms, self._jobs, number, rules)
         self.attempts = Attempts(config, view, alarms, self._jobs)
         self.leases = LeasesGiven(config)
-        self.lineup = Lineup(config, view, alarms, self._jobs, boot_epoch)
+        self.lineup = Lineup(config, view, alarms, self._jobs, boot_epoch, rules, self.quotas)
         self.amendments = AmendmentsGiven(alarms, self._jobs, boot_epoch, self._amend)
         hands = Hands(self._ask, self._step, self._wait, self._refusal_pause_s)
         self.gangs = Gangs(config, view, alarms, self._jobs, self.attempts, hands)
@@ -149,8 +150,10 @@ class Home:
         self.gate.check(event.owner, event.spec)
         if len(self._jobs) - len(self._history) >= self._config.jobs_max:
             raise Overloaded(f"this node keeps {self._config.jobs_max} unfinished jobs (jobs_max); try another node")
+        self._check_count(event.owner)
+        spec = self._rules.applied(event.owner, event.spec, event.unix_s)
         self._sequence += 1
-        record = JobRecord(self._sequence * JOB_ID_STRIDE + self._number, event.owner, event.spec, event.unix_s)
+        record = JobRecord(self._sequence * JOB_ID_STRIDE + self._number, event.owner, spec, event.unix_s)
         if event.spec.queueing.hold:
             record = msgspec.structs.replace(record, held=OWNER)
         job = Job(record, fx.now)
@@ -163,6 +166,21 @@ class Home:
             self._place_now(fx, job)
         fx.job_changed(job.id)
         return job.id
+
+    def _check_count(self, owner: str) -> None:
+        """A user's unfinished jobs at this home are counted only where there is a limit."""
+        most = self._rules.jobs_max(owner)
+        if most and sum(each.record.owner == owner and not each.finished for each in self._jobs.values()) >= most:
+            raise Overloaded(
+                f"{owner} has {most} unfinished jobs at this home, the most that jobs_max lets a user have"
+            )
+
+    def on_settings(self, fx: Effects) -> None:
+        """The cluster's settings changed: look anew at every job that has not ended."""
+        for job in self._jobs.values():
+            if not job.finished:
+                self._looked_at(fx, self.gate.review(fx, job))
+                self.lineup.renew(job)
 
     def on_hold(self, fx: Effects, event: Hold) -> None:
         """Keep a job from starting anything more; what runs goes on."""
@@ -309,6 +327,7 @@ class Home:
             self._step(fx, job, index, Step.REFUSE, reason=why)
             job.refusals += 1
             self._wait(fx, job, index, self._refusal_pause_s(job))
+            self.lineup.renew(job)
         if job is not None and members:
             self.gangs.refused(fx, job, members, why)
 
@@ -383,6 +402,7 @@ class Home:
         self._alarms.cancel(("grace", node))
         self.attempts.on_up(fx, node)
         self.lineup.on_up(node)
+        self.quotas.on_up(node)
         self.gate.following.on_up(fx, node)
 
     def on_down(self, fx: Effects, node: str) -> None:
@@ -441,6 +461,7 @@ class Home:
             job = self._jobs.get(job_id)
             if job is None:
                 continue
+            self.quotas.count(job)
             self.lineup.update(job)
             self.gate.changed(fx, job)
             if job.finished:
@@ -448,6 +469,7 @@ class Home:
                 for surplus in self._history.add(job):
                     self._drop(fx, surplus)
         self.attempts.flush(fx)
+        self.quotas.flush(fx)
         self.lineup.flush(fx)
 
     # --- placing
@@ -461,7 +483,10 @@ class Home:
             self.gangs.place_now(fx, job)
             return
         images = wanted(job.spec.image_digest)
-        places = self._view.place(job.spec.request, requirements(job.spec), count, job.id, images)
+        if self.quotas.draws(job):
+            return
+        required = self._rules.constraints(job.spec, fx.now)
+        places = self._view.place(job.spec.request, required, count, job.id, images)
         for node, times in places.items():
             for _ in range(times):
                 self._ask(fx, job, node, f"placed on {node} by its home")

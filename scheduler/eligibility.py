@@ -24,8 +24,9 @@ from scheduler.messages import News
 from scheduler.model import JobSpec
 from scheduler.numbers import home_number
 from scheduler.records import put_job
+from scheduler.rules import Rules
 from scheduler.spec.queueing import After, Dependency, Unmet
-from scheduler.wall import WallClock, date
+from scheduler.wall import date
 
 OWNER, OPERATOR = "owner", "operator"
 LOOK_AGAIN_S = 60.0
@@ -41,12 +42,13 @@ class Eligibility:
         alarms: Alarms,
         jobs: Mapping[int, Job],
         number: int,
-        wall: WallClock,
+        rules: Rules,
     ) -> None:
         self._alarms = alarms
         self._jobs = jobs
         self._number = number
-        self._wall = wall
+        self._wall = rules.wall
+        self._rules = rules
         self._doomed: dict[int, str] = {}
         self._wakes: list[float] = []
         self.following = Following(config, view, alarms, jobs, number)
@@ -131,6 +133,9 @@ class Eligibility:
         if queueing.begin_unix_s > self._wall.unix_s(fx.now):
             self._wakes.append(self._wall.when(queueing.begin_unix_s))
             yield Block("begin", f"not to begin before {date(queueing.begin_unix_s)}")
+        for block, look_s in self._rules.blocks(job, fx.now):
+            self._wakes.append(look_s)
+            yield block
         if queueing.after:
             yield from self._dependencies(fx, job)
 

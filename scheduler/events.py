@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from scheduler.model import NOWHERE, Allocation, AllocationId, JobSpec, Reach, Resources, Result
+from scheduler.settings import AnySetting
 
 # --- events
 
@@ -60,6 +61,15 @@ class Drain:
     """An operator: take nothing new, send services away now and batch tasks after `deadline_s` (None: let them end)."""
 
     deadline_s: float | None
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetSetting:
+    """An operator: set (or, without a value, remove) one of the cluster's settings, `KIND/NAME`; InvalidSpec."""
+
+    name: str
+    value: AnySetting | None
     unix_s: float
 
 
@@ -185,6 +195,7 @@ Event = (
     | Release
     | Requeue
     | Drain
+    | SetSetting
     | MemberUp
     | MemberDown
     | MemberFailed

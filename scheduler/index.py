@@ -63,7 +63,7 @@ class Node:
         self.report = report
         self.number = report.number
         self.permitted = report.permitted
-        self.labels = dict(report.labels)
+        self.labels = {"node": report.node, **dict(report.labels)}
         self.refresh()
 
     def refresh(self) -> None:

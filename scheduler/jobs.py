@@ -31,6 +31,7 @@ class Told:
     go: int = 0
     position: int = -1
     waiting: int = 0
+    quota: str = ""
 
 
 def ranges(indices: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -20,13 +20,27 @@ from scheduler.holds import HoldsSaid
 from scheduler.horizon import Horizon
 from scheduler.index import ClusterView
 from scheduler.line import Line, Shape
-from scheduler.messages import Declined, Go, Leads, Muster, Settled, Tell, Wait, WaitHeard, encode_gossip
+from scheduler.messages import (
+    Declined,
+    Go,
+    Leads,
+    Muster,
+    Settled,
+    Tally,
+    TallyHeard,
+    Tell,
+    Wait,
+    WaitHeard,
+    encode_gossip,
+)
 from scheduler.model import JOB_ID_STRIDE
 from scheduler.orders import Orders
 from scheduler.plan import Plan, Wish
 from scheduler.queue import rank
+from scheduler.quotas import QuotasKept
 from scheduler.records import put_number
 from scheduler.repeat import Repeat
+from scheduler.settings import Settings
 
 POSITIONS_TOLD = 100
 
@@ -51,7 +65,13 @@ class Leader:
     """The machine of the role; does nothing while another node leads."""
 
     def __init__(
-        self, config: SchedulerConfig, view: ClusterView, horizon: Horizon, alarms: Alarms, number: int
+        self,
+        config: SchedulerConfig,
+        view: ClusterView,
+        horizon: Horizon,
+        alarms: Alarms,
+        number: int,
+        settings: Settings,
     ) -> None:
         self._config = config
         self._view = view
@@ -61,6 +81,9 @@ class Leader:
         self._line = Line()
         self._plan = Plan(view, horizon)
         self._aside: dict[int, None] = {}
+        self.quotas = QuotasKept(settings)
+        self._capped: dict[int, str] = {}
+        self._quotas_seen = 0
         self._orders = Orders(config, view, alarms)
         self._holds = HoldsSaid(config, alarms)
         self._given: list[tuple[str, Go | Muster]] = []
@@ -79,7 +102,7 @@ class Leader:
     @property
     def waiting(self) -> int:
         """How many jobs wait in line; those set aside are not counted, for they hold nobody up."""
-        return len(self._entries) - len(self._aside)
+        return len(self._entries) - len(self._aside) - len(self._capped)
 
     def position(self, job_id: int) -> int:
         """Return a job's place in the line (0: next), or -1 when it is in none."""
@@ -164,6 +187,8 @@ class Leader:
         self._plan.clear()
         self._holds.clear()
         self._aside.clear()
+        self._capped.clear()
+        self.quotas.clear()
         self._clocks.clear()
         self._unsynced.clear()
         for node in self._view.nodes():
@@ -182,7 +207,23 @@ class Leader:
             else:
                 self._remove(wait.job)
             self._dirty = True
-        fx.say(home, WaitHeard(wait.job, wait.boot_epoch, wait.version, self.position(wait.job), self.waiting))
+        self._say_heard(fx, home, wait)
+
+    def _say_heard(self, fx: Effects, home: str, wait: Wait) -> None:
+        position, quota = self.position(wait.job), self._capped.get(wait.job, "")
+        fx.say(home, WaitHeard(wait.job, wait.boot_epoch, wait.version, position, self.waiting, quota))
+
+    def on_tally(self, fx: Effects, home: str, tally: Tally) -> None:
+        """A home's word on what its attempts draw on a quota."""
+        if self.leading and self._view.alive(home):
+            self.quotas.on_tally(home, tally)
+            fx.say(home, TallyHeard(tally.quota, tally.version))
+            self._dirty = True
+
+    def on_settings(self) -> None:
+        """The cluster's settings changed: limits, and how ranks weigh."""
+        self.quotas.version += 1
+        self._dirty = True
 
     def on_told(self, home: str, epoch: int) -> None:
         """A home has told all that waits there."""
@@ -260,16 +301,41 @@ class Leader:
         self._relist(wait.job, entry)
 
     def _relist(self, job_id: int, entry: Entry) -> None:
-        """Put a job in line while some of its tasks have no order; one set aside stays aside."""
+        """Put a job in line while some of its tasks have no order; one set aside stays aside, and one capped capped."""
+        self.quotas.flight(job_id, entry.wait.draws, sum(entry.orders.values()))
         if entry.remaining <= 0:
             self._line.remove(job_id)
-        elif job_id not in self._aside:
+            self._capped.pop(job_id, None)
+        elif job_id not in self._aside and job_id not in self._capped:
             self._line.add(job_id, entry.wish.rank, entry.wish.shape)
 
     def _remove(self, job_id: int) -> None:
         if self._entries.pop(job_id, None) is not None:
             self._line.remove(job_id)
             self._aside.pop(job_id, None)
+            self._capped.pop(job_id, None)
+            self.quotas.flight(job_id, (), 0)
+
+    def _cap(self, fx: Effects, entry: Entry) -> bool:
+        """Take a job whose quotas have no room out of the line, lest it hold others up; return whether it has none."""
+        job_id = entry.wish.job
+        if not entry.wait.draws or self.quotas.room(entry.wait.draws) > 0:
+            return False
+        self._capped[job_id] = self.quotas.blocking(entry.wait.draws)
+        self._line.remove(job_id)
+        self._say_heard(fx, entry.home, entry.wait)
+        return True
+
+    def _reconsider_capped(self) -> None:
+        """Something was given back, or a limit changed."""
+        if self._quotas_seen == self.quotas.version:
+            return
+        self._quotas_seen = self.quotas.version
+        for job_id in list(self._capped):
+            entry = self._entries[job_id]
+            if self.quotas.room(entry.wait.draws) > 0:
+                del self._capped[job_id]
+                self._relist(job_id, entry)
 
     def _set_aside(self, job_id: int) -> None:
         self._aside[job_id] = None
@@ -293,6 +359,7 @@ class Leader:
         changed, self._view.changed = self._view.changed, {}
         self._line.heat_what_fits(node.free for node in self._plan.refresh(changed))
         self._reconsider_aside()
+        self._reconsider_capped()
         more = self._serve_front(fx)
         if self._config.queue_policy != "fcfs" and not more:
             if self._plan.reserve(fx.now, self._to_reserve()):
@@ -310,10 +377,12 @@ class Leader:
         budget = self._config.order_batch
         while self._line and budget > 0:
             entry = self._entries[self._line.first(1)[0]]
+            if self._cap(fx, entry):
+                continue
             reservations = self._plan.reservations
             if reservations and reservations[0].wish == entry.wish and not reservations[0].ready:
                 return False
-            count = min(entry.remaining, budget)
+            count = min(entry.remaining, budget, self.quotas.room(entry.wait.draws))
             placed = self._place(fx, entry, self._front_places(fx, entry.wish, count))
             budget -= max(placed, 1)
             if placed < count and not placed and not self._plan.possible(entry.wish.shape):
@@ -339,7 +408,11 @@ class Leader:
             if job_id is None:
                 return False
             entry = self._entries[job_id]
-            places = self._plan.places(entry.wish, min(entry.remaining, self._config.order_batch), fx.now)
+            if self._cap(fx, entry):
+                self._line.reheat(entry.wish.shape)
+                continue
+            count = min(entry.remaining, self._config.order_batch, self.quotas.room(entry.wait.draws))
+            places = self._plan.places(entry.wish, count, fx.now)
             if places:
                 self._place(fx, entry, places)
                 self._line.reheat(entry.wish.shape)

@@ -17,10 +17,12 @@ from scheduler.effects import Effects
 from scheduler.estimate import estimate_s
 from scheduler.index import ClusterView
 from scheduler.jobs import Job
-from scheduler.messages import Declined, Go, Leads, Muster, Told, Wait, WaitHeard
-from scheduler.model import Constraint, Resources
+from scheduler.messages import Declined, Draws, Go, Leads, Muster, Told, Wait, WaitHeard
+from scheduler.model import Constraint, JobSpec, Resources
 from scheduler.orders import claim_key
+from scheduler.quotas import QuotasTold
 from scheduler.repeat import Repeat
+from scheduler.rules import Rules
 
 LAST_VERSION = 1 << 62
 
@@ -31,13 +33,22 @@ class Lineup:
     """Waiting jobs of this home; `jobs` is the home's book, of which only `told` is written here."""
 
     def __init__(
-        self, config: SchedulerConfig, view: ClusterView, alarms: Alarms, jobs: Mapping[int, Job], boot_epoch: int
+        self,
+        config: SchedulerConfig,
+        view: ClusterView,
+        alarms: Alarms,
+        jobs: Mapping[int, Job],
+        boot_epoch: int,
+        rules: Rules,
+        quotas: QuotasTold,
     ) -> None:
         self._view = view
         self._jobs = jobs
         self._boot_epoch = boot_epoch
+        self._rules = rules
+        self._quotas = quotas
         self._config = config
-        self._lined: dict[int, Asked] = {}
+        self._lined: dict[int, Asked | None] = {}
         self._asked: Counter[Asked] = Counter()
         self._hopeful = 0
         self._shape = -1
@@ -60,10 +71,20 @@ class Lineup:
         if not wanted:
             self._unline(job.id)
         elif job.id not in self._lined:
-            asked = self._lined[job.id] = (job.spec.request, requirements(job.spec))
+            self._line_up(job)
+        if wanted != job.told.wanted:
+            self._retell(job)
+
+    def _line_up(self, job: Job) -> None:
+        """A job with a quota may wait though there is room: whether it holds others up, the leader knows alone."""
+        asked = self._lined[job.id] = None if self._quotas.draws(job) else (job.spec.request, requirements(job.spec))
+        if asked is not None:
             self._asked[asked] += 1
             self._hopeful += self._view.possible(*asked)
-        if wanted != job.told.wanted:
+
+    def renew(self, job: Job) -> None:
+        """What is asked for may have changed without the number: tell the leader anew."""
+        if job.id in self._lined:
             self._retell(job)
 
     def drop(self, job_id: int) -> None:
@@ -105,7 +126,7 @@ class Lineup:
         job = self._jobs.get(heard.job)
         if job is None:
             return
-        job.told.position, job.told.waiting = heard.position, heard.waiting
+        job.told.position, job.told.waiting, job.told.quota = heard.position, heard.waiting, heard.quota
         if (heard.boot_epoch, heard.version) == (self._boot_epoch, job.told.version):
             self._waits.answered(leader, heard.job)
 
@@ -114,6 +135,8 @@ class Lineup:
         if leader != self._view.leader or epoch < self._epoch:
             return
         self._epoch = self._told_epoch = epoch
+        self._quotas.retell()
+        self._quotas.flush(fx)
         self._retell_all()
         self._waits.flush(fx)
         fx.say(leader, Told(epoch))
@@ -141,6 +164,7 @@ class Lineup:
         """If another node leads now, tell it everything."""
         if self._leader != self._view.leader:
             self._waits.forget(self._leader)
+            self._quotas.follow(self._leader)
             self._leader = self._view.leader
             self._retell_all()
 
@@ -180,6 +204,8 @@ class Lineup:
                 self._waits.answered(leader, job_id)
                 continue
             told, spec = job.told, job.spec
+            draws = _of_unit(self._quotas.draws(job), spec)
+            self._quotas.speak(fx, leader, [name for name, _ in draws])
             wait = Wait(
                 job=job_id,
                 boot_epoch=self._boot_epoch,
@@ -191,11 +217,20 @@ class Lineup:
                 since_s=job.since_s,
                 clock_s=fx.now,
                 request=spec.request,
-                constraints=requirements(spec),
+                constraints=self._rules.constraints(spec, fx.now),
                 estimate_s=estimate_s(spec, self._config),
                 nodes=spec.gang.nodes if spec.gang else 0,
                 per_node=spec.gang.tasks_per_node if spec.gang else 1,
                 attempt=job.task(0).attempt + 1 if spec.gang else 0,
                 images=images.wanted(spec.image_digest),
+                draws=draws,
+                owner=job.record.owner,
+                account=spec.queueing.account,
             )
             fx.say(leader, wait)
+
+
+def _of_unit(draws: Draws, spec: JobSpec) -> Draws:
+    """What is waited for at once: a task, or a whole gang."""
+    tasks = spec.gang.nodes * spec.gang.tasks_per_node if spec.gang else 1
+    return tuple((name, amount * tasks) for name, amount in draws) if tasks > 1 else draws

@@ -15,12 +15,15 @@ import msgspec
 
 from scheduler.errors import BadMessage
 from scheduler.model import NOWHERE, AllocationId, Constraint, JobSpec, Reach, Report, Resources, Result
+from scheduler.settings import Entry
 
 BATCH_MAX = 1000
 ITEMS_MAX = 4096
 Ids = Annotated[tuple[AllocationId, ...], msgspec.Meta(max_length=BATCH_MAX)]
 Tasks = Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=BATCH_MAX)]
 Text = Annotated[str, msgspec.Meta(max_length=1000)]
+Draws = Annotated[tuple[tuple[str, Resources], ...], msgspec.Meta(max_length=32)]
+"""The quotas a job draws on, each with the amount of one task (or of a whole gang)."""
 Nodes = Annotated[tuple[str, ...], msgspec.Meta(max_length=BATCH_MAX)]
 RankKey = Annotated[tuple[float, ...], msgspec.Meta(max_length=16)]
 """A rank on its way: numbers that sort as the leader sorts; () is worse than any."""
@@ -143,7 +146,8 @@ class Wait(Item, frozen=True, tag="wait"):
     home's own monotonic clock, so only ages travel. Newer means a higher (boot_epoch, version). `estimate_s`: how long
     a task is taken to run. A gang has `nodes` above 0: it waits as one (`wanted` is 1) for `per_node` tasks on each of
     so many nodes, and `attempt` will be the number of its next attempt. `images`: what it needs of them, as nodes tell
-    what they have (`scheduler.images`).
+    what they have (`scheduler.images`). `draws`: the quotas of each of what is wanted; `owner` and `account`: whose
+    share it uses.
     """
 
     job: int
@@ -162,16 +166,23 @@ class Wait(Item, frozen=True, tag="wait"):
     per_node: int = 1
     attempt: int = 0
     images: tuple[bytes, ...] = ()
+    draws: Draws = ()
+    owner: Text = ""
+    account: Text = ""
 
 
 class WaitHeard(Item, frozen=True, tag="heard"):
-    """Leader to home: I know of this job's version; its position among `waiting` jobs (0: next, -1: not in line)."""
+    """Leader to home: I know of this job's version; its position among `waiting` jobs (0: next, -1: not in line).
+
+    `quota`: the one that has no room for it.
+    """
 
     job: int
     boot_epoch: int
     version: int
     position: int
     waiting: int
+    quota: Text = ""
 
 
 class Tell(Item, frozen=True, tag="tell"):
@@ -315,6 +326,30 @@ class Amended(Item, frozen=True, tag="amended"):
     free: int = 0
 
 
+class SettingsAre(Item, frozen=True, tag="settings"):
+    """Node to node: entries of the cluster's settings as I have them, and the digest of all; `answer` with yours."""
+
+    entries: Annotated[tuple[Entry, ...], msgspec.Meta(max_length=BATCH_MAX)]
+    digest: bytes
+    answer: bool
+
+
+class Tally(Item, frozen=True, tag="tally"):
+    """Home to leader: what my live attempts draw on a quota. Newer means a higher (boot_epoch, version)."""
+
+    quota: Text
+    boot_epoch: int
+    version: int
+    amount: Resources
+
+
+class TallyHeard(Item, frozen=True, tag="tally!"):
+    """Leader to home: I know."""
+
+    quota: Text
+    version: int
+
+
 AnyItem = (
     Admit
     | Admitted
@@ -341,6 +376,9 @@ AnyItem = (
     | Amended
     | Follow
     | News
+    | SettingsAre
+    | Tally
+    | TallyHeard
     | LeaseAsk
     | Lease
     | Evict

@@ -4,6 +4,7 @@ jobs         JOB                 JobRecord: written when taken and when cancelle
 tasks        JOB.INDEX           TaskRecord: written for each attempt and each end, not for progress in between,
                                  which node and home tell each other anew after a restart
 allocations  JOB.INDEX.ATTEMPT   HeldRecord: written when admitted and when ended, removed when its home took the end
+settings     KIND/NAME           Entry: the cluster's settings, the same on every node
 meta         sequence            highest job sequence among dropped jobs, so that ids are never reused
 meta         epoch               highest epoch this node has led with
 """
@@ -22,7 +23,8 @@ JOBS = "jobs"
 TASKS = "tasks"
 ALLOCATIONS = "allocations"
 META = "meta"
-TABLES = (JOBS, TASKS, ALLOCATIONS, META)
+SETTINGS = "settings"
+TABLES = (JOBS, TASKS, ALLOCATIONS, META, SETTINGS)
 LOST_WITH_THE_HOST = frozenset({ALLOCATIONS})
 """Tables that must survive the agent, but not the host: when a host loses power its containers are gone too, and their
 homes find out by asking (Census)."""

@@ -39,6 +39,7 @@ from scheduler.events import (
     Received,
     Release,
     Requeue,
+    SetSetting,
     Submit,
     Timer,
 )
@@ -69,9 +70,12 @@ from scheduler.messages import (
     News,
     Refused,
     Reserved,
+    SettingsAre,
     Settled,
     Started,
     Stop,
+    Tally,
+    TallyHeard,
     Tell,
     Told,
     Wait,
@@ -82,9 +86,13 @@ from scheduler.messages import (
 )
 from scheduler.model import Allocation, JobSpec, State
 from scheduler.records import Rows, get_number
+from scheduler.rules import Rules
 from scheduler.score import POLICIES
+from scheduler.settings import AnySetting, Settings
+from scheduler.settings_exchange import GOSSIP_KEY, SettingsExchange
 from scheduler.validate import validate
 from scheduler.views import JobSummary, JobView, NodeStatus, WaitingView, summary, view
+from scheduler.wall import WallClock
 
 
 class Scheduler:
@@ -95,10 +103,14 @@ class Scheduler:
         self._config = config
         self._alarms = Alarms()
         self._view = ClusterView(node, number, POLICIES[config.policy], config.near_equal_permille)
-        self._home = Home(config, self._view, self._alarms, number, boot_epoch)
+        self._wall = WallClock()
+        self._shared = SettingsExchange(config, self._view, self._alarms, number, Settings(), self._wall)
+        rules = Rules(self._shared.settings, self._wall)
+        self._home = Home(config, self._view, self._alarms, number, boot_epoch, rules)
         self._horizon = Horizon(self._view)
-        self._leader = Leader(config, self._view, self._horizon, self._alarms, number)
-        self._admission = Admission(config, self._view, self._alarms, number, boot_epoch)
+        self._leader = Leader(config, self._view, self._horizon, self._alarms, number, self._shared.settings)
+        self._admission = Admission(config, self._view, self._alarms, number, boot_epoch, rules)
+        self._settings_seen = 0
         self._seed = seed
         self._items = self._item_handlers()
         self._rings = self._alarm_handlers()
@@ -109,9 +121,11 @@ class Scheduler:
         """Begin: with empty rows at the first start, with the ledger's rows at any later one. Call it once, first."""
         fx = Effects(now)
         self._leader.epoch_seen = self._admission.reporting.epoch = get_number(rows, "epoch")
+        self._wall.see(now, unix_s)
+        self._shared.restore(fx, rows)
+        self._settings_seen = self._shared.changes
         self._admission.restore(fx, rows)
         self._admission.draining.restore(fx, rows, unix_s)
-        self._home.wall.see(now, unix_s)
         self._home.restore(fx, rows, unix_s)
         self._leader.start(fx)
         return self._finish(fx)
@@ -119,7 +133,7 @@ class Scheduler:
     def handle(self, now: float, event: Event) -> Outcome:
         """Take one event; everything due by `now` is done too. Raises SchedulerError and then has changed nothing."""
         fx = Effects(now)
-        self._home.wall.see(now, getattr(event, "unix_s", 0.0))
+        self._wall.see(now, getattr(event, "unix_s", 0.0))
         self._dispatch(fx, event)
         mark = self._alarms.mark
         while (key := self._alarms.pop_due(now, mark)) is not None:
@@ -131,6 +145,11 @@ class Scheduler:
         return self._alarms.next()
 
     def _finish(self, fx: Effects) -> Outcome:
+        if self._settings_seen != self._shared.changes:
+            self._settings_seen = self._shared.changes
+            self._home.on_settings(fx)
+            self._leader.on_settings()
+        self._shared.flush(fx)
         self._admission.flush(fx)
         self._leader.flush(fx)
         self._home.flush(fx)
@@ -154,10 +173,8 @@ class Scheduler:
                 self._admission.amendments.on_changed(fx, event)
             case Measured():
                 self._admission.reporting.measure(event)
-            case Accepting():
-                self._admission.draining.on_accepting(fx, event)
-            case Drain():
-                self._admission.draining.on_drain(fx, event)
+            case Accepting() | Drain() | SetSetting():
+                self._operator(fx, event)
             case MemberUp() | MemberDown() | MemberFailed() | MemberLeft():
                 self._member(fx, event)
             case MemberForgotten():
@@ -180,6 +197,16 @@ class Scheduler:
                 self._home.on_requeue(fx, event)
             case AmendJob():
                 fx.answer = self._home.on_amend_job(fx, event)
+
+    def _operator(self, fx: Effects, event: Accepting | Drain | SetSetting) -> None:
+        """What operators ask of this node, or through it of the cluster."""
+        match event:
+            case Accepting():
+                self._admission.draining.on_accepting(fx, event)
+            case Drain():
+                self._admission.draining.on_drain(fx, event)
+            case SetSetting():
+                self._shared.on_set(fx, event)
 
     def _member(self, fx: Effects, event: MemberUp | MemberDown | MemberFailed | MemberLeft) -> None:
         if event.node == self.node:
@@ -227,6 +254,8 @@ class Scheduler:
                 raise BadMessage(f"{event.node} published a report of {report.node}")
             self._view.hear(report)
             self._horizon.heard(fx.now, report, pushed=False)
+        elif event.key == GOSSIP_KEY:
+            self._shared.on_heard(fx, event.node, event.value)
         elif event.key == "leader":
             leads = decode_leads(event.value)
             self._epoch(fx, leads.epoch)
@@ -265,6 +294,9 @@ class Scheduler:
             Tell: self._on_tell,
             Follow: home.gate.following.on_follow,
             News: home.on_news,
+            SettingsAre: self._shared.on_told,
+            Tally: leader.on_tally,
+            TallyHeard: lambda fx, sender, item: home.quotas.on_heard(sender, item.quota, item.version),
             LeaseAsk: home.on_lease_ask,
             Evict: home.on_evict,
             Amended: home.amendments.on_amended,
@@ -324,6 +356,8 @@ class Scheduler:
             "news": following.ring_news,
             "amend": home.amendments.ring,
             "sweep": lambda fx, _: home.ring_sweep(fx),
+            "settings": lambda fx, _: self._shared.ring(fx),
+            "tallies": home.quotas.ring,
             "lease": home.ring_lease,
             "leases": lambda fx, _: node.ring_leases(fx),
             "drain": lambda fx, _: node.draining.ring(fx),
@@ -391,6 +425,10 @@ class Scheduler:
             WaitingView(job_id, entry.home, entry.wait.wanted, entry.wait.priority, self._leader.position(job_id))
             for job_id, entry in self._leader.entries()
         ]
+
+    def settings(self) -> list[tuple[str, AnySetting]]:
+        """Return the cluster's settings as this node knows them, by name."""
+        return sorted((each.name, each.value) for each in self._shared.settings.entries() if each.value is not None)
 
     def allocations(self) -> list[Allocation]:
         """Return what this node holds and has not seen end: after a restart, the shell makes it so."""

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import enum
 import math
+import re
+
+import msgspec
 
 from scheduler.spec.part import Part, require
 
 DEPENDENCIES_MAX = 100
 DELAY_MAX_S = 366 * 86_400.0
 UNIX_MAX_S = 1e11
+NICE_MAX = 1_000_000
+LICENCES_MAX = 16
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
 
 
 class After(enum.StrEnum):
@@ -48,6 +54,11 @@ class Queueing(Part, frozen=True):
     after: tuple[Dependency, ...] = ()
     after_any: bool = False
     unmet: Unmet = Unmet.KEEP
+    nice: int = 0
+    account: str = ""
+    partition: str = ""
+    reservation: str = ""
+    licences: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def corresponding(self) -> Dependency | None:
@@ -60,6 +71,16 @@ def check(queueing: Queueing) -> None:
     begin = queueing.begin_unix_s
     require(0 <= begin <= UNIX_MAX_S, "queueing.begin_unix_s", begin, "a time in seconds since 1970")
     _check_after(queueing)
+    require(abs(queueing.nice) <= NICE_MAX, "queueing.nice", queueing.nice, f"from -{NICE_MAX} to {NICE_MAX}")
+    for field in ("account", "partition", "reservation"):
+        name = getattr(queueing, field)
+        require(not name or _NAME.fullmatch(name), f"queueing.{field}", name, "a name")
+    require(
+        len(queueing.licences) <= LICENCES_MAX, "queueing.licences", len(queueing.licences), f"{LICENCES_MAX} at most"
+    )
+    for name, count in queueing.licences.items():
+        require(_NAME.fullmatch(name), "queueing.licences", name, "a licence's name")
+        require(1 <= count <= 1 << 40, f"queueing.licences {name}", count, "a count from 1")
 
 
 def _check_after(queueing: Queueing) -> None:
