@@ -93,8 +93,8 @@ class Ranking(Setting, frozen=True, tag="ranking"):
 
 AnySetting = Partition | Account | User | Licence | Reservation | Ranking
 KINDS: dict[str, type[Setting]] = {
-    kind.__struct_config__.tag: kind for kind in (Partition, Account, User, Licence, Reservation, Ranking)
-}  # type: ignore[misc]
+    str(kind.__struct_config__.tag): kind for kind in (Partition, Account, User, Licence, Reservation, Ranking)
+}
 S = TypeVar("S", bound=Setting)
 
 

@@ -20,23 +20,27 @@ def drain(cluster: Cluster, node: str, deadline_s: float | None) -> None:
 
 
 def test_services_move_at_once_and_batch_tasks_at_the_deadline() -> None:
-    cluster = Cluster(run_mean_s=5000.0, near_equal_permille=0)
+    cluster = Cluster(nodes=3, run_mean_s=5000.0)
+    for name in ("n2", "n3"):
+        cluster.world.hosts[name].post(Accepting(False))
+    cluster.run(1)
     service = cluster.submit("n2", msgspec.structs.replace(SPEC, kind=JobKind.SERVICE))
     batch = cluster.submit("n3")
     fixed = cluster.submit("n3", msgspec.structs.replace(SPEC, on_lost=OnLost.FAIL))
     cluster.run(1)
-    node = place(cluster, batch)[0]
-    assert {place(cluster, job)[0] for job in (service, batch, fixed)} == {node}
-    drain(cluster, node, 30.0)
+    assert {place(cluster, job)[0] for job in (service, batch, fixed)} == {"n1"}
+    for name in ("n2", "n3"):
+        cluster.world.hosts[name].post(Accepting(True))
+    drain(cluster, "n1", 30.0)
     cluster.run(15)
-    assert place(cluster, service)[0] != node
+    assert place(cluster, service)[0] != "n1"
     assert place(cluster, service)[1:] == (2, State.RUNNING)
-    assert place(cluster, batch) == (node, 1, State.RUNNING)
+    assert place(cluster, batch) == ("n1", 1, State.RUNNING)
     cluster.run(30)
-    assert place(cluster, batch)[0] != node
+    assert place(cluster, batch)[0] != "n1"
     assert place(cluster, batch)[1:] == (2, State.RUNNING)
     assert place(cluster, fixed)[1:] == (1, State.LOST)
-    (report,) = [each.report for each in cluster.agent("n1").nodes() if each.name == node]
+    (report,) = [each.report for each in cluster.agent("n2").nodes() if each.name == "n1"]
     assert report is not None
     assert (report.draining, report.accepting, report.containers) == (True, False, 0)
 
