@@ -19,6 +19,7 @@ from node.host.image_build import BuildOrder
 from node.host.images import Idle, Image
 from node.peers import Peers, body_sealer
 from node.tokens import Tokens
+from scheduler.amendments import AmendmentView
 from scheduler.errors import NotPossible, UnknownJob
 from scheduler.explain import Explanation, Short
 from scheduler.index import Membership
@@ -40,6 +41,8 @@ class FakeJobs:
         self.changed = trio.Event()
         self.accepting = True
         self.cancelled: list[int] = []
+        self.amended: list[tuple[int, JobSpec, int | None]] = []
+        self.amend_refusals: tuple[str, ...] = ()
         self.steered: list[tuple[str, int, bool]] = []
         self.drained: list[float | None] = []
         self.fail_with: Exception | None = None
@@ -61,6 +64,14 @@ class FakeJobs:
         self.job(job_id)
         self.cancelled.append(job_id)
         self.move(job_id, state=State.CANCELLED)
+
+    async def amend(self, job_id: int, spec: JobSpec, index: int | None = None) -> AmendmentView:
+        await trio.lowlevel.checkpoint()
+        validate(spec)
+        self.amended.append((job_id, spec, index))
+        if not self.amend_refusals:
+            self.specs[job_id] = self.specs[job_id][0], spec
+        return AmendmentView(1, True, 1, self.amend_refusals)
 
     async def wait(self, job_id: int, wait_s: float) -> JobView:
         with trio.move_on_after(wait_s):
