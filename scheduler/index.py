@@ -8,15 +8,16 @@ view may be stale: it costs refusals, never double bookings, for every node deci
 from __future__ import annotations
 
 import enum
-import heapq
-from collections.abc import Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator
 from dataclasses import dataclass, field
 from math import inf
 
+from sortedcontainers import SortedList
+
+from scheduler.finder import NONE, Finder
 from scheduler.fit import fits, unmet
-from scheduler.images import locality
 from scheduler.model import Constraint, Report, Resources
-from scheduler.score import Score, draw
+from scheduler.score import Policy
 
 POSSIBLE_MAX = 10_000
 
@@ -60,10 +61,11 @@ class Node:
 
     def take(self, report: Report) -> None:
         """Believe a newer report."""
-        self.report = report
+        old, self.report = self.report, report
         self.number = report.number
         self.permitted = report.permitted
-        self.labels = {"node": report.node, **dict(report.labels)}
+        if old is None or old.labels != report.labels:
+            self.labels = {"node": report.node, **dict(report.labels)}
         self.refresh()
 
     def refresh(self) -> None:
@@ -78,16 +80,15 @@ class ClusterView:
     emptied it.
     """
 
-    def __init__(self, me: str, number: int, score: Score, near_equal_permille: int) -> None:
+    def __init__(self, me: str, number: int, policy: Policy, near_equal_permille: int) -> None:
         self.me = me
         self.shape = 0
         self.version = 0
         self.changed: dict[str, None] = {me: None}
-        self._score = score
-        self._steps = 1000 // near_equal_permille if near_equal_permille else 1_000_000
+        self._finder = Finder(policy, 1000 // near_equal_permille if near_equal_permille else 1_000_000)
+        self._living: SortedList[tuple[int, str]] = SortedList([(number, me)])
         self._nodes: dict[str, Node] = {me: Node(me, number, Membership.ALIVE)}
         self._claims: dict[Hashable, tuple[str, Resources]] = {}
-        self._leader = me
         self._possible: dict[tuple[Resources, tuple[Constraint, ...]], bool] = {}
         self._possible_shape = -1
 
@@ -119,28 +120,34 @@ class ClusterView:
     @property
     def leader(self) -> str:
         """The live node with the lowest number: the one that should lead the queue."""
-        return self._leader
+        return str(self._living[0][1])
 
     def heard_of(self, name: str, membership: Membership, number: int = 0) -> None:
         """Gossip's word on a node; about ourselves we know better."""
         if name == self.me:
             return
         node = self._nodes.setdefault(name, Node(name))
+        self._living.discard((node.number, name))
         node.membership = membership
         if membership is Membership.ALIVE:
             node.number = number
+            self._living.add((number, name))
         self.shape += 1
         self.version += 1
-        self.changed[name] = None
-        self._leader = min((each.number, each.name) for each in self._nodes.values() if each.alive)[1]
+        self._see(node)
 
     def forget(self, name: str) -> None:
         """Drop a node that is not alive and on which nothing is claimed."""
         node = self._nodes.get(name)
         if node is not None and not node.alive and node.claimed == Resources():
             del self._nodes[name]
+            self._finder.forget(name)
             self.changed[name] = None
             self.shape += 1
+
+    def _see(self, node: Node) -> None:
+        self.changed[node.name] = None
+        self._finder.see(node)
 
     # --- how full they are
 
@@ -152,14 +159,19 @@ class ClusterView:
             return False
         if old is None or _ability(old) != _ability(report):
             self.shape += 1
+        if node.alive and node.number != report.number:
+            self._living.discard((node.number, node.name))
+            self._living.add((report.number, node.name))
         node.take(report)
         self.version += 1
-        self.changed[report.node] = None
+        self._see(node)
         return True
 
     def hear_images(self, name: str, held: frozenset[bytes]) -> None:
         """Believe what a node says of the images it has."""
-        self._nodes.setdefault(name, Node(name)).images = held
+        node = self._nodes.setdefault(name, Node(name))
+        node.images = held
+        self._finder.see(node)
 
     def claim(self, key: Hashable, name: str, amount: Resources, end_s: float = inf) -> None:
         """Count `amount` as taken on a node until released; a key's newer claim replaces its older one.
@@ -172,7 +184,7 @@ class ClusterView:
         node.in_flight[key] = (end_s, amount)
         node.claimed = node.claimed + amount
         node.refresh()
-        self.changed[name] = None
+        self._see(node)
 
     def shrink(self, key: Hashable, amount: Resources) -> None:
         """Lower a claim that still stands to `amount`."""
@@ -189,7 +201,7 @@ class ClusterView:
             node.claimed = node.claimed - amount
             node.refresh()
             self.version += 1
-            self.changed[name] = None
+            self._see(node)
 
     def claims(self) -> list[str]:
         """Return all claims, as text."""
@@ -218,39 +230,33 @@ class ClusterView:
         count: int,
         seed: int,
         images: tuple[bytes, ...] = (),
+        *,
+        per_node: int = 0,
+        avoid: Container[str] = NONE,
     ) -> dict[str, int]:
-        """Choose nodes for up to `count` equal tasks: {node: how many}, best score first, near-equals by `seed`.
+        """Choose nodes for up to `count` equal tasks: {node: how many}, the policy's best first, near-equals by `seed`.
 
-        `images`: what the tasks need of images (`scheduler.images.wanted`); nodes that have them are preferred.
-
-        Costs O(nodes) to look at each node once and O(log nodes) for each task placed.
+        `images`: what the tasks need of images (`scheduler.images.wanted`); nodes that have them are preferred. At most
+        `per_node` on one node (0: what fits), none on those to `avoid`. Costs O(log nodes) for each node chosen.
         """
-        heap: list[tuple[int, int, str, Resources]] = []
-        for node in self._nodes.values():
-            if node.usable and fits(request, node.free) and unmet(constraints, node.labels) is None:
-                grade = self._class_of(request, node.free, node, images)
-                heap.append((grade, draw(seed, node.number), node.name, node.free))
-        heapq.heapify(heap)
-        places: dict[str, int] = {}
-        while heap and count > 0:
-            _, tie, name, free = heap[0]
-            places[name] = places.get(name, 0) + 1
-            count -= 1
-            free = free - request
-            if fits(request, free):
-                grade = self._class_of(request, free, self._nodes[name], images)
-                heapq.heapreplace(heap, (grade, tie, name, free))
-            else:
-                heapq.heappop(heap)
-        return places
+        return self._finder.place(request, constraints, count, seed, images, per_node=per_node, avoid=avoid)
+
+    def best(
+        self,
+        request: Resources,
+        constraints: tuple[Constraint, ...],
+        seed: int,
+        images: tuple[bytes, ...] = (),
+        *,
+        count: int,
+        avoid: Container[str] = NONE,
+    ) -> list[str]:
+        """Return up to `count` nodes that could take one such task, the one that `place` would choose first."""
+        return self._finder.best(request, constraints, seed, images, count=count, avoid=avoid)
 
     def grade(self, request: Resources, node: Node, seed: int, images: tuple[bytes, ...] = ()) -> tuple[int, int]:
         """Return how good a node is for a request that fits there: `place` prefers the smallest of these keys."""
-        return self._class_of(request, node.free, node, images), draw(seed, node.number)
-
-    def _class_of(self, request: Resources, free: Resources, node: Node, images: tuple[bytes, ...]) -> int:
-        score = self._score(request, free, node.permitted) + locality(images, node.images)
-        return -int(score * self._steps)
+        return self._finder.grade(request, node, seed, images)
 
 
 def _ability(report: Report) -> tuple[Resources, tuple[tuple[str, str], ...], bool]:

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from scheduler.images import HELD_MAX, PREFIX_BYTES, WEIGHT, decode, encode, locality, prefix, wanted
 from scheduler.index import ClusterView, Membership
 from scheduler.model import Report, Resources
-from scheduler.score import best_fit
+from scheduler.score import POLICIES
 
 digests = st.integers(0, 2**256 - 1).map(lambda number: f"sha256:{number:064x}")
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 
 def view(*, free_milli: dict[str, int], images: dict[str, list[str]]) -> ClusterView:
-    found = ClusterView("n1", 1, best_fit, 10)
+    found = ClusterView("n1", 1, POLICIES["best-fit"], 10)
     for number, (name, milli) in enumerate(free_milli.items(), 1):
         found.heard_of(name, Membership.ALIVE, number)
         most = Resources(1000, 1 << 30)

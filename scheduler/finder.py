@@ -1,0 +1,343 @@
+"""The placement engine: finds nodes for tasks among many, the same for homes, the leader and the simulator.
+
+Nodes are kept in the order of the policy (scheduler.shelves), in one roster for each kind of question: which
+constraints, which extra resources, which images. A roster has only nodes that meet the constraints and have such
+resources at all, so that a question for few nodes does not look at the others. Rosters are made when first asked for,
+the ones not used for longest are dropped, and each catches up with what changed since it was asked last: an update
+costs one entry in a list of changes, and many updates of one node are one.
+
+A decision costs O(log nodes) while tasks fit where the order says that they should; never more than a look at each node
+of the roster. Owns the order and what is tentatively taken during one question; knows no claims, reports or jobs.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Container, Iterable, Mapping
+from typing import Protocol
+
+from scheduler.fit import fits, unmet
+from scheduler.images import WEIGHT, locality
+from scheduler.model import Constraint, Resources
+from scheduler.residue import Residue
+from scheduler.scale import Scale
+from scheduler.score import Policy, mixed
+from scheduler.shelves import FRACTION_BITS, RING_MASK, SLOTS_MAX, Fits, Shelves
+
+ROSTERS_MAX = 64
+CHANGES_MAX = 100_000
+SHORT_LIST = 8
+NONE: frozenset[str] = frozenset()
+RESIDUE_WEIGHT = 30
+
+Key = tuple[tuple[Constraint, ...], tuple[str, ...], tuple[bytes, ...]]
+
+
+class Candidate(Protocol):
+    """What the engine reads of a node."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def usable(self) -> bool: ...
+    @property
+    def permitted(self) -> Resources: ...
+    @property
+    def free(self) -> Resources: ...
+    @property
+    def labels(self) -> dict[str, str]: ...
+    @property
+    def images(self) -> frozenset[bytes]: ...
+
+
+class _Roster:
+    """The nodes that one kind of question is about, in order; `seen` changes are in it."""
+
+    def __init__(self, key: Key, growth: int | None) -> None:
+        self.constraints, self.extras, self.images = key
+        self.main = self.extras[0] if self.extras else "cpu"
+        self.shelves = Shelves(growth)
+        self.seen = -1
+        self.meets: dict[int, tuple[dict[str, str], bool]] = {}
+
+
+class Finder:
+    """Nodes by name. `steps`: how many levels there are between empty and full; what lies on one is drawn among by the
+    seed, or where not `drawn`, taken in the order of numbers. `weights` by dimension, 1 where not said.
+    """
+
+    def __init__(
+        self, policy: Policy, steps: int, *, drawn: bool = True, weights: Mapping[str, int] | None = None
+    ) -> None:
+        self._policy = policy
+        self._steps = steps
+        self._drawn = drawn
+        self._scale = Scale(steps, weights or {})
+        self._scaled = 0
+        self._slots: dict[str, int] = {}
+        self._unused: list[int] = []
+        self._nodes: list[Candidate | None] = []
+        self._free: list[Resources] = []
+        self._cpu: list[int] = []
+        self._memory: list[int] = []
+        self._rings: list[int] = []
+        self._sizes: list[Resources | None] = []
+        self._changes: list[int] = []
+        self._forgotten = 0
+        self._rosters: OrderedDict[Key, _Roster] = OrderedDict()
+        self._residue = Residue(1, 1) if policy.learns else None
+
+    # --- changes
+
+    def see(self, node: Candidate) -> None:
+        """A node is new, or anything about it has changed."""
+        slot = self._slots.get(node.name)
+        if slot is None:
+            slot = self._slots[node.name] = self._new_slot()
+            self._nodes[slot] = node
+        self._rings[slot] = mixed(node.number) if self._drawn else 0
+        size = node.permitted if node.usable else None
+        if size != self._sizes[slot]:
+            self._scale.swap(self._sizes[slot], size)
+            self._sizes[slot] = size
+        self._set(slot, node.free)
+
+    def changed(self, node: Candidate) -> None:
+        """What a known node has free has changed, and nothing else."""
+        self._set(self._slots[node.name], node.free)
+
+    def forget(self, name: str) -> None:
+        """A node is gone."""
+        slot = self._slots.pop(name, None)
+        if slot is not None:
+            self._scale.swap(self._sizes[slot], None)
+            self._nodes[slot] = self._sizes[slot] = None
+            self._unused.append(slot)
+            self._changes.append(slot)
+
+    def _new_slot(self) -> int:
+        if self._unused:
+            return self._unused.pop()
+        assert len(self._nodes) < SLOTS_MAX, "a cluster has a million nodes at most"
+        self._nodes.append(None)
+        self._sizes.append(None)
+        self._free.append(Resources())
+        for each in (self._cpu, self._memory, self._rings):
+            each.append(0)
+        return len(self._nodes) - 1
+
+    def _set(self, slot: int, free: Resources) -> None:
+        self._free[slot] = free
+        self._cpu[slot], self._memory[slot] = free.cpu_milli, free.memory_bytes
+        self._changes.append(slot)
+
+    # --- questions
+
+    def place(
+        self,
+        request: Resources,
+        constraints: tuple[Constraint, ...],
+        count: int,
+        seed: int,
+        images: tuple[bytes, ...] = (),
+        *,
+        per_node: int = 0,
+        avoid: Container[str] = NONE,
+    ) -> dict[str, int]:
+        """Choose nodes for up to `count` equal tasks, the best first: {node: how many}.
+
+        At most `per_node` on one node (0: as many as fit), and none on those to `avoid`. As if one by one, each counted
+        in before the next; nothing is claimed.
+        """
+        key = constraints, _extras(request), images
+        if self._residue is not None:
+            self._residue.learn(request.cpu_milli, request.memory_bytes, count)
+        places: dict[int, int] = {}
+        full: set[int] = set()
+        suits = self._suits(request, avoid, full)
+        whole_nodes = not self._policy.emptiest and self._policy.fine is None and not self._policy.learns
+        while count > 0:
+            roster = self._roster(key)
+            slot = self._find(roster, request, self._seed(seed), suits)
+            if slot < 0:
+                break
+            times = 1
+            if whole_nodes and count > 1:
+                # What best fit has begun to fill stays the fullest: the next ones go there too, while they fit.
+                times = min(count, _times(request, self._free[slot]), per_node or count)
+            places[slot] = places.get(slot, 0) + times
+            count -= times
+            if whole_nodes or places[slot] == per_node:
+                full.add(slot)
+            elif count:
+                self._set(slot, self._free[slot] - request)
+        return {self._settle(slot): times for slot, times in places.items()}
+
+    def _seed(self, seed: int) -> int:
+        return mixed(seed) if self._drawn else 0
+
+    def _settle(self, slot: int) -> str:
+        """Undo what was tentatively taken."""
+        node = self._nodes[slot]
+        assert node is not None, "only nodes that are there are found"
+        if self._free[slot] is not node.free:
+            self._set(slot, node.free)
+        return node.name
+
+    def best(
+        self,
+        request: Resources,
+        constraints: tuple[Constraint, ...],
+        seed: int,
+        images: tuple[bytes, ...] = (),
+        *,
+        count: int,
+        avoid: Container[str] = NONE,
+    ) -> list[str]:
+        """Return the `count` best nodes for one task, best first; fewer when it fits on fewer."""
+        key = constraints, _extras(request), images
+        full: set[int] = set()
+        suits = self._suits(request, avoid, full)
+        found: list[str] = []
+        while len(found) < count:
+            slot = self._find(self._roster(key), request, self._seed(seed), suits)
+            if slot < 0:
+                break
+            full.add(slot)
+            found.append(self._settle(slot))
+        return found
+
+    def grade(self, request: Resources, node: Candidate, seed: int, images: tuple[bytes, ...] = ()) -> tuple[int, int]:
+        """Return how good a node is for a request that fits there, by the whole score; the smallest is best."""
+        ring = (mixed(node.number) - mixed(seed)) & RING_MASK if self._drawn else node.number
+        if self._policy.fine is None and not self._policy.learns:
+            return self._level(node.free, node.permitted) - self._bonus(images, node), ring
+        asked, scale = self._scale.shares(request), self._scale
+        return -int(self._fine(request, asked, node.free, scale.shares(node.free)) * self._steps), ring
+
+    # --- rosters
+
+    def _roster(self, key: Key) -> _Roster:
+        """Return the roster of a kind of question, up to date."""
+        if self._scaled != self._scale.version:
+            self._rosters.clear()
+            self._scaled = self._scale.version
+            if self._residue is not None:
+                self._residue.resize(self._scale.whole.get("cpu", 1), self._scale.whole.get("memory", 1))
+        if len(self._changes) > CHANGES_MAX:
+            # A roster that was not asked in so long is cheaper to make anew.
+            self._forgotten += len(self._changes)
+            self._changes.clear()
+        roster = self._rosters.get(key)
+        if roster is None:
+            main = key[1][0] if key[1] else "cpu"
+            roster = self._rosters[key] = _Roster(key, None if self._policy.emptiest else self._scale.growth(main))
+            if len(self._rosters) > ROSTERS_MAX:
+                self._rosters.popitem(last=False)
+        elif len(self._rosters) > 1:
+            self._rosters.move_to_end(key)
+        if roster.seen != (now := self._forgotten + len(self._changes)):
+            self._catch_up(roster)
+            roster.seen = now
+        return roster
+
+    def _catch_up(self, roster: _Roster) -> None:
+        begin = roster.seen - self._forgotten
+        behind = len(self._changes) - begin
+        if begin < 0:
+            slots: Iterable[int] = range(len(self._nodes))
+        elif behind == 1:
+            slots = (self._changes[-1],)
+        else:
+            slots = set(self._changes[begin:])
+        for slot in slots:
+            self._file(roster, slot)
+
+    def _file(self, roster: _Roster, slot: int) -> None:
+        node = self._nodes[slot]
+        if node is None or self._sizes[slot] is None or not self._belongs(roster, slot, node):
+            roster.shelves.drop(slot)
+            return
+        free = self._free[slot]
+        level = self._level(free, node.permitted)
+        if roster.images:
+            level -= self._bonus(roster.images, node)
+        amount = free.get(roster.main) if roster.extras else self._cpu[slot]
+        roster.shelves.put(slot, amount, level, self._rings[slot])
+
+    def _belongs(self, roster: _Roster, slot: int, node: Candidate) -> bool:
+        if not roster.constraints and not roster.extras:
+            return True
+        known = roster.meets.get(slot)
+        if known is None or known[0] is not node.labels:
+            meets = unmet(roster.constraints, node.labels) is None
+            known = roster.meets[slot] = (node.labels, meets)
+        return known[1] and all(node.permitted.get(name) > 0 for name in roster.extras)
+
+    def _level(self, free: Resources, permitted: Resources) -> int:
+        """Return where a node lies in the policy's order, before bonuses."""
+        if not self._policy.emptiest:
+            return self._scale.level(free) >> FRACTION_BITS
+        shares = [free.get(dimension) * self._steps // most for dimension, most in permitted.items() if most > 0]
+        return -(sum(shares) // len(shares)) if shares else 0
+
+    def _bonus(self, images: tuple[bytes, ...], node: Candidate) -> int:
+        return int(locality(images, node.images) * self._steps) if images else 0
+
+    # --- one decision
+
+    def _suits(self, request: Resources, avoid: Container[str], full: set[int]) -> Fits:
+        """Return the test of a slot for a request."""
+        cpu, memory, cpus, memories = request.cpu_milli, request.memory_bytes, self._cpu, self._memory
+        if request.extra or avoid is not NONE or min(cpu, memory) <= 0:
+            nodes, free = self._nodes, self._free
+
+            def suits_rarely(slot: int) -> bool:
+                if slot in full or not fits(request, free[slot]):
+                    return False
+                node = nodes[slot]
+                return node is not None and node.name not in avoid
+
+            return suits_rarely
+
+        def suits(slot: int) -> bool:
+            return cpus[slot] >= cpu and memories[slot] >= memory and slot not in full
+
+        return suits
+
+    def _find(self, roster: _Roster, request: Resources, seed: int, suits: Fits) -> int:
+        """Return the best slot, -1 when there is none."""
+        main = request.get(roster.main) if roster.extras else request.cpu_milli
+        rest = self._scale.level(request) - main * self._scale.growth(roster.main)
+        bonus = int(WEIGHT * self._steps) + 1 if roster.images else 0
+        if self._policy.fine is None and self._residue is None:
+            return roster.shelves.first(main, rest, bonus, seed, suits)
+        slots = roster.shelves.firsts(main, rest, bonus, seed, suits, SHORT_LIST)
+        if len(slots) < 2:
+            return slots[0] if slots else -1
+        asked = self._scale.shares(request)
+        return max(
+            slots,
+            key=lambda slot: int(
+                self._fine(request, asked, self._free[slot], self._scale.shares(self._free[slot])) * self._steps
+            ),
+        )
+
+    def _fine(self, request: Resources, asked: tuple[float, ...], free: Resources, shares: tuple[float, ...]) -> float:
+        if self._policy.fine is not None:
+            return self._policy.fine(asked, shares)
+        assert self._residue is not None, "a policy has a score, learns, or is an order"
+        growth = self._residue.growth((request.cpu_milli, request.memory_bytes), (free.cpu_milli, free.memory_bytes))
+        return -RESIDUE_WEIGHT * growth - (sum(shares) - sum(asked)) / len(shares)
+
+
+def _extras(request: Resources) -> tuple[str, ...]:
+    return tuple(name for name, need in request.extra if need > 0)
+
+
+def _times(request: Resources, free: Resources) -> int:
+    """Return how many such tasks fit into what is free."""
+    have = dict(free.items())
+    return min(have.get(dimension, 0) // need for dimension, need in request.items() if need > 0)
