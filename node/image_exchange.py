@@ -24,8 +24,9 @@ from node.host.errors import FetchInterrupted, ImageError
 from node.host.image_build import BuildOrder, BuildSettings
 from node.host.image_config import EMPTY
 from node.host.image_name import is_digest, join_stack, parse_image_name, split_stack
+from node.host.image_room import Idle
 from node.host.image_stack import ImageStack
-from node.host.images import Idle, Image, ImageStore
+from node.host.images import Image, ImageStore
 from node.image_names import ImageNames, NamedImage, decode, encode
 from node.image_upkeep import ImageUpkeep
 from node.peers import Peers

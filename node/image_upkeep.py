@@ -14,7 +14,8 @@ import trio
 
 from node import logs
 from node.host.errors import ImageError
-from node.host.images import Idle, ImageStore
+from node.host.image_room import Idle
+from node.host.images import ImageStore
 from node.image_names import ImageNames
 
 SWEEP_INTERVAL_S = 300.0
@@ -26,14 +27,14 @@ Holders = Callable[[str], Awaitable[Mapping[str, int]]]
 
 
 class ImageUpkeep:
-    """The judge of one node's store; it sets itself as the store's `expendable`."""
+    """The judge of one node's store; it sets itself as its room's `expendable`."""
 
     def __init__(self, store: ImageStore, names: ImageNames, holders: Holders, unnamed_keep_s: float) -> None:
         self._store = store
         self._names = names
         self._holders = holders
         self._unnamed_keep_s = unnamed_keep_s
-        store.expendable = self.expendable
+        store.room.expendable = self.expendable
 
     async def run(self) -> None:
         """Collect content without a name once nobody has used it for `unnamed_keep_s`; until cancelled."""

@@ -14,9 +14,11 @@ from typing import Protocol
 from node.api.auth import Gate
 from node.errors import Busy
 from node.host.image_build import BuildOrder
-from node.host.images import Idle, Image
+from node.host.image_room import Idle
+from node.host.images import Image
 from node.key_exchange import KeyTable
 from node.runtime.protocol import Stream
+from node.sessions import Control, Order, Output
 from scheduler.amendments import AmendmentView
 from scheduler.explain import Explanation
 from scheduler.model import AllocationId, JobSpec
@@ -88,6 +90,28 @@ class LogService(Protocol):
         self, allocation: AllocationId, stream: Stream, offset: int, limit: int, wait_s: float = 0.0, /
     ) -> tuple[Chunk, bool]:
         """Return a piece, and whether the container ended and nothing follows the piece."""
+
+
+class InsideService(Protocol):
+    """What runs inside this node's containers besides their own commands (node/sessions.py)."""
+
+    async def open(self, user: str, container: str, order: Order) -> str:
+        """Run something inside; return the session's token. NotFound, InvalidValue, Busy, CallerError."""
+
+    async def write(self, user: str, token: str, offset: int, data: bytes, ended: bool) -> int:
+        """Pass input on; return how much was taken in all. NotFound."""
+
+    async def read(self, user: str, token: str, stdout: int, stderr: int, wait_s: float) -> Output:
+        """Return what came after these offsets. NotFound."""
+
+    async def control(self, user: str, token: str, control: Control) -> None:
+        """Resize the terminal, send a signal. NotFound, InvalidValue."""
+
+    async def close(self, user: str, token: str) -> None:
+        """End a session. NotFound."""
+
+    async def set_frozen(self, container: str, frozen: bool) -> None:
+        """Freeze a container or let it go on. NotFound, CallerError."""
 
 
 class ImageService(Protocol):
@@ -201,6 +225,7 @@ class Services:
     peers: PeerService
     members: Callable[[], Sequence[Mapping[str, object]]]
     keys: KeyService | None = None
+    inside: InsideService | None = None
     bounds: Bounds = Bounds()
     address: str = ""
     long_polls: LongPolls = field(default_factory=LongPolls)

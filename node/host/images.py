@@ -1,7 +1,7 @@
 """The node's images: read-only root file systems, stored once by content, named, fetched from peers, counted in use.
 
 Owns the images folder of the data directory (layout: `image_folder`) and its bound: what nobody uses goes, longest
-unused first, when something new needs the room and `expendable` agrees. Knows nothing of containers or HTTP: who
+unused first, when something new needs the room (`image_room`). Knows nothing of containers or HTTP: who
 fetches hands over a way to open the peer's stream, who runs a container says so by `acquire`. Everything slow happens
 in threads; the loop only ever moves references.
 
@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import time
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,6 +34,7 @@ from node.host.image_config import EMPTY, ImageConfig
 from node.host.image_fetch import OpenStream, SharedFetches, download
 from node.host.image_folder import ImageFacts
 from node.host.image_name import DIGEST_PREFIX, ImageName, is_digest, parse_digest, parse_image_name
+from node.host.image_room import Idle, Room, Uses
 from node.host.image_sources import Source
 from node.host.rootfs_entry import Bounds
 
@@ -64,24 +63,10 @@ class Image:
     """How much of it is here already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """A stored image that nobody uses now."""
-
-    digest: str
-    size_bytes: int
-    last_used_unix_s: float
-    fetched: bool
-
-
-async def _never(digest: str) -> bool:
-    return False
-
-
 class ImageStore:
     """All images of one node; made by `open`.
 
-    `expendable` is asked, before an unused image makes room for another, whether the cluster can do without this copy.
+    `room.expendable` is asked, before an unused image makes room for another, whether the cluster can do without it.
     """
 
     def __init__(self, folder: Path, bounds: Bounds | None = None, disk_bytes_max: int = DISK_BYTES_MAX) -> None:
@@ -90,13 +75,9 @@ class ImageStore:
         self._bounds = bounds or Bounds()
         self._stored: dict[str, ImageFacts] = {}
         self._names: dict[ImageName, str] = {}
-        self._uses: dict[str, Counter[str]] = {}
-        self._last_used_unix_s: dict[str, float] = {}
-        self._disk_bytes_max = disk_bytes_max
-        self._expected_bytes = 0
+        self._uses = Uses(lambda digest: image_folder.mark_used(self._folder / image_folder.hex_of(digest)))
+        self.room = Room(disk_bytes_max, lambda: self.stored_bytes, self.idle, self.remove_idle)
         self._building = False
-        self._making_room = trio.Lock()
-        self.expendable: Callable[[str], Awaitable[bool]] = _never
         self.removing: Callable[[Path], None] = lambda rootfs: None
         """Called in a thread before an image's files are removed."""
         self.changed: Callable[[], None] = lambda: None
@@ -152,32 +133,20 @@ class ImageStore:
     def acquire(self, digest: str, user: str = "somebody") -> None:
         """Keep the image from being removed; one `release` for each. `user` is shown to people."""
         self._require(digest)
-        self._uses.setdefault(digest, Counter())[user] += 1
-        self._mark_used(digest)
+        self._uses.begin(digest, user)
 
     def release(self, digest: str, user: str = "somebody") -> None:
         """Give one use back."""
-        uses = self._uses[digest]
-        assert uses[user] > 0, f"{digest} is released more often than acquired"
-        uses[user] -= 1
-        if not uses[user]:
-            del uses[user]
-        if not uses:
-            del self._uses[digest]
-        self._mark_used(digest)
+        self._uses.end(digest, user)
 
     def users(self, digest: str) -> list[str]:
         """Return who uses an image now; sorted."""
-        return sorted(self._uses.get(digest, ()))
-
-    def last_used_unix_s(self, digest: str) -> float:
-        """Return when an image was last used, or came."""
-        return self._last_used_unix_s[digest]
+        return self._uses.users(digest)
 
     def idle(self) -> list[Idle]:
         """Return the images nobody uses, longest unused first."""
         found = [
-            Idle(digest, facts.size_bytes, self._last_used_unix_s[digest], facts.fetched)
+            Idle(digest, facts.size_bytes, self._uses.last_unix_s(digest), facts.fetched)
             for digest, facts in self._stored.items()
             if digest not in self._uses
         ]
@@ -271,36 +240,9 @@ class ImageStore:
         except BaseException:
             self._stored[digest], self._names = facts, names
             raise
+        self._uses.forget(digest)
         self.changed()
         await _in_thread_to_the_end(partial(shutil.rmtree, doomed, ignore_errors=True))  # else at the next opening
-
-    @asynccontextmanager
-    async def _room(self, digest: str, size_bytes: int) -> AsyncGenerator[None, None]:
-        """Keep room for an image that is about to be stored; raises ImageError where there is none to be made."""
-        size_bytes = 0 if digest in self._stored else size_bytes
-        async with self._making_room:
-            if size_bytes:
-                await self._make_room(size_bytes)
-            self._expected_bytes += size_bytes
-        try:
-            yield
-        finally:
-            self._expected_bytes -= size_bytes
-
-    async def _make_room(self, size_bytes: int) -> None:
-        for idle in self.idle():
-            if self._fits(size_bytes):
-                return
-            if await self.expendable(idle.digest):
-                await self.remove_idle(idle.digest)
-        if not self._fits(size_bytes):
-            raise ImageError(
-                f"no room for an image of {size_bytes} bytes: {self.stored_bytes} of {self._disk_bytes_max} bytes"
-                " (images.disk_bytes_max) hold images that are used, or that no other node has"
-            )
-
-    def _fits(self, size_bytes: int) -> bool:
-        return self.stored_bytes + self._expected_bytes + size_bytes <= self._disk_bytes_max
 
     async def export(self, digest: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """Yield the canonical tar from a byte offset on, in pieces of about 1 MiB; the image is in use meanwhile."""
@@ -333,7 +275,7 @@ class ImageStore:
             await self._adopt(image_sources.from_archive(archive, self._bounds), None, expected_digest=digest)
 
         while parse_digest(digest) not in self._stored:
-            async with self._room(digest, size_bytes):
+            async with self.room.kept(size_bytes):
                 pass  # Better no room before the transfer than after it.
             await self._fetches.fetch(image_folder.hex_of(digest), open_stream, store, size_bytes)
         async with self._changing:
@@ -350,7 +292,7 @@ class ImageStore:
             facts = await trio.to_thread.run_sync(build, limiter=self._builders)
             if expected_digest not in (None, facts.digest):
                 raise ArchiveError(f"the content's digest is {facts.digest}, wanted was {expected_digest}")
-            async with self._room(facts.digest, facts.size_bytes), self._changing:
+            async with self.room.kept(0 if facts.digest in self._stored else facts.size_bytes), self._changing:
                 facts = await self._publish(folder, facts)
                 await self._set_name(name, facts.digest)
         finally:
@@ -367,7 +309,7 @@ class ImageStore:
         elif known is not None:
             facts = known
         self._stored[facts.digest] = facts
-        self._mark_used(facts.digest)
+        self._uses.touch(facts.digest)
         self.changed()
         return facts
 
@@ -394,14 +336,10 @@ class ImageStore:
             facts = image_folder.read_facts(path)
             if facts is not None:
                 self._stored[facts.digest] = facts
-                self._last_used_unix_s[facts.digest] = image_folder.last_used_unix_s(path)
+                self._uses.remember(facts.digest, image_folder.last_used_unix_s(path))
         for text, digest in image_folder.read_names(self._folder).items():
             if digest in self._stored:
                 self._names[parse_image_name(text)] = digest
-
-    def _mark_used(self, digest: str) -> None:
-        self._last_used_unix_s[digest] = time.time()
-        image_folder.mark_used(self._folder / image_folder.hex_of(digest))
 
     def _image(self, facts: ImageFacts, name: ImageName | None = None) -> Image:
         label = (name.name, name.tag) if name else ("", "")
@@ -410,7 +348,7 @@ class ImageStore:
             digest=facts.digest,
             size_bytes=facts.size_bytes,
             imported_unix_s=facts.imported_unix_s,
-            last_used_unix_s=self._last_used_unix_s[facts.digest],
+            last_used_unix_s=self._uses.last_unix_s(facts.digest),
             fetched=facts.fetched,
             config=facts.config,
             users=tuple(self.users(facts.digest)),

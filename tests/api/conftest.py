@@ -16,7 +16,8 @@ from node.api import Bounds, Gate, Services, build
 from node.errors import AgentUnreachable, NotFound, UnknownImage
 from node.host.errors import ImageError
 from node.host.image_build import BuildOrder
-from node.host.images import Idle, Image
+from node.host.image_room import Idle
+from node.host.images import Image
 from node.peers import Peers, body_sealer
 from node.tokens import Tokens
 from scheduler.amendments import AmendmentView

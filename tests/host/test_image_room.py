@@ -32,7 +32,7 @@ class Shelf:
         async def expendable(digest: str) -> bool:
             return digest not in self.keep
 
-        store.expendable = expendable
+        store.room.expendable = expendable
         return store
 
     def source(self, name: str, size_bytes: int = KIB) -> Path:
@@ -136,7 +136,7 @@ async def main():
     source = Path(sys.argv[2])
     store = await ImageStore.open(Path(sys.argv[1]), disk_bytes_max=5000)
     async def expendable(digest): return True
-    store.expendable = expendable
+    store.room.expendable = expendable
     for number in range(10_000):
         (source / "content").write_bytes(b"%d" % number + b"." * 1000)
         image = await store.import_directory(f"image:{number % 7}", source)

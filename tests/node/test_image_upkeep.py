@@ -95,7 +95,7 @@ async def test_what_lost_its_name_is_collected_in_time_and_goes_at_once_when_pru
     await cluster.put("n1", "app", text="new")
     assert [(image.name, image.digest == old) for image in node.list()] == [("app", False), ("", True)]
     assert await node.upkeep.sweep() == [], "a waiting job may still mean it"
-    node.store._last_used_unix_s[old] = time.time() - 2 * 86_400
+    node.store._uses.remember(old, time.time() - 2 * 86_400)
     assert [idle.digest for idle in await node.upkeep.sweep()] == [old]
     middle = await cluster.put("n1", "app", text="newer still")
     await cluster.put("n2", "app", text="given elsewhere")
