@@ -66,6 +66,21 @@ async def test_nor_with_every_capability_an_operator_could_allow(inside: Inside)
     assert {line.split(":")[0] for line in output.splitlines()} == set(names)
 
 
+async def test_who_enters_a_container_is_confined_as_it_is(inside: Inside) -> None:
+    spec = inside.spec("sleep 60")
+    await inside.runtime.prepare(spec)
+    await inside.runtime.start(spec)
+    line = "; ".join(f"attempts {name}" for name in NAMES)
+    entering = [*inside.runtime.entrance(spec.name).command, "sh", "-c", f"cat /proc/self/status; {line}; env"]
+    entered = await trio.run_process(entering, capture_stdout=True, capture_stderr=True, check=False)
+    output = entered.stdout.decode()
+    fields = dict(line.split(":\t", 1) for line in output.splitlines() if ":\t" in line)
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+    assert int(fields["CapBnd"], 16) == int(fields["CapEff"], 16) == 0x800405FB
+    assert "got through" not in output, output
+    assert "PYTEST" not in output
+
+
 async def test_raw_sockets_open_where_they_were_granted_alone(inside: Inside) -> None:
     granted = Privileges((*CAPABILITIES, "net_raw"))
     _, output = await inside.run("attempts raw-socket", privileges=granted)
