@@ -10,13 +10,14 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from node.host.cgroups import MoreLimits
 from node.host.volumes import VolumeRoot
 from node.runtime import (
     ContainerError,
@@ -27,15 +28,19 @@ from node.runtime import (
     StartError,
     UnknownContainerError,
     UnsupportedError,
+    UpdateError,
     lxc_obstacles,
     reduced,
     unmet,
 )
 from node.runtime.fake import FakeHost, FakeRuntime
+from node.runtime.limits import Device, FurtherLimits
 from node.runtime.lxc.lxc import LxcRuntime
 from node.runtime.parts import FileMounts, Privileges, VolumeMount
 from node.runtime.process import ProcessRuntime
+from node.runtime.protocol import Feature
 from scheduler.spec.files import Scratch, Tmpfs
+from scheduler.spec.limits import Rlimit
 
 BUSYBOX = shutil.which("busybox")
 LXC_MISSING = [*lxc_obstacles(), *([] if BUSYBOX else ["no busybox"])]
@@ -379,6 +384,54 @@ async def test_files_and_privileges_are_given_or_refused_by_name_and_never_left_
         await runtime.prepare(spec)
     assert caught.value.features == missing
     assert await runtime.recover() == []
+
+
+async def test_limits_change_while_it_runs_and_the_next_agent_knows_them(backend: Backend) -> None:
+    runtime = backend.open()
+    before = backend.spec("1.1.1", backend.sleeps(60), memory_bytes=64 << 20, pids_max=20)
+    if unmet(before, runtime.features):
+        before = reduced(before, runtime.features)
+    await started(runtime, before)
+    after = replace(before, memory_bytes=96 << 20, pids_max=30)
+    missing = unmet(after, runtime.features)
+    if missing:
+        with pytest.raises(UnsupportedError) as caught:
+            await runtime.update(after)
+        assert caught.value.features == missing
+        after = before
+    await runtime.update(after)
+    (found,) = await backend.open().recover()
+    assert (found.running, found.spec) == (True, after)
+
+
+async def test_what_has_ended_or_never_was_keeps_its_limits(backend: Backend) -> None:
+    runtime = backend.open()
+    spec = backend.spec("1.1.1", backend.exits(0))
+    await run(runtime, spec)
+    with pytest.raises(UpdateError, match="does not run"):
+        await runtime.update(spec)
+    with pytest.raises(UnknownContainerError):
+        await runtime.update(backend.spec("2.1.1", backend.exits(0)))
+
+
+@pytest.mark.parametrize(
+    ("feature", "limits"),
+    [
+        ("limits", FurtherLimits(groups=MoreLimits(memory_soft_bytes=1 << 20))),
+        ("rlimits", FurtherLimits(rlimits=(Rlimit(name="core", soft=0),))),
+        ("devices", FurtherLimits(devices=(Device(Path("/dev/null"), "c 1:3 rw"),))),
+    ],
+)
+async def test_further_limits_are_held_or_refused_by_name(
+    backend: Backend, feature: Feature, limits: FurtherLimits
+) -> None:
+    runtime = backend.open()
+    spec = backend.spec("1.1.1", backend.exits(0), limits=limits)
+    if feature in runtime.features:
+        assert (await run(runtime, spec)).exit_code == 0
+        return
+    with pytest.raises(UnsupportedError, match=feature):
+        await runtime.prepare(spec)
 
 
 async def test_waiting_for_what_was_not_started_is_an_error_and_no_hang(backend: Backend) -> None:
