@@ -61,7 +61,7 @@ def container_spec(
     limits = usual_limits(spec, settings, cpu_milli_max)
     return ContainerSpec(
         name=str(allocation.id),
-        argv=spec.argv or _command(spec, config),
+        argv=spec.argv or _command(spec, image),
         env=_environment(allocation, node, config, user),
         rootfs=image.roots[0] if image is not None else None,
         bases=image.roots[1:] if image is not None else (),
@@ -91,10 +91,12 @@ def usual_limits(spec: JobSpec, settings: RuntimeSettings, cpu_milli_max: int) -
     )
 
 
-def _command(spec: JobSpec, config: ImageConfig) -> tuple[str, ...]:
-    if not config.command:
-        raise NoCommand(f"the job names no command, and the image {spec.image or '(none)'} has none of its own")
-    return config.command
+def _command(spec: JobSpec, image: ImageStack | None) -> tuple[str, ...]:
+    if image is None:
+        raise NoCommand("the job names no command, and this node runs plain processes, which know no image's")
+    if not image.config.command:
+        raise NoCommand(f"the job names no command, and the image {spec.image} has none of its own")
+    return image.config.command
 
 
 def _environment(allocation: Allocation, node: str, config: ImageConfig, user: User) -> tuple[tuple[str, str], ...]:
@@ -107,8 +109,24 @@ def _environment(allocation: Allocation, node: str, config: ImageConfig, user: U
         "FOFOCA_TASK_INDEX": str(allocation.id.index),
         "FOFOCA_ATTEMPT": str(allocation.id.attempt),
         "FOFOCA_NODE": node,
+        **_gang_environment(allocation),
     }
     return tuple({**known, **dict(allocation.spec.env)}.items())
+
+
+def _gang_environment(allocation: Allocation) -> dict[str, str]:
+    """Return what a member of a gang is told: its rank, how many there are, and where the others are."""
+    gang, job = allocation.spec.gang, allocation.id.job
+    if gang is None:
+        return {}
+    return {
+        "FOFOCA_RANK": str(allocation.id.index),
+        "FOFOCA_LOCAL_RANK": str(allocation.id.index % gang.tasks_per_node),
+        "FOFOCA_SIZE": str(gang.size),
+        "FOFOCA_TASKS_PER_NODE": str(gang.tasks_per_node),
+        "FOFOCA_PEERS": ",".join(f"job{job}-{rank}" for rank in range(gang.size)),
+        "FOFOCA_NODES": ",".join(allocation.gang_nodes),
+    }
 
 
 def result(exit_: Exit) -> Result:

@@ -49,10 +49,10 @@ def layer(tmp_path: Path, busybox_image: Path) -> Path:
 async def test_the_command_runs_as_the_images_user_in_its_directory(
     lxc_runtime: LxcRuntime, busybox_image: Path
 ) -> None:
-    line = "id -u; id -g; pwd; echo x > /etc/x || echo no"
+    line = "id -u; id -g; pwd; echo again > /dev/stdout; echo x > /etc/x || echo no"
     ending, output = await run(lxc_runtime, spec(line, busybox_image, user=(1234, 50), workdir="/etc"))
     assert ending.exit_code == 0, ending
-    assert output.splitlines()[:3] == ["1234", "50", "/etc"]
+    assert output.splitlines()[:4] == ["1234", "50", "/etc", "again"]
     assert "no" in output.splitlines()
 
 

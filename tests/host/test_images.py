@@ -460,6 +460,20 @@ async def test_a_broken_transfer_goes_on_where_it_stopped(
     assert line.sent_bytes == len(line.content)
 
 
+async def test_a_broken_transfer_goes_on_where_it_stopped_after_a_restart_too(
+    store: ImageStore, peer: tuple[str, Peer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(image_fetch, "BACKOFF_S", 0)
+    digest, line = peer
+    line.breaks_at = [3000] * image_fetch.ATTEMPTS_MAX
+    with pytest.raises(FetchInterrupted):
+        await store.fetch(digest, line.open)
+    again = await ImageStore.open(tmp_path / "images")
+    await again.fetch(digest, line.open)
+    assert line.offsets[-1] == 3000
+    assert await exported(again, digest) == line.content
+
+
 async def test_a_fetch_that_fails_for_good_tells_all_waiters_and_a_later_one_resumes(
     store: ImageStore, peer: tuple[str, Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,7 +175,7 @@ class LxcRuntime(SupervisedRuntime):
             ("grace_ms", int(spec.stop_grace_s * 1000)),
             ("time_limit_ms", int((spec.time_limit_s or 0) * 1000)),
             ("log_bytes", spec.log_bytes_max),
-            ("owner", spec.user_base),
+            ("owner", spec.user_base + spec.user[0]),
         ]
         orders += [("cgroup", path) for path in self._cgroups.directories(spec.name)]
         for key, controllers in (("memory", ("memory",)), ("cpu", ("cpuacct", "cpu"))):
