@@ -31,6 +31,11 @@ from scheduler.queue import Rank
 
 Slot = tuple[float, str]
 
+MOMENT_S = 0.02
+"""Releases this close to each other are one: a gang's nodes start and end it at once, as far as messages allow."""
+
+_LAST = "\U0010ffff"
+
 
 class Held(NamedTuple):
     """What a reservation keeps on one node, from its shadow time on."""
@@ -82,13 +87,17 @@ class Reservation:
         """When enough nodes can take their shares; infinity when they never will, by the estimates."""
         return self._slots[self.needed - 1][0] if len(self._slots) >= self.needed else inf
 
-    def nodes(self) -> list[str]:
-        """Return the nodes to keep: of those that can by then, the ones that free latest."""
+    def window(self) -> tuple[float, list[str]]:
+        """Return the shadow time and the nodes to keep: of those that can by then, the ones that free latest.
+
+        All releases of the shadow's moment are counted, so the shadow is the last of them.
+        """
         due_s = self.due_s
         if due_s == inf:
-            return []
-        end = self._slots.bisect_right((due_s, "\U0010ffff"))
-        return [name for _, name in self._slots[end - self.needed : end]]
+            return inf, []
+        end = self._slots.bisect_right((due_s + MOMENT_S, _LAST))
+        kept = self._slots[end - self.needed : end]
+        return kept[-1][0], [name for _, name in kept]
 
 
 class Plan:
@@ -172,10 +181,10 @@ class Plan:
         for place, wish in enumerate(wishes):
             reservation = old[0] if keep and place == 0 else self._planned(wish)
             self.reservations.append(reservation)
-            shadow_s = max(now, reservation.due_s)
-            if shadow_s < inf:
-                for name in reservation.nodes():
-                    self._held.setdefault(name, []).append(Held(wish.job, wish.rank, shadow_s, wish.shape.amount))
+            due_s, nodes = reservation.window()
+            shadow_s = max(now, due_s)
+            for name in nodes:
+                self._held.setdefault(name, []).append(Held(wish.job, wish.rank, shadow_s, wish.shape.amount))
         return not keep or self._loosened(before)
 
     def _planned(self, wish: Wish) -> Reservation:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from scheduler.abilities import EXCLUSIVE_CORES
-from scheduler.model import MAX_TASKS_PER_JOB, ArrayRange, Constraint, JobSpec, Operator, Resources
+from scheduler.model import MAX_TASKS_PER_JOB, ArrayRange, Constraint, JobKind, JobSpec, Operator, Resources
 from scheduler.spec import files, gang, life, limits, networking, queueing, security
 from scheduler.spec.part import require as _require
 
@@ -51,6 +51,10 @@ def _check_parts(spec: JobSpec) -> None:
     queueing.check(spec.queueing)
     if spec.gang is not None:
         gang.check(spec.gang)
+        _require(spec.array is None, "gang", "with array", "a job is an array or a gang, not both")
+        _require(
+            spec.kind is JobKind.BATCH, "gang", f"kind {spec.kind.value}", "a gang is of kind batch: it has an end"
+        )
 
 
 def _check_resources(request: Resources, limit: Resources) -> None:
