@@ -41,6 +41,10 @@ class Effects:
         """Wake those who wait for this job, once."""
         self._jobs[job] = None
 
+    def jobs_changed(self) -> list[int]:
+        """Return the jobs that changed so far."""
+        return list(self._jobs)
+
     def outcome(self, message_bytes_max: int) -> Outcome:
         """Return everything collected."""
         actions = [*self._actions, *(JobChanged(job) for job in self._jobs)]

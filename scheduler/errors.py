@@ -28,6 +28,10 @@ class UnknownJob(SchedulerError):
     """The caller's fault: no such job at this home."""
 
 
+class UnknownSite(SchedulerError):
+    """The caller's fault: no such site at this node."""
+
+
 class NotPossible(SchedulerError):
     """The caller's fault: what is asked for can't be done to this thing in its state, or not by this caller."""
 

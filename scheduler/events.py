@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from scheduler.model import NOWHERE, Allocation, AllocationId, JobSpec, Reach, Resources, Result
 from scheduler.settings import AnySetting
+from scheduler.sites.site import Site
 
 # --- events
 
@@ -184,6 +185,61 @@ class Accepting:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteWanted:
+    """A door: somebody asks for this site (`wake`), or it is to be known. `Outcome.answer` is its SiteView.
+
+    Raises NotPossible (somebody else's), Overloaded, InvalidSpec with nothing changed.
+    """
+
+    site: Site
+    wake: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SiteUsed:
+    """A door: so many connections to a site are open, the last one was used `age_s` ago, it is busy for `busy_s`."""
+
+    key: str
+    door: str
+    open: int
+    age_s: float = 0.0
+    busy_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SiteUnready:
+    """A door waited in vain for a site that runs to answer."""
+
+    key: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteDropped:
+    """Forget a site and end its container; UnknownSite. `moved`: another node keeps it from now on."""
+
+    key: str
+    moved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFrozen:
+    """The shell: FreezeTask was carried out, or can't be."""
+
+    key: str
+    job: int
+    worked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TaskThawed:
+    """The shell: ThawTask was carried out."""
+
+    key: str
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
 class Timer:
     """The time `Scheduler.next_timer()` named has come (or any later time)."""
 
@@ -209,6 +265,12 @@ Event = (
     | AmendJob
     | ContainerChanged
     | Accepting
+    | SiteWanted
+    | SiteUsed
+    | SiteUnready
+    | SiteDropped
+    | TaskFrozen
+    | TaskThawed
     | Timer
 )
 
@@ -303,7 +365,53 @@ class JobChanged:
     job_id: int
 
 
-Action = Send | StartContainer | RenewLease | AmendContainer | StopContainer | RemoveContainer | Publish | JobChanged
+@dataclass(frozen=True, slots=True)
+class FreezeTask:
+    """Freeze the container of a site's task on that node; answer with TaskFrozen."""
+
+    key: str
+    id: AllocationId
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThawTask:
+    """Let it go on; answer with TaskThawed, also when it was not frozen."""
+
+    key: str
+    id: AllocationId
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteChanged:
+    """A site kept here changed: wake those who wait for it."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteMoved:
+    """A sleeping site should be kept by another node: tell it (SiteWanted without `wake`), then SiteDropped here."""
+
+    site: Site
+    keeper: str
+
+
+Action = (
+    Send
+    | StartContainer
+    | RenewLease
+    | AmendContainer
+    | StopContainer
+    | RemoveContainer
+    | Publish
+    | JobChanged
+    | FreezeTask
+    | ThawTask
+    | SiteChanged
+    | SiteMoved
+)
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ tasks        JOB.INDEX           TaskRecord: written for each attempt and each e
                                  which node and home tell each other anew after a restart
 allocations  JOB.INDEX.ATTEMPT   HeldRecord: written when admitted and when ended, removed when its home took the end
 settings     KIND/NAME           Entry: the cluster's settings, the same on every node
+sites        KEY                 SiteRecord: written when made, woken, frozen, thawed and asleep again
 meta         sequence            highest job sequence among dropped jobs, so that ids are never reused
 meta         epoch               highest epoch this node has led with
 """
@@ -24,7 +25,8 @@ TASKS = "tasks"
 ALLOCATIONS = "allocations"
 META = "meta"
 SETTINGS = "settings"
-TABLES = (JOBS, TASKS, ALLOCATIONS, META, SETTINGS)
+SITES = "sites"
+TABLES = (JOBS, TASKS, ALLOCATIONS, META, SETTINGS, SITES)
 LOST_WITH_THE_HOST = frozenset({ALLOCATIONS})
 """Tables that must survive the agent, but not the host: when a host loses power its containers are gone too, and their
 homes find out by asking (Census)."""

@@ -40,7 +40,13 @@ from scheduler.events import (
     Release,
     Requeue,
     SetSetting,
+    SiteDropped,
+    SiteUnready,
+    SiteUsed,
+    SiteWanted,
     Submit,
+    TaskFrozen,
+    TaskThawed,
     Timer,
 )
 from scheduler.explain import Explanation, explain
@@ -90,6 +96,8 @@ from scheduler.rules import Rules
 from scheduler.score import POLICIES
 from scheduler.settings import AnySetting, Settings
 from scheduler.settings_exchange import GOSSIP_KEY, SettingsExchange
+from scheduler.sites.keeper import Jobs, Keeper
+from scheduler.sites.site import Site, SiteView
 from scheduler.validate import validate
 from scheduler.views import JobSummary, JobView, NodeStatus, WaitingView, summary, view
 from scheduler.wall import WallClock
@@ -110,6 +118,14 @@ class Scheduler:
         self._horizon = Horizon(self._view)
         self._leader = Leader(config, self._view, self._horizon, self._alarms, number, self._shared.settings)
         self._admission = Admission(config, self._view, self._alarms, number, boot_epoch, rules)
+        self._keeper = Keeper(
+            config,
+            self._alarms,
+            Jobs(self._home.on_submit, self._home.on_cancel, self._home.jobs.get),
+            node,
+            self._alive,
+            self._wall.unix_s,
+        )
         self._settings_seen = 0
         self._seed = seed
         self._items = self._item_handlers()
@@ -127,6 +143,7 @@ class Scheduler:
         self._admission.restore(fx, rows)
         self._admission.draining.restore(fx, rows, unix_s)
         self._home.restore(fx, rows, unix_s)
+        self._keeper.restore(fx, rows)
         self._leader.start(fx)
         return self._finish(fx)
 
@@ -145,6 +162,8 @@ class Scheduler:
         return self._alarms.next()
 
     def _finish(self, fx: Effects) -> Outcome:
+        for job_id in fx.jobs_changed():
+            self._keeper.on_job(fx, job_id)
         if self._settings_seen != self._shared.changes:
             self._settings_seen = self._shared.changes
             self._home.on_settings(fx)
@@ -165,12 +184,8 @@ class Scheduler:
                 self._heard(fx, event)
             case Submit() | Cancel() | Hold() | Release() | Requeue() | AmendJob():
                 self._wish(fx, event)
-            case ContainerStarted():
-                self._admission.on_started(fx, event)
-            case ContainerEnded():
-                self._admission.on_ended(fx, event)
-            case ContainerChanged():
-                self._admission.amendments.on_changed(fx, event)
+            case ContainerStarted() | ContainerEnded() | ContainerChanged():
+                self._container(fx, event)
             case Measured():
                 self._admission.reporting.measure(event)
             case Accepting() | Drain() | SetSetting():
@@ -179,8 +194,42 @@ class Scheduler:
                 self._member(fx, event)
             case MemberForgotten():
                 self._forget(fx, event.node)
+            case SiteWanted() | SiteUsed() | SiteUnready() | SiteDropped() | TaskFrozen() | TaskThawed():
+                self._site(fx, event)
             case Timer():
                 pass
+
+    def _container(self, fx: Effects, event: ContainerStarted | ContainerEnded | ContainerChanged) -> None:
+        """What the runtime says of this node's containers."""
+        match event:
+            case ContainerStarted():
+                self._admission.on_started(fx, event)
+            case ContainerEnded():
+                self._admission.on_ended(fx, event)
+            case ContainerChanged():
+                self._admission.amendments.on_changed(fx, event)
+
+    def _site(
+        self, fx: Effects, event: SiteWanted | SiteUsed | SiteUnready | SiteDropped | TaskFrozen | TaskThawed
+    ) -> None:
+        """What doors and shell say of the sites kept here."""
+        keeper = self._keeper
+        match event:
+            case SiteWanted():
+                fx.answer = keeper.on_wanted(fx, event)
+            case SiteUsed():
+                keeper.on_used(fx, event)
+            case SiteUnready():
+                keeper.on_unready(fx, event.key, event.why)
+            case SiteDropped():
+                keeper.on_drop(fx, event.key, moved=event.moved)
+            case TaskFrozen():
+                keeper.on_frozen(fx, event.key, event.job, event.worked)
+            case TaskThawed():
+                keeper.on_thawed(fx, event.key, event.job)
+
+    def _alive(self) -> list[str]:
+        return [node.name for node in self._view.nodes() if node.alive]
 
     def _wish(self, fx: Effects, event: Submit | Cancel | Hold | Release | Requeue | AmendJob) -> None:
         """What users ask of their jobs' home."""
@@ -219,6 +268,9 @@ class Scheduler:
         else:
             self._away(fx, event)
         self._leader.on_members(fx)
+        self._keeper.on_members(fx)
+        if not isinstance(event, MemberUp):
+            self._keeper.on_door_gone(event.node)
 
     def _away(self, fx: Effects, event: MemberDown | MemberFailed | MemberLeft) -> None:
         match event:
@@ -355,6 +407,7 @@ class Scheduler:
             "follow": lambda fx, _: following.ring_follow(fx),
             "news": following.ring_news,
             "amend": home.amendments.ring,
+            "site": self._keeper.ring,
             "sweep": lambda fx, _: home.ring_sweep(fx),
             "settings": lambda fx, _: self._shared.ring(fx),
             "tallies": home.quotas.ring,
@@ -402,6 +455,18 @@ class Scheduler:
     def amendment(self, job_id: int) -> AmendmentView:
         """Return how the last change of a job's limits goes, or went; raises NotPossible where there was none."""
         return self._home.amendments.outcome(job_id)
+
+    def site(self, key: str, now: float) -> SiteView:
+        """Return a site kept here; raises UnknownSite."""
+        return self._keeper.view(key, now)
+
+    def sites(self, now: float) -> list[SiteView]:
+        """Return all sites kept here."""
+        return [self._keeper.view(key, now) for key in self._keeper.names()]
+
+    def site_spec(self, key: str) -> Site:
+        """Return what a site kept here is; raises UnknownSite."""
+        return self._keeper.site(key)
 
     def job_state(self, job_id: int) -> State:
         """Return a job's state, at the cost of one look; raises UnknownJob."""
