@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -10,6 +11,15 @@ from node.runtime import ContainerSpec, Exit
 from node.runtime.lxc.lxc import LxcRuntime
 
 BASE = 300_000
+
+
+def loop_files(below: Path) -> list[str]:
+    """Files below a folder that loop devices show; other tests' devices may go while one looks."""
+    found = []
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):
+            found.append(path.read_text().strip())
+    return [file for file in found if file.startswith(f"{below}/")]
 
 
 class Inside:

@@ -22,7 +22,7 @@ from node.runtime import StartError
 from node.runtime.lxc.lxc import LxcRuntime, lxcfs_files
 from node.runtime.parts import FileMounts, VolumeMount
 from scheduler.spec.files import Scratch, Tmpfs
-from tests.end_to_end.inside import BASE, Inside
+from tests.end_to_end.inside import BASE, Inside, loop_files
 
 pytestmark = [pytest.mark.lxc, pytest.mark.root]
 
@@ -164,9 +164,7 @@ async def test_scratch_is_on_disk_ends_at_its_size_and_goes_with_the_container(i
     assert names == ["x"]
     assert ending.memory_peak_bytes <= 64 << 20
     await inside.runtime.remove("1.1.1")
-    behind = [path.read_text().strip() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
-    own = str(inside.runtime.log_path("1.1.1", "stdout").parents[1])
-    assert not [path for path in behind if path.startswith(own)]
+    assert loop_files(inside.runtime.log_path("1.1.1", "stdout").parents[1]) == []
 
 
 @pytest.mark.skipif(scratch_obstacle() is not None, reason=str(scratch_obstacle()))
