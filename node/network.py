@@ -44,6 +44,9 @@ class NetworkSettings:
     published: range
     picked: range
     names: bool = True
+    routed: bool = False
+    closed: tuple[int, ...] = ()
+    """Ports of all nodes that no container may reach: the agents' own."""
 
 
 class Tables(Protocol):
@@ -89,6 +92,8 @@ class Network:
             bridges=tuple(bridge for bridge, _ in networks.values()),
             ranges=tuple(range_ for _, range_ in networks.values()),
             published=settings.published,
+            routed=settings.routed,
+            closed=settings.closed,
             pools4=tuple(str(range_.network) for _, range_ in networks.values()),
             pools6=tuple(str(range_.network6) for _, range_ in networks.values() if range_.network6),
         )

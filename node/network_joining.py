@@ -42,6 +42,8 @@ def settings_of(config: AgentConfig) -> NetworkSettings:
         published=network.ports("published_ports"),
         picked=network.ports("picked_ports"),
         names=network.names,
+        routed=network.mode == "routed",
+        closed=(config.api.port, config.gossip.port),
     )
 
 

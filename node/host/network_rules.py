@@ -25,14 +25,25 @@ RATE_BURST_MIN_BYTES = 128 << 10
 """Below the largest packet that a bridge may carry in one piece (64 KiB) nothing would pass."""
 
 
+PUBLISHED = "0xf0f0ca00"
+"""Mark of packets from a container to a port that one on the same bridge publishes: with br_netfilter they are bridged,
+and the bridge's table can't ask for their connection. No owner has this mark: user ids end below."""
+ROUTED = """ip daddr @hosts4 accept
+    ip6 daddr @hosts6 accept"""
+"""Other nodes see containers' own addresses, and can tell them from the hosts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What the rules are made from beside the containers. `hosts`: addresses of the cluster's nodes themselves."""
+    """What the rules are made from beside the containers. `hosts`: addresses of the cluster's nodes themselves;
+    `closed`: ports of them that no container may ever reach."""
 
     table: str
     bridges: tuple[str, ...]
     ranges: tuple[Range, ...]
     published: range
+    routed: bool = False
+    closed: tuple[int, ...] = ()
     pools4: tuple[str, ...] = ()
     pools6: tuple[str, ...] = ()
     hosts4: tuple[str, ...] = ()
@@ -119,6 +130,7 @@ BRIDGE = """
     iifname != @ports accept
     oifname != @ports accept
     ether type arp accept
+    meta mark PUBLISHED accept
     icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
     meta mark set ip saddr map @owner4 meta mark . ip daddr @peers4 meta mark set 0 accept
     meta mark set ip6 saddr map @owner6 meta mark . ip6 daddr @peers6 meta mark set 0 accept
@@ -142,6 +154,10 @@ INET = """
     fib daddr type local dnat ip to meta l4proto . th dport map @published4
     fib daddr type local dnat ip6 to meta l4proto . th dport map @published6
   }
+  chain hairpin {
+    type filter hook prerouting priority -90; policy accept;
+    iifname @bridges ct status dnat meta mark set PUBLISHED
+  }
   chain leave {
     type nat hook output priority -100; policy accept;
     fib daddr type local dnat ip to meta l4proto . th dport map @published4
@@ -151,6 +167,7 @@ INET = """
     type nat hook postrouting priority 100; policy accept;
     ip saddr @pools4 ct status dnat oifname @bridges masquerade
     ip6 saddr @pools6 ct status dnat oifname @bridges masquerade
+    ROUTED
     ip saddr @own4 ip daddr != @pools4 oifname != @bridges masquerade
     ip6 saddr @own6 ip6 daddr != @pools6 oifname != @bridges masquerade
   }
@@ -191,7 +208,8 @@ INET = """
 
 
 def _bridge(setting: Setting) -> str:
-    return f"table bridge {setting.table} {{{OWNERS}{BRIDGE}\n}}"
+    bridge = BRIDGE.replace("PUBLISHED", PUBLISHED)
+    return f"table bridge {setting.table} {{{OWNERS}{bridge}\n}}"
 
 
 def _inet(setting: Setting) -> str:
@@ -207,14 +225,18 @@ def _inet(setting: Setting) -> str:
         f"\n  set {name} {{ type {kind}; {flags} {_members(values)} }}" for name, kind, flags, values in fixed
     )
     ports = f"{setting.published.start}-{setting.published.stop - 1}"
+    closed = ", ".join(map(str, setting.closed))
+    never = f"meta l4proto {{ tcp, udp }} th dport {{ {closed} }} drop" if closed else ""
     to_host = f"""
   chain to_host {{
+    {never}
     icmp type echo-request accept
     icmpv6 type echo-request accept
     meta l4proto {{ tcp, udp }} th dport {ports} accept
     drop
   }}"""
-    return f"table inet {setting.table} {{{OWNERS}{sets}{to_host}{INET}\n}}\n{cluster_changed(setting)}"
+    chains = INET.replace("ROUTED", ROUTED if setting.routed else "").replace("PUBLISHED", PUBLISHED)
+    return f"table inet {setting.table} {{{OWNERS}{sets}{to_host}{chains}\n}}\n{cluster_changed(setting)}"
 
 
 def _members(values: list[str]) -> str:

@@ -1,0 +1,52 @@
+"""What a job may ask of the network, and which nodes can give it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from node.cli.options.networking import published
+from scheduler.errors import InvalidSpec
+from scheduler.spec.networking import Networking, Publish, check, needs
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"publish": (Publish(port=0),)}, "networking.publish.port"),
+        ({"publish": (Publish(port=80, host_port=70_000),)}, "networking.publish.host_port"),
+        ({"publish": (Publish(port=80, host_port=9000), Publish(port=81, host_port=9000))}, "host port once|each port"),
+        ({"publish": (Publish(port=80),) * 33}, "networking.publish"),
+        ({"rate_in": 10}, "networking.rate_in"),
+        ({"rate_out": -1}, "networking.rate_out"),
+        ({"mac": "00:11:22:33:44:55"}, "networking.mac"),
+        ({"mac": "03:11:22:33:44:55"}, "networking.mac"),
+        ({"mtu": 500}, "networking.mtu"),
+        ({"networks": ("a", "a")}, "networking.networks"),
+        ({"networks": ("../x",)}, "networking.networks"),
+    ],
+)
+def test_a_wrong_field_is_named(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidSpec, match=named):
+        check(Networking(**fields))
+
+
+def test_what_is_asked_for_is_what_a_node_must_have() -> None:
+    asked = Networking(
+        publish=(Publish(port=80),), rate_in=5_000, networks=("storage",), ipv6=True, mac="02:00:00:00:00:01"
+    )
+    check(asked)
+    assert list(needs(asked)) == [
+        ("network", "publish"),
+        ("network", "rates"),
+        ("network", "mac"),
+        ("network", "ipv6"),
+        ("networks", "storage"),
+    ]
+    assert list(needs(Networking())) == []
+
+
+def test_ports_are_read_as_users_of_containers_write_them() -> None:
+    assert published("8080:80") == {"port": 80, "host_port": 8080}
+    assert published("53/udp") == {"port": 53, "protocol": "udp"}
