@@ -59,6 +59,7 @@ from node.output import OutputStore
 from node.peers import Peers, body_sealer
 from node.runtime.opening import RuntimeKind, lxc_obstacles, open_runtime
 from node.runtime.protocol import ContainerError, Runtime
+from node.sessions import Sessions
 from scheduler import Scheduler, SchedulerConfig
 from scheduler.errors import SchedulerError
 from scheduler.events import Heard, Put
@@ -183,7 +184,9 @@ class Agent:
             nursery.start_soon(images.upkeep.run)
             if keys is not None:
                 nursery.start_soon(keys.run)
-            services = self._services(hands, peers, images, keys, gossip, number)
+            sessions = Sessions(runtime, nursery)
+            nursery.start_soon(sessions.run)
+            services = self._services(hands, peers, images, keys, gossip, number, sessions)
             async with trio.open_nursery() as serving:
                 await serving.start(serve, build(services), self._listening())
                 members.publish(number, boot_epoch, settled=True)
@@ -380,6 +383,7 @@ class Agent:
         keys: KeyExchange | None,
         gossip: GossipService,
         number: int,
+        sessions: Sessions,
     ) -> Services:
         api = self._config.api
         return Services(
@@ -395,6 +399,7 @@ class Agent:
             address=self._api_address,
             members=gossip.document,
             keys=keys,
+            inside=sessions,
             bounds=Bounds(
                 body_bytes_max=api.body_bytes_max,
                 image_bytes_max=api.image_bytes_max,

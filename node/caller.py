@@ -105,6 +105,10 @@ class Agents:
         headers = {"Content-Type": "application/json"}
         return self._request("PATCH", _target(path, query), json.dumps(body).encode(), READ_TIMEOUT_S, headers)
 
+    def post_bytes(self, path: str, body: bytes, **query: str | int | float | None) -> Answer:
+        headers = {"Content-Type": "application/octet-stream"}
+        return self._request("POST", _target(path, query), body, READ_TIMEOUT_S, headers)
+
     def delete(self, path: str) -> Answer:
         return self._request("DELETE", path, None, READ_TIMEOUT_S, {})
 

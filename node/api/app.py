@@ -6,7 +6,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from node.api import amend, forward, images, jobs, keys, nodes, problems, rpc, task_logs
+from node.api import amend, forward, images, inside, jobs, keys, nodes, problems, rpc, task_logs
 from node.api.exchange import Handler, Resource
 from node.api.services import Services
 
@@ -20,6 +20,12 @@ ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/jobs/{id}/release": {"POST": jobs.release},
     "/v1/jobs/{id}/requeue": {"POST": jobs.requeue},
     "/v1/jobs/{id}/explain": {"GET": jobs.explain},
+    "/v1/jobs/{id}/exec": {"POST": inside.execute},
+    "/v1/jobs/{id}/freeze": {"POST": inside.freeze},
+    "/v1/jobs/{id}/thaw": {"POST": inside.thaw},
+    "/v1/sessions/{session}": {"POST": inside.control, "DELETE": inside.close},
+    "/v1/sessions/{session}/input": {"POST": inside.write},
+    "/v1/sessions/{session}/output": {"GET": inside.read},
     "/v1/nodes": {"GET": nodes.list_nodes},
     "/v1/nodes/{name}/cordon": {"POST": nodes.cordon},
     "/v1/nodes/{name}/uncordon": {"POST": nodes.uncordon},
@@ -43,6 +49,8 @@ def build(services: Services) -> ASGIApp:
     for method in (forward.METHOD, forward.WAITING_METHOD):
         services.peers.register(method, forward.receiver(app))
     services.peers.register(task_logs.METHOD, task_logs.receiver(services.logs))
+    if services.inside is not None:
+        inside.register(services, services.inside)
     return app
 
 

@@ -64,7 +64,7 @@ async def show(exchange: Exchange) -> Response:
     wait_s = exchange.wait_s()
 
     async def answer(job_id: int) -> Response:
-        ordinal = _ordinal(require_visible(exchange, job_id), index)
+        ordinal = ordinal_of(require_visible(exchange, job_id), index)
         with exchange.services.long_polls.by(exchange.principal.name):
             wanted = ReadLog(AllocationId(job_id, index, 0), stream, str(offset), limit, wait_s)
             piece = await _read_task(exchange.services, ordinal, wanted)
@@ -74,7 +74,7 @@ async def show(exchange: Exchange) -> Response:
     return await at_home(exchange, answer, wait_s)
 
 
-def _ordinal(job: JobView, index: int) -> int:
+def ordinal_of(job: JobView, index: int) -> int:
     """Return which of the job's tasks has this index."""
     try:
         return job.spec.indices().index(index)
