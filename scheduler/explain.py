@@ -169,6 +169,9 @@ def _causes(job: Job, survey: _Survey) -> list[str]:
     if survey.unreachable:
         causes.append(f"{_nodes(survey.unreachable)} not in reach")
     throttle = job.spec.array.throttle if job.spec.array else 0
+    if job.told.quota:
+        kind, _, name = job.told.quota.partition("/")
+        causes.append(f"nothing is left of the limit of {kind} {name}")
     if throttle and len(job.live) >= throttle:
         causes.append(f"the array's throttle lets {throttle} tasks run at once")
     elif job.one_by_one and job.wanted == 0:

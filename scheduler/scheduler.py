@@ -113,7 +113,7 @@ class Scheduler:
         self._view = ClusterView(node, number, POLICIES[config.policy], config.near_equal_permille)
         self._wall = WallClock()
         self._shared = SettingsExchange(config, self._view, self._alarms, number, Settings(), self._wall)
-        rules = Rules(self._shared.settings, self._wall)
+        self._rules = rules = Rules(self._shared.settings, self._wall)
         self._home = Home(config, self._view, self._alarms, number, boot_epoch, rules)
         self._horizon = Horizon(self._view)
         self._leader = Leader(config, self._view, self._horizon, self._alarms, number, self._shared.settings)
@@ -502,6 +502,11 @@ class Scheduler:
     def validate(self, spec: JobSpec) -> None:
         """Raise InvalidSpec unless the spec could be taken."""
         validate(spec, self._config.spec_bytes_max)
+
+    def validate_for(self, owner: str, spec: JobSpec, unix_s: float) -> JobSpec:
+        """Return the job as it would be queued; raises InvalidSpec unless it could be taken of this owner."""
+        self.validate(spec)
+        return self._rules.applied(owner, spec, unix_s)
 
     def claims(self) -> list[str]:
         """Return what this node still claims on others without an answer, for those who look for leaks."""
