@@ -59,6 +59,9 @@ class SchedulerConfig:
     settings_interval_s: float = setting(
         10.0, 0.1, 3600, "how often a node whose settings differ is told again; changes are told at once besides"
     )
+    usage_interval_s: float = setting(
+        30.0, 0.1, 3600, "how often homes tell the leader what was used: bounds how old fair shares are"
+    )
     lease_s: float = setting(
         60.0,
         1,

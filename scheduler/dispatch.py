@@ -41,6 +41,7 @@ from scheduler.messages import (
     News,
     Refused,
     Reserved,
+    Spent,
     Stop,
 )
 from scheduler.model import (
@@ -71,6 +72,7 @@ from scheduler.records import (
     task_key,
 )
 from scheduler.rules import Rules
+from scheduler.usage import Usage
 from scheduler.validate import validate
 
 REFUSALS_FREE = 3
@@ -95,6 +97,7 @@ class Home:
         self.gate = Eligibility(config, view, alarms, self._jobs, number, rules)
         self.attempts = Attempts(config, view, alarms, self._jobs)
         self.leases = LeasesGiven(config)
+        self.usage = Usage(rules.wall)
         self.lineup = Lineup(config, view, alarms, self._jobs, boot_epoch, rules, self.quotas)
         self.amendments = AmendmentsGiven(alarms, self._jobs, boot_epoch, self._amend)
         hands = Hands(self._ask, self._step, self._wait, self._refusal_pause_s)
@@ -117,6 +120,8 @@ class Home:
     def restore(self, fx: Effects, rows: Rows, unix_s: float) -> None:
         """Take over what the ledger remembers, ask the nodes what became of it, drop rows of dropped jobs."""
         self._sequence = get_number(rows, "sequence")
+        self.usage.restore(rows)
+        self._alarms.set(("spent", None), fx.now + self._config.usage_interval_s)
         for record in read_table(rows, JOBS, JobRecord).values():
             self._jobs[record.id] = Job(record, fx.now - max(0.0, unix_s - record.submitted_unix_s))
             self._sequence = max(self._sequence, record.id // JOB_ID_STRIDE)
@@ -448,6 +453,18 @@ class Home:
             job.wait_again(index)
             self._touched[job_id] = None
 
+    def ring_spent(self, fx: Effects) -> None:
+        """Tell the leader what was used of late."""
+        self.tell_spent(fx)
+        self._alarms.set(("spent", None), fx.now + self._config.usage_interval_s)
+
+    def tell_spent(self, fx: Effects) -> None:
+        """The largest charges, as many as a message takes."""
+        charges = self.usage.charges_s(fx.now, self._rules.settings.ranking.half_life_s)
+        if charges and self._view.alive(self._view.leader):
+            largest = sorted(charges.items(), key=lambda each: -each[1])[:BATCH_MAX]
+            fx.say(self._view.leader, Spent(tuple((*key, charge_s) for key, charge_s in largest)))
+
     def ring_sweep(self, fx: Effects) -> None:
         """Delete rows of dropped jobs."""
         self._history.ring_sweep(fx)
@@ -526,8 +543,12 @@ class Home:
         job.put(index, new)
         if step not in (Step.ADMIT, Step.START, Step.REFUSE):
             put_task(fx, job.id, index, new)
+        if step is Step.START:
+            self.usage.began(AllocationId(job.id, index, old.attempt), fx.now)
         if index not in job.live and old.node:
             id_ = AllocationId(job.id, index, old.attempt)
+            if step is not Step.REFUSE:
+                self.usage.ended(fx, job, id_, result)
             self.attempts.over(old.node, id_)
             self.leases.over(id_)
             self._alarms.cancel(("lease", id_))
@@ -617,5 +638,6 @@ class Home:
     def _drop(self, fx: Effects, job_id: int) -> None:
         job = self._jobs.pop(job_id)
         self.lineup.drop(job_id)
+        self.usage.drop(fx, job_id)
         self._history.drop(fx, job)
         put_number(fx, "sequence", self._sequence)

@@ -26,6 +26,7 @@ from scheduler.messages import (
     Leads,
     Muster,
     Settled,
+    Spent,
     Tally,
     TallyHeard,
     Tell,
@@ -36,11 +37,12 @@ from scheduler.messages import (
 from scheduler.model import JOB_ID_STRIDE
 from scheduler.orders import Orders
 from scheduler.plan import Plan, Wish
-from scheduler.queue import rank
+from scheduler.queue import Rank, rank
 from scheduler.quotas import QuotasKept
 from scheduler.records import put_number
 from scheduler.repeat import Repeat
 from scheduler.settings import Settings
+from scheduler.shares import NOTABLE, Shares
 
 POSITIONS_TOLD = 100
 
@@ -81,7 +83,9 @@ class Leader:
         self._line = Line()
         self._plan = Plan(view, horizon)
         self._aside: dict[int, None] = {}
+        self._settings = settings
         self.quotas = QuotasKept(settings)
+        self._shares = Shares(settings)
         self._capped: dict[int, str] = {}
         self._quotas_seen = 0
         self._orders = Orders(config, view, alarms)
@@ -189,6 +193,7 @@ class Leader:
         self._aside.clear()
         self._capped.clear()
         self.quotas.clear()
+        self._shares.clear()
         self._clocks.clear()
         self._unsynced.clear()
         for node in self._view.nodes():
@@ -223,6 +228,7 @@ class Leader:
     def on_settings(self) -> None:
         """The cluster's settings changed: limits, and how ranks weigh."""
         self.quotas.version += 1
+        self._rank_anew()
         self._dirty = True
 
     def on_told(self, home: str, epoch: int) -> None:
@@ -288,8 +294,7 @@ class Leader:
     def _enter(self, fx: Effects, home: str, wait: Wait, entry: Entry | None) -> None:
         # The first word of a home fixes how its clock lies to ours, so that its jobs keep their order among themselves.
         offset_s = self._clocks.setdefault((home, wait.boot_epoch), fx.now - wait.clock_s)
-        place = rank(wait.priority, wait.since_s + offset_s, wait.job)
-        wish = Wish(wait.job, place, _shape(wait), wait.images)
+        wish = Wish(wait.job, self._rank(wait, wait.since_s + offset_s), _shape(wait), wait.images)
         if entry is None:
             entry = self._entries[wait.job] = Entry(home, wait, wish)
         else:
@@ -299,6 +304,27 @@ class Leader:
         if wait.epoch == self.epoch:
             entry.orders = {go: count for go, count in entry.orders.items() if go > wait.go_seen}
         self._relist(wait.job, entry)
+
+    def _rank(self, wait: Wait, since_s: float) -> Rank:
+        factor = self._shares.factor(wait.account, wait.owner)
+        return rank(wait.priority, since_s, wait.job, factor, self._settings.ranking)
+
+    def on_spent(self, home: str, spent: Spent) -> None:
+        """A home's word on what was used of late: those whose factor moved get a new rank."""
+        if not self.leading or not self._view.alive(home):
+            return
+        self._shares.on_spent(home, spent.charges)
+        self._rank_anew()
+
+    def _rank_anew(self) -> None:
+        notable_s = NOTABLE * self._settings.ranking.share_s
+        for job_id, entry in self._entries.items():
+            old = entry.wish.rank
+            new = self._rank(entry.wait, old.since_s)
+            if abs(new.score - old.score) > notable_s:
+                entry.wish = entry.wish._replace(rank=new)
+                self._relist(job_id, entry)
+                self._dirty = True
 
     def _relist(self, job_id: int, entry: Entry) -> None:
         """Put a job in line while some of its tasks have no order; one set aside stays aside, and one capped capped."""

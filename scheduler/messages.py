@@ -343,6 +343,12 @@ class Tally(Item, frozen=True, tag="tally"):
     amount: Resources
 
 
+class Spent(Item, frozen=True, tag="spent"):
+    """Home to leader: (account, user, core seconds) that my jobs used of late, decayed; the largest, if too many."""
+
+    charges: Annotated[tuple[tuple[str, str, float], ...], msgspec.Meta(max_length=BATCH_MAX)]
+
+
 class TallyHeard(Item, frozen=True, tag="tally!"):
     """Leader to home: I know."""
 
@@ -379,6 +385,7 @@ AnyItem = (
     | SettingsAre
     | Tally
     | TallyHeard
+    | Spent
     | LeaseAsk
     | Lease
     | Evict

@@ -6,6 +6,7 @@ tasks        JOB.INDEX           TaskRecord: written for each attempt and each e
 allocations  JOB.INDEX.ATTEMPT   HeldRecord: written when admitted and when ended, removed when its home took the end
 settings     KIND/NAME           Entry: the cluster's settings, the same on every node
 sites        KEY                 SiteRecord: written when made, woken, frozen, thawed and asleep again
+usage        DAY/ACCOUNT/USER    Used: what attempts of this home's jobs used that ended that day; also job/JOB
 meta         sequence            highest job sequence among dropped jobs, so that ids are never reused
 meta         epoch               highest epoch this node has led with
 """
@@ -26,7 +27,8 @@ ALLOCATIONS = "allocations"
 META = "meta"
 SETTINGS = "settings"
 SITES = "sites"
-TABLES = (JOBS, TASKS, ALLOCATIONS, META, SETTINGS, SITES)
+USAGE = "usage"
+TABLES = (JOBS, TASKS, ALLOCATIONS, META, SETTINGS, SITES, USAGE)
 LOST_WITH_THE_HOST = frozenset({ALLOCATIONS})
 """Tables that must survive the agent, but not the host: when a host loses power its containers are gone too, and their
 homes find out by asking (Census)."""

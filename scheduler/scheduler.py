@@ -78,6 +78,7 @@ from scheduler.messages import (
     Reserved,
     SettingsAre,
     Settled,
+    Spent,
     Started,
     Stop,
     Tally,
@@ -98,6 +99,7 @@ from scheduler.settings import AnySetting, Settings
 from scheduler.settings_exchange import GOSSIP_KEY, SettingsExchange
 from scheduler.sites.keeper import Jobs, Keeper
 from scheduler.sites.site import Site, SiteView
+from scheduler.usage import JobUsage, UsageRow
 from scheduler.validate import validate
 from scheduler.views import JobSummary, JobView, NodeStatus, WaitingView, summary, view
 from scheduler.wall import WallClock
@@ -348,6 +350,7 @@ class Scheduler:
             News: home.on_news,
             SettingsAre: self._shared.on_told,
             Tally: leader.on_tally,
+            Spent: lambda fx, sender, item: leader.on_spent(sender, item),
             TallyHeard: lambda fx, sender, item: home.quotas.on_heard(sender, item.quota, item.version),
             LeaseAsk: home.on_lease_ask,
             Evict: home.on_evict,
@@ -374,6 +377,7 @@ class Scheduler:
         self._epoch(fx, item.epoch)
         if sender == self._view.leader:
             self._admission.on_reign(fx, sender, item.epoch)
+        self._home.tell_spent(fx)
         self._home.lineup.on_tell(fx, sender, item.epoch)
 
     def _on_fresh(self, fx: Effects, sender: str, item: Fresh) -> None:
@@ -411,6 +415,7 @@ class Scheduler:
             "sweep": lambda fx, _: home.ring_sweep(fx),
             "settings": lambda fx, _: self._shared.ring(fx),
             "tallies": home.quotas.ring,
+            "spent": lambda fx, _: home.ring_spent(fx),
             "lease": home.ring_lease,
             "leases": lambda fx, _: node.ring_leases(fx),
             "drain": lambda fx, _: node.draining.ring(fx),
@@ -490,6 +495,14 @@ class Scheduler:
             WaitingView(job_id, entry.home, entry.wait.wanted, entry.wait.priority, self._leader.position(job_id))
             for job_id, entry in self._leader.entries()
         ]
+
+    def usage(self) -> list[UsageRow]:
+        """Return what this home's users used, by day."""
+        return self._home.usage.rows()
+
+    def usage_of_jobs(self) -> list[JobUsage]:
+        """Return what each job that this home remembers used."""
+        return list(self._home.usage.of_jobs(self._home.jobs))
 
     def settings(self) -> list[tuple[str, AnySetting]]:
         """Return the cluster's settings as this node knows them, by name."""
