@@ -1,0 +1,1 @@
+"""The request door: one HTTP request to any node, and a container answers."""
