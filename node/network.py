@@ -11,7 +11,6 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -126,9 +125,14 @@ class Network:
         attachment = self._records.attachments.get(name)
         if attachment is None:
             return
-        with suppress(NetworkError):
-            self._tables.run(rules.removed(self._setting.table, attachment))
         self._forget(name)
+        try:
+            self._tables.run(rules.removed(self._setting.table, attachment))
+        except NetworkError as error:
+            log.warning(
+                "a container's rules are not as they were made; making all anew", container=name, why=str(error)
+            )
+            self._tables.run(rules.whole(self._setting, self._records.attachments.values(), self._remotes))
         self.changed()
 
     def attachments(self) -> Mapping[str, Attachment]:
@@ -194,6 +198,12 @@ class Network:
         return found | ({"networks": ",".join(named)} if named else {})
 
     # --- inside
+
+    def _make_anew(self) -> None:
+        try:
+            self._tables.run(rules.whole(self._setting, self._records.attachments.values(), self._remotes))
+        except NetworkError as error:  # the container is gone all the same, and the next start tries again
+            log.error("rules are left behind", why=str(error))
 
     def _attach(self, allocation: Allocation, asked: Networking, owner_mark: int) -> Attachment:
         name = str(allocation.id)

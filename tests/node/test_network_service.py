@@ -1,0 +1,76 @@
+"""A node's network: records before rules, nothing given twice, all rules anew when they are not as expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from node.host.network import NetworkError
+from node.host.network_pools import Range
+from node.network import OWN, Network, NetworkSettings
+from scheduler.model import Allocation, AllocationId, JobSpec, Resources
+from scheduler.spec.networking import Networking, Publish
+
+SPEC = JobSpec("a", ("true",), Resources(1, 1), networking=Networking(publish=(Publish(port=80),)))
+
+
+class Tables:
+    """Takes texts, or refuses those that have a word in them."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.refused = "\0"
+
+    def run(self, text: str) -> None:
+        if text.startswith(self.refused):
+            raise NetworkError("no")
+        self.texts.append(text)
+
+
+def network(folder: Path, tables: Tables) -> Network:
+    networks = {OWN: ("br0", Range.parse("10.9.9.0/29"))}
+    return Network(NetworkSettings(networks, "fofoca", range(1024, 2048), range(2000, 2002)), folder, tables)
+
+
+def allocation(index: int, spec: JobSpec = SPEC) -> Allocation:
+    return Allocation(AllocationId(1001, index, 1), "n1", "ann", spec)
+
+
+def test_a_restarted_agent_gives_the_same_again_and_takes_back_what_is_gone(tmp_path: Path) -> None:
+    tables = Tables()
+    first = network(tmp_path, tables)
+    given = [first.attach(allocation(index), 100_000) for index in range(2)]
+    again = network(tmp_path, tables)
+    assert [again.attach(allocation(index), 100_000) for index in range(2)] == given
+    again.recover(["1001.1.1"])
+    assert list(again.attachments()) == ["1001.1.1"]
+    assert "10.9.9.2" not in tables.texts[-1]
+    assert "10.9.9.3" in tables.texts[-1]
+    assert again.reach("1001.1.1").ports == (("tcp", 2001, 80),)
+
+
+def test_what_fails_halfway_gives_everything_back(tmp_path: Path) -> None:
+    tables = Tables()
+    node = network(tmp_path, tables)
+    tables.refused = "add element"
+    for _ in range(3):
+        with pytest.raises(NetworkError):
+            node.attach(allocation(0), 100_000)
+    assert not node.attachments()
+    assert not list(tmp_path.glob("*.json"))
+    tables.refused = "\0"
+    assert node.attach(allocation(0), 100_000) is not None
+
+
+def test_rules_that_can_not_be_taken_back_are_all_made_anew(tmp_path: Path) -> None:
+    tables = Tables()
+    node = network(tmp_path, tables)
+    for index in range(2):
+        node.attach(allocation(index), 100_000)
+    tables.refused = "delete"
+    node.detach("1001.0.1")
+    assert tables.texts[-1].startswith("table bridge")
+    assert "10.9.9.2" not in tables.texts[-1]
+    assert "10.9.9.3" in tables.texts[-1]
+    assert list(node.attachments()) == ["1001.1.1"]
