@@ -73,8 +73,8 @@ class Uses:
         return sorted(self._users.get(digest, ()))
 
     def last_unix_s(self, digest: str) -> float:
-        """Return when somebody last began or ended to use it, or when it came."""
-        return self._last_unix_s[digest]
+        """Return when somebody last began or ended to use it, or when it came; 0 for what is gone by now."""
+        return self._last_unix_s.get(digest, 0.0)
 
 
 async def _never(digest: str) -> bool:

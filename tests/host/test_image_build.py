@@ -91,8 +91,8 @@ async def test_a_host_without_the_program_says_what_to_install(tmp_path: Path, m
 
 async def test_a_build_that_takes_too_long_is_stopped_with_all_it_started(tmp_path: Path, play: Play) -> None:
     play(f"(sleep 300 & echo $! > {tmp_path}/child; wait) & sleep 300")
-    with pytest.raises(ImageError, match=r"longer than 0\.3 s"):
-        await built(tmp_path, settings=BuildSettings(timeout_s=0.3))
+    with pytest.raises(ImageError, match="longer than 2 s"):
+        await built(tmp_path, settings=BuildSettings(timeout_s=2))
     child = int((tmp_path / "child").read_text())
     await trio.sleep(0.05)
     assert not _runs(child)

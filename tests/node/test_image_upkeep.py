@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from node import image_exchange
 from node.host import image_fetch
 from node.host.errors import ImageError
 from node.host.images import ImageStore
@@ -44,6 +45,7 @@ class Cluster:
 @pytest.fixture
 async def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(image_fetch, "BACKOFF_S", 0.0)
+    monkeypatch.setattr(image_exchange, "TELL_TIMEOUT_S", 30.0)  # the disk may be slow, and nobody is really away
     cluster = Cluster(tmp_path)
     for name in ("n1", "n2"):
         await cluster.add(name)
