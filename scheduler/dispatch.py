@@ -541,7 +541,8 @@ class Home:
         boot_epoch = self._view.boot_epoch(node)
         new = take(old, step, node=node, boot_epoch=boot_epoch, reason=reason, result=result)
         job.put(index, new)
-        if step not in (Step.ADMIT, Step.START, Step.REFUSE):
+        # A member of a gang is given back without its node's word: it may have run, and its end may still come.
+        if step not in (Step.ADMIT, Step.START, Step.REFUSE) or (step is Step.REFUSE and job.spec.gang is not None):
             put_task(fx, job.id, index, new)
         if step is Step.START:
             self.usage.began(AllocationId(job.id, index, old.attempt), fx.now)
@@ -569,7 +570,7 @@ class Home:
             self._lose(fx, job, index, leaving, ended=True)
         elif job.spec.gang is not None:
             self.gangs.ended(fx, job, index, result, self._may_retry(job, index))
-        elif job.spec.kind is JobKind.SERVICE:
+        elif job.spec.kind is JobKind.SERVICE and _goes_on(job.spec, result):
             self._again_after(fx, job, index, describe(result), ran_s(result) >= self._config.service_stable_s)
         elif result.error is not None and result.exit_code is None:
             self._unrunnable(fx, job, index, result)
@@ -618,7 +619,7 @@ class Home:
 
     def _again_after(self, fx: Effects, job: Job, index: int, reason: str, stable: bool) -> None:
         tries = 0 if stable else min(job.tasks[index].tries, 30)
-        pause_s = min(self._config.restart_s * 2**tries, self._config.restart_max_s)
+        pause_s = job.spec.life.pause_s(tries, self._config.restart_s, self._config.restart_max_s)
         self._step(fx, job, index, Step.RETRY, reason=reason)
         self._wait(fx, job, index, pause_s)
 
@@ -641,3 +642,8 @@ class Home:
         self.usage.drop(fx, job_id)
         self._history.drop(fx, job)
         put_number(fx, "sequence", self._sequence)
+
+
+def _goes_on(spec: JobSpec, result: Result) -> bool:
+    """Whether a service is started again; what never ran has not had its chance yet."""
+    return result.exit_code is None or spec.life.goes_on(result.success)

@@ -24,7 +24,7 @@ def task(fofoca: CommandLine) -> Iterator[int]:
     id = fofoca.submit(
         "--cpu", "100m", "--memory", "32M", "--constraint", "node=n2", "--image", "busybox", "--", "sleep", "600"
     )
-    eventually(lambda: fofoca.ok("job", id, "--json").json["state"] == "running")
+    eventually("the task runs", lambda: fofoca.ok("job", id, "--json").json["state"] == "running")
     yield id
     fofoca("lab", "down")
 

@@ -105,7 +105,8 @@ def test_a_wrong_field_is_named(field: str, value: object) -> None:
 
 def test_reducing_takes_away_what_is_unmet_and_nothing_else() -> None:
     bare = reduced(FULL, frozenset())
-    assert set(unmet(FULL, frozenset())) == ALL_FEATURES
+    done_later = {"freeze", "enter"}  # asked for while it runs, by no spec
+    assert set(unmet(FULL, frozenset())) == ALL_FEATURES - done_later
     assert set(unmet(bare, frozenset())) == GRANTED, "what a job asked for by name is refused, never left out"
     assert (bare.name, bare.argv, bare.env, bare.labels) == (FULL.name, FULL.argv, FULL.env, FULL.labels)
     assert reduced(FULL, ALL_FEATURES) == FULL

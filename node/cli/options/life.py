@@ -1,13 +1,29 @@
-"""Options of `fofoca submit`: health checks, restarts and signals of a task."""
+"""Options of `fofoca submit`: restarts of a service."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-OPTIONS: tuple[Callable[[Any], Any], ...] = ()
+import click
+
+from node.quantities import parse_duration
+
+OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--restart", type=click.Choice(["always", "on-failure", "never"]), help="When a service is started again."
+    ),
+    click.option("--restart-backoff", metavar="TIME", help="The first pause before a restart; it doubles."),
+    click.option("--restart-backoff-max", metavar="TIME", help="The longest pause before a restart."),
+)
 
 
 def body(options: dict[str, Any]) -> dict[str, Any]:
     """Return the part's JSON; what was not asked for is left out."""
-    return {}
+    first, longest = options.get("restart_backoff"), options.get("restart_backoff_max")
+    found = {
+        "restart": options.get("restart"),
+        "backoff_s": parse_duration(first, "restart-backoff") if first else None,
+        "backoff_max_s": parse_duration(longest, "restart-backoff-max") if longest else None,
+    }
+    return {key: value for key, value in found.items() if value is not None}
