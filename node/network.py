@@ -132,7 +132,7 @@ class Network:
             log.warning(
                 "a container's rules are not as they were made; making all anew", container=name, why=str(error)
             )
-            self._tables.run(rules.whole(self._setting, self._records.attachments.values(), self._remotes))
+            self._make_anew()
         self.changed()
 
     def attachments(self) -> Mapping[str, Attachment]:
