@@ -69,15 +69,19 @@ def build(folder: Path, source: Source, pulse: Pulse, *, fetched: bool = False) 
     return facts
 
 
-def publish(folder: Path, images: Path, facts: ImageFacts) -> None:
-    """Give a built image its own name; if the same content is there already, throw the new copy away."""
+def publish(folder: Path, images: Path, facts: ImageFacts) -> ImageFacts:
+    """Give a built image its own name; if the same content is there already, throw the new copy away.
+
+    Returns what is written of the one that stays.
+    """
     final = images / hex_of(facts.digest)
     if final.exists():
         shutil.rmtree(folder)
-        return
+        return read_facts(final) or facts
     with _explained("the image cannot be stored"):
         folder.rename(final)
         sync_folder(images)
+    return facts
 
 
 def write_facts(images: Path, facts: ImageFacts) -> None:

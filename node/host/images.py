@@ -301,13 +301,13 @@ class ImageStore:
 
     async def _publish(self, folder: Path, facts: ImageFacts) -> ImageFacts:
         known = self._stored.get(facts.digest)
-        await _in_thread_to_the_end(partial(image_folder.publish, folder, self._folder, facts))
+        written = await _in_thread_to_the_end(partial(image_folder.publish, folder, self._folder, facts))
         if known is not None and known.fetched and not facts.fetched:
             # Imported here now: this node is to keep it.
             facts = msgspec.structs.replace(known, fetched=False)
             await _in_thread_to_the_end(partial(image_folder.write_facts, self._folder, facts))
-        elif known is not None:
-            facts = known
+        else:
+            facts = known or written
         self._stored[facts.digest] = facts
         self._uses.touch(facts.digest)
         self.changed()
