@@ -53,6 +53,7 @@ from scheduler.model import (
     State,
 )
 from scheduler.records import TABLES
+from scheduler.spec.life import Life, Restart
 
 MIB = 1 << 20
 CAPACITY = Resources(1000, 1 << 30)
@@ -403,6 +404,23 @@ def test_a_service_is_started_again_with_a_growing_pause():
     assert pauses == sorted(pauses)
     assert pauses[-1] > 2 * pauses[0]
     assert home.asked()[-1][1].attempt == 5
+
+
+@pytest.mark.parametrize(
+    ("restart", "exit_code", "state"),
+    [
+        (Restart.ON_FAILURE, 0, State.SUCCEEDED),
+        (Restart.ON_FAILURE, 1, State.PENDING),
+        (Restart.NEVER, 1, State.FAILED),
+        (Restart.NEVER, None, State.PENDING),
+    ],
+)
+def test_a_services_policy_says_whether_its_end_is_final(restart, exit_code, state):
+    home = Dispatcher()
+    job = home.submit(kind=JobKind.SERVICE, life=Life(restart=restart))
+    node, id_ = home.asked()[-1]
+    home.hear(node, Ended(id_, Result(exit_code=exit_code, error=None if exit_code is not None else "no image")))
+    assert home.machine.job_state(job) is state
 
 
 @pytest.mark.parametrize(
