@@ -458,9 +458,11 @@ class Scheduling(Section, name="scheduler", about="How this node decides as a ho
 
     policy: str = setting(
         "best-fit",
-        "Which fitting node a task gets: the fullest (best-fit), or the emptiest (spread).",
-        trade_off="best-fit keeps room for large tasks and lets nodes go idle; spread hurts less when a node is lost.",
-        choices=("best-fit", "spread"),
+        "Which fitting node a task gets: the fullest (best-fit), the emptiest (spread), or of full ones that whose "
+        "rest is most use (the others).",
+        trade_off="best-fit keeps room for large tasks and lets nodes idle; spread hurts less when a node is lost; "
+        "residue packs tightest and takes several times as long to decide.",
+        choices=("best-fit", "spread", "balance", "dot-product", "cosine", "norm", "residue"),
     )
     lost_grace_s: float = setting(
         10.0,

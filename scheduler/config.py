@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scheduler.errors import InvalidSpec
+from scheduler.score import POLICIES
 
 
 def setting(default: Any, low: float, high: float, text: str) -> Any:
@@ -23,7 +24,9 @@ class SchedulerConfig:
 
     policy: str = dataclasses.field(
         default="best-fit",
-        metadata={"text": "best-fit packs tasks on few nodes; spread gives each the emptiest node"},
+        metadata={
+            "text": "best-fit packs tasks on few nodes; spread gives each the emptiest node; scheduler.score has more"
+        },
     )
     near_equal_permille: int = setting(
         5, 0, 1000, "scores closer than this are drawn among by the job's seed: more avoids clashes, less packs tighter"
@@ -141,8 +144,8 @@ class SchedulerConfig:
         if self.queue_policy not in ("fcfs", "easy", "conservative"):
             raise InvalidSpec("queue_policy", self.queue_policy, "use fcfs, easy or conservative")
         _at_least("go_timeout_s", self.go_timeout_s, "reserve_s", self.reserve_s)
-        if self.policy not in ("best-fit", "spread"):
-            raise InvalidSpec("policy", self.policy, "use best-fit or spread")
+        if self.policy not in POLICIES:
+            raise InvalidSpec("policy", self.policy, f"use one of {', '.join(POLICIES)}")
         _at_least("retry_max_s", self.retry_max_s, "retry_s", self.retry_s)
         _at_least("left_grace_s", self.left_grace_s, "lost_grace_s", self.lost_grace_s)
         _at_least("restart_max_s", self.restart_max_s, "restart_s", self.restart_s)

@@ -26,7 +26,7 @@ from scheduler.shelves import FRACTION_BITS, RING_MASK, SLOTS_MAX, Fits, Shelves
 
 ROSTERS_MAX = 64
 CHANGES_MAX = 100_000
-SHORT_LIST = 8
+SHORT_LIST = 4
 NONE: frozenset[str] = frozenset()
 RESIDUE_WEIGHT = 30
 
@@ -105,8 +105,12 @@ class Finder:
         self._set(slot, node.free)
 
     def changed(self, node: Candidate) -> None:
-        """What a known node has free has changed, and nothing else."""
-        self._set(self._slots[node.name], node.free)
+        """What a node has free has changed, and nothing else."""
+        slot = self._slots.get(node.name)
+        if slot is None:
+            self.see(node)
+        else:
+            self._set(slot, node.free)
 
     def forget(self, name: str) -> None:
         """A node is gone."""
@@ -252,8 +256,15 @@ class Finder:
             slots = (self._changes[-1],)
         else:
             slots = set(self._changes[begin:])
+        if roster.constraints:
+            slots = [slot for slot in slots if not self._excluded(roster, slot)]
         for slot in slots:
             self._file(roster, slot)
+
+    def _excluded(self, roster: _Roster, slot: int) -> bool:
+        """Whether a node is known not to meet the constraints, its labels being the same: most updates are of such."""
+        known, node = roster.meets.get(slot), self._nodes[slot]
+        return known is not None and node is not None and not known[1] and known[0] is node.labels
 
     def _file(self, roster: _Roster, slot: int) -> None:
         node = self._nodes[slot]

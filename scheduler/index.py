@@ -184,7 +184,8 @@ class ClusterView:
         node.in_flight[key] = (end_s, amount)
         node.claimed = node.claimed + amount
         node.refresh()
-        self._see(node)
+        self.changed[name] = None
+        self._finder.changed(node)
 
     def shrink(self, key: Hashable, amount: Resources) -> None:
         """Lower a claim that still stands to `amount`."""
@@ -201,7 +202,8 @@ class ClusterView:
             node.claimed = node.claimed - amount
             node.refresh()
             self.version += 1
-            self._see(node)
+            self.changed[name] = None
+            self._finder.changed(node)
 
     def claims(self) -> list[str]:
         """Return all claims, as text."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from scheduler.finder import Finder
+from scheduler.finder import SHORT_LIST, Finder
 from scheduler.fit import fits, unmet
 from scheduler.images import locality
 from scheduler.index import ClusterView, Membership, Node
@@ -98,7 +98,7 @@ def scan(policy: str, steps: int, view: ClusterView, query: Query) -> dict[str, 
             shelves: dict[int, list[Node]] = {}
             for node in found:
                 shelves.setdefault(shelf_of(free[node.name].get(main)), []).append(node)
-            short = [min(shelves[shelf], key=key) for shelf in sorted(shelves)][:8]
+            short = [min(shelves[shelf], key=key) for shelf in sorted(shelves)][:SHORT_LIST]
             asked = shares(query.request)
             best = max(short, key=lambda node: int(fine(asked, shares(free[node.name])) * steps))
         places[best.name] = places.get(best.name, 0) + 1
