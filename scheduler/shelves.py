@@ -145,26 +145,28 @@ class Shelves:
 
 
 def _first_on(places: Sequence[int], floor: int, seed: int, fits: Fits, below: int) -> int:
-    """Return the least rank on one shelf of what fits, if it is below; else NOTHING."""
-    place = bisect_left(places, floor)
+    """Return the least rank on one shelf of what fits, if it is below (in level at least); else NOTHING."""
     end = len(places)
-    while place < end:
-        first = places[place]
-        level = first >> LEVEL_SHIFT
-        if level << LEVEL_SHIFT > below:
+    last = below | LOW_MASK
+    for place in range(bisect_left(places, floor), end):
+        each = places[place]
+        if each > last:
             break
-        after = place + 1
-        if after == end or places[after] >> LEVEL_SHIFT != level:
-            slot = first & SLOT_MASK
-            if fits(slot):
-                return rank_of(level, (first >> SLOT_BITS) & RING_MASK, slot, seed)
-        else:
-            after = bisect_left(places, (level + 1) << LEVEL_SHIFT, after)
-            begin = bisect_left(places, (level << LEVEL_SHIFT) | (seed << SLOT_BITS), place, after)
-            for around in (range(begin, after), range(place, begin)):
-                for each in around:
-                    slot = places[each] & SLOT_MASK
-                    if fits(slot):
-                        return rank_of(level, (places[each] >> SLOT_BITS) & RING_MASK, slot, seed)
-        place = after
+        if fits(each & SLOT_MASK):
+            return _drawn(places, place, seed, fits)
     return NOTHING
+
+
+def _drawn(places: Sequence[int], place: int, seed: int, fits: Fits) -> int:
+    """Return the least rank of what fits on the level of the first that does, at `place`."""
+    first = places[place]
+    level = first >> LEVEL_SHIFT
+    after = bisect_left(places, (level + 1) << LEVEL_SHIFT, place + 1)
+    if after > place + 1:
+        begin = bisect_left(places, (level << LEVEL_SHIFT) | (seed << SLOT_BITS), place, after)
+        for nearest in range(begin, after):
+            each = places[nearest]
+            if fits(each & SLOT_MASK):
+                first = each
+                break
+    return rank_of(level, (first >> SLOT_BITS) & RING_MASK, first & SLOT_MASK, seed)
