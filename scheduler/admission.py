@@ -130,7 +130,7 @@ class Admission:
                 refused.setdefault(refusal, []).append((index, attempt))
         self._tell_report(fx, home)
         if admitted:
-            fx.say(home, (Reserved if order.reserve else Admitted)(order.job, tuple(admitted)))
+            fx.say(home, (Reserved if order.reserve_s else Admitted)(order.job, tuple(admitted)))
         for (cause, need, free), tasks in refused.items():
             fx.say(home, Refused(order.job, tuple(tasks), cause, need, free))
         self._settle(fx, order)
@@ -280,8 +280,9 @@ class Admission:
             self._stop(fx, self._held[older], "a newer attempt of this task exists")
         if refusal is None:
             self.holds.started(id_.job, id_.attempt)
-            if order.reserve:
-                self.rooms.keep(fx, home, id_, order.spec.request, fx.now + estimate_s(order.spec, self._config))
+            if order.reserve_s:
+                end_s = fx.now + estimate_s(order.spec, self._config)
+                self.rooms.keep(fx, home, id_, order.spec.request, end_s, order.reserve_s)
                 return None
         self._raise_fence(id_)
         if refusal is not None:

@@ -30,7 +30,7 @@ class Terms(NamedTuple):
     epoch: int = 0
     go: int = 0
     rank: tuple[float, ...] = ()
-    reserve: bool = False
+    reserve_s: float = 0.0
     gang_nodes: tuple[str, ...] = ()
 
 
@@ -68,7 +68,7 @@ class Attempts:
         """Ask for a bound attempt on other terms: a reserved one is to start now."""
         if terms != NO_TERMS:
             self._terms[id_] = terms
-        (self._musters if terms.reserve or terms.gang_nodes else self._asks).say(node, id_)
+        (self._musters if terms.reserve_s or terms.gang_nodes else self._asks).say(node, id_)
 
     def bind(self, fx: Effects, id_: AllocationId, node: str) -> None:
         """Bind an attempt that may be at the node already (after a restart), and ask the node for it."""
@@ -165,13 +165,13 @@ class Attempts:
             groups.setdefault(group, []).append((id_.index, id_.attempt))
         for (job_id, boot_epoch, terms), tasks in groups.items():
             job = self._jobs[job_id]
-            record, (epoch, go, rank, reserve, gang_nodes) = job.record, terms
-            if job.spec.gang is not None and not reserve:
+            record, (epoch, go, rank, reserve_s, gang_nodes) = job.record, terms
+            if job.spec.gang is not None and not reserve_s:
                 gang_nodes = gang_nodes or _gang_nodes(job)
             for start in range(0, len(tasks), BATCH_MAX):
                 batch = tuple(tasks[start : start + BATCH_MAX])
                 order = Admit(
-                    job_id, record.owner, record.spec, batch, boot_epoch, epoch, go, rank, reserve, gang_nodes
+                    job_id, record.owner, record.spec, batch, boot_epoch, epoch, go, rank, reserve_s, gang_nodes
                 )
                 fx.say(node, order)
 

@@ -3,8 +3,8 @@
 A gang is gathered in two rounds (two-phase commit, with the home as the coordinator, the only one that needs to
 remember): each member's attempt is written, then every node is asked to keep room for a moment; when all have agreed,
 all are told to start. Who refuses is replaced from this node's own view, twice; after that, or when the moment is
-nearly over, everything is given back and the gang waits at the leader again. So two gangs that each have half of what
-they need never wait for each other.
+nearly over, everything is given back and the gang waits at the leader again; where nodes are slow the next moment is
+longer. So two gangs that each have half of what they need never wait for each other.
 
 When a member fails, the others are stopped. When one is lost, all go back into the line, as long as none has ended.
 Owns what is being gathered; the tasks' records are the job's.
@@ -13,7 +13,7 @@ Owns what is being gathered; the tasks' records are the job's.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.abilities import requirements
@@ -28,6 +28,7 @@ from scheduler.lifecycle import Phase, Step, phase_of
 from scheduler.messages import Declined, Muster
 from scheduler.model import AllocationId, Result
 from scheduler.outcomes import describe
+from scheduler.rooms import PATIENCE_MAX
 from scheduler.spec.gang import Gang
 
 TOP_UPS_MAX = 2
@@ -79,6 +80,7 @@ class Gangs:
         self._attempts = attempts
         self._hands = hands
         self._gathering: dict[int, _Gathering] = {}
+        self._too_slow: dict[int, int] = {}
 
     # --- beginning
 
@@ -87,20 +89,22 @@ class Gangs:
         gang = _gang(job)
         nodes = self._choose(job, gang.nodes, ())
         if len(nodes) == gang.nodes:
-            self._begin(fx, job, nodes, "placed on {} by its home", "", Terms(reserve=True))
+            self._begin(fx, job, nodes, "placed on {} by its home", "", Terms())
 
     def muster(self, fx: Effects, job: Job, leader: str, order: Muster) -> None:
         """Gather as the leader ordered."""
         if len(set(order.nodes)) != _gang(job).nodes:
             fx.say(leader, Declined(order.epoch, order.go, 1))
             return
-        terms = Terms(order.epoch, order.go, order.rank, True)
+        terms = Terms(order.epoch, order.go, order.rank)
         self._begin(fx, job, list(order.nodes), f"placed on {{}} by the leader, {leader}", leader, terms)
 
     def _begin(self, fx: Effects, job: Job, nodes: list[str], reason: str, leader: str, terms: Terms) -> None:
         gang = _gang(job)
+        reserve_s = self._config.reserve_s * min(2 ** self._too_slow.get(job.id, 0), PATIENCE_MAX)
+        terms = terms._replace(reserve_s=reserve_s)
         self._gathering[job.id] = _Gathering(leader, terms, nodes, dict.fromkeys(range(gang.size)))
-        self._alarms.set(("gather", job.id), fx.now + GATHER_SHARE * self._config.reserve_s)
+        self._alarms.set(("gather", job.id), fx.now + GATHER_SHARE * reserve_s)
         for node in nodes:
             for _ in range(gang.tasks_per_node):
                 self._hands.ask(fx, job, node, reason.format(node), terms)
@@ -109,10 +113,11 @@ class Gangs:
 
     def reserved(self, fx: Effects, job: Job, id_: AllocationId, node: str) -> None:
         """A node keeps room for a member; when all do, all start."""
-        self._attempts.answered(node, id_)
         state = self._gathering.get(job.id)
         if state is None or state.starting:
+            # A late answer to the first question: it must not silence the second.
             return
+        self._attempts.answered(node, id_)
         state.missing.pop(id_.index, None)
         if not state.missing:
             self._start(fx, job, state)
@@ -124,13 +129,15 @@ class Gangs:
             state.missing.pop(index, None)
             if not state.missing:
                 self.forget(job)
+                self._too_slow.pop(job.id, None)
 
-    def refused(self, fx: Effects, job: Job, indices: Iterable[int], why: str) -> None:
+    def refused(self, fx: Effects, job: Job, indices: Sequence[int], why: str) -> None:
         """A node did not take members: find it a substitute, or give all back."""
         state = self._gathering.get(job.id)
         gang = _gang(job)
         if state is None or state.starting:
-            self._all_back(fx, job, why, 0.0)
+            # Others may have started, and even ended, already.
+            self.lost(fx, job, indices[0], why, may_retry=True)
             return
         positions = sorted({index // gang.tasks_per_node for index in indices})
         substitutes: list[str] = []
@@ -158,7 +165,7 @@ class Gangs:
     def _start(self, fx: Effects, job: Job, state: _Gathering) -> None:
         state.starting = True
         self._alarms.cancel(("gather", job.id))
-        terms = state.terms._replace(reserve=False, gang_nodes=tuple(state.nodes))
+        terms = state.terms._replace(reserve_s=0.0, gang_nodes=tuple(state.nodes))
         for index in job.live:
             state.missing[index] = None
             record = job.tasks[index]
@@ -168,6 +175,7 @@ class Gangs:
         """The nodes' reservations are nearly over, and not all have agreed."""
         state, job = self._gathering.get(job_id), self._jobs.get(job_id)
         if state is not None and job is not None and not state.starting:
+            self._too_slow[job.id] = min(self._too_slow.get(job.id, 0) + 1, PATIENCE_MAX)
             silent = sorted({job.tasks[index].node for index in state.missing})
             self._give_back(fx, job, f"no answer in time from {', '.join(silent[:3])}")
 
@@ -191,6 +199,8 @@ class Gangs:
 
     def lost(self, fx: Effects, job: Job, index: int, why: str, may_retry: bool) -> None:
         """A member is lost with its node, or had to leave it; an end that is known to all can't be taken back."""
+        if index not in job.live:
+            return  # Another member of the same node was lost just before, and took this one along.
         if may_retry and not job.ended_any:
             self._all_back(fx, job, why, 0.0)
         else:

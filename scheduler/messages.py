@@ -37,8 +37,8 @@ class Admit(Item, frozen=True, tag="admit"):
     """Home to node: take these (index, attempt) of a job. `epoch` 0: by the home's own view, no leader's order.
 
     `boot_epoch` is the node's when this attempt was first asked for: a node that restarted since and does not hold it
-    refuses, for it may have forgotten that it refused, ran or ended this very attempt. `reserve`: keep room for a
-    member of a gang for a moment, start nothing; the same without it then starts. `gang_nodes`: Allocation.gang_nodes.
+    refuses, for it may have forgotten that it refused, ran or ended this very attempt. `reserve_s`: keep room
+    for a member of a gang for so long, start nothing; the same without it then starts. `gang_nodes`: Allocation.gang_nodes.
     """
 
     job: int
@@ -49,7 +49,7 @@ class Admit(Item, frozen=True, tag="admit"):
     epoch: int = 0
     go: int = 0
     rank: RankKey = ()
-    reserve: bool = False
+    reserve_s: float = 0.0
     gang_nodes: Nodes = ()
 
 

@@ -14,6 +14,9 @@ from scheduler.effects import Effects
 from scheduler.model import AllocationId, Resources
 from scheduler.reporting import Reporting
 
+PATIENCE_MAX = 8
+"""A home whose nodes are slow may ask for room for so many times longer than usual."""
+
 
 class _Room(NamedTuple):
     home: str
@@ -29,13 +32,13 @@ class Rooms:
         self._reporting = reporting
         self._rooms: dict[tuple[int, int], _Room] = {}
 
-    def keep(self, fx: Effects, home: str, id_: AllocationId, need: Resources, end_s: float) -> None:
+    def keep(self, fx: Effects, home: str, id_: AllocationId, need: Resources, end_s: float, reserve_s: float) -> None:
         """Keep room, or keep it for longer; the room of an older attempt has to be given back before."""
         key = (id_.job, id_.index)
         if key not in self._rooms:
             self._rooms[key] = _Room(home, id_)
             self._reporting.book(("room", id_), need, end_s)
-        self._alarms.set(("room", id_), fx.now + self._config.reserve_s)
+        self._alarms.set(("room", id_), fx.now + min(reserve_s, PATIENCE_MAX * self._config.reserve_s))
 
     def kept(self, home: str, id_: AllocationId) -> bool:
         """Whether there is room for this very attempt of that home."""

@@ -52,6 +52,8 @@ def _check_parts(spec: JobSpec) -> None:
     if spec.gang is not None:
         gang.check(spec.gang)
         _require(spec.array is None, "gang", "with array", "a job is an array or a gang, not both")
+        one_by_one = spec.queueing.corresponding is not None
+        _require(not one_by_one, "gang", "with aftercorr", "a gang starts whole, not task by task")
         _require(
             spec.kind is JobKind.BATCH, "gang", f"kind {spec.kind.value}", "a gang is of kind batch: it has an end"
         )

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from sim.world import World
     from sim.world_host import Host
 
+GATHERING_MAX_S = 5.0
+"""A gang whose home died while it started is whole again, or given up, after the first repeated messages."""
+
 Disk = dict[str, dict[str, bytes]]
 _task = msgspec.msgpack.Decoder(TaskRecord)
 _job = msgspec.msgpack.Decoder(JobRecord)
@@ -261,6 +264,31 @@ class Checkers:
             for id_, container in host.containers.items():
                 if container.result is None and container.since_s < healed_s and self._outdated(container.allocation):
                     self.broken("one attempt counts", f"{id_} still runs on {host.name}, though it is outdated")
+
+        self._check_gangs()
+
+    def _check_gangs(self) -> None:
+        """Of a gang all members run, or have run, or none: longer than a moment it is never half placed."""
+        now = self._world.kernel.now
+        ranks: defaultdict[tuple[str, int], set[int]] = defaultdict(set)
+        fresh: set[int] = set()
+        for host in self._world.hosts.values():
+            for id_, container in host.containers.items():
+                home = self._world.hosts[container.allocation.home]
+                if container.allocation.spec.gang is None or home.lost or self._outdated(container.allocation):
+                    continue
+                ranks[(home.name, id_.job)].add(id_.index)
+                if container.since_s > now - GATHERING_MAX_S:
+                    fresh.add(id_.job)
+        for (name, job), found in ranks.items():
+            disk = self._world.hosts[name].disk
+            if job in fresh or str(job) not in disk[JOBS]:
+                continue
+            members = set(_job.decode(disk[JOBS][str(job)]).spec.indices())
+            rows = {rank: disk[TASKS].get(f"{job}.{rank}") for rank in members}
+            found |= {rank for rank, raw in rows.items() if raw is not None and _task.decode(raw).state.final}
+            if found != members:
+                self.broken("gangs start whole or not at all", f"of job {job} only the ranks {sorted(found)} run")
 
     def _outdated(self, allocation: Allocation) -> bool:
         id_, home = allocation.id, self._world.hosts[allocation.home]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 
 from scheduler.config import SchedulerConfig
 from scheduler.model import ArrayRange, Constraint, JobKind, JobSpec, OnLost, Operator, Resources
+from scheduler.spec.gang import Gang
 from scheduler.spec.queueing import After, Queueing, Unmet
 from sim.network import Link
 
@@ -59,6 +60,10 @@ class Features:
     drains: bool = False
     small_windows: bool = False
     clock_skew: bool = False
+    gangs: bool = False
+    time_limits: bool = False
+    in_order: bool = False
+    conservative: bool = False
 
     def names(self) -> list[str]:
         """Return the features that are on."""
@@ -155,6 +160,9 @@ def draw_plan(
 def _config(rng: random.Random, features: Features) -> SchedulerConfig:
     return SchedulerConfig(
         policy=rng.choice(("best-fit", "spread")),
+        queue_policy="fcfs" if features.in_order else "conservative" if features.conservative else "easy",
+        estimate_s=10.0,
+        hold_ttl_s=3.0,
         cpu_ratio_permille=rng.choice((1000, 1500)),
         lost_grace_s=rng.choice((1.0, 5.0)),
         left_grace_s=12.0,
@@ -260,12 +268,18 @@ def _spec(rng: random.Random, features: Features, number: int) -> JobSpec:
     constraints: tuple[Constraint, ...] = ()
     if features.constraints and rng.random() < 0.4:
         constraints = (Constraint("zone", Operator.IN, (rng.choice("ab"),)),)
+    kind = JobKind.SERVICE if features.services and rng.random() < 0.2 else JobKind.BATCH
+    gang = None
+    if features.gangs and array is None and kind is JobKind.BATCH and rng.random() < 0.4:
+        gang = Gang(nodes=rng.choice((2, 2, 3, 4)), tasks_per_node=rng.choice((1, 1, 2)))
     return JobSpec(
         name=f"job{number}",
         argv=("true",),
         request=_request(rng, features),
         array=array,
-        kind=JobKind.SERVICE if features.services and rng.random() < 0.2 else JobKind.BATCH,
+        kind=kind,
+        gang=gang,
+        time_limit_s=rng.choice((1.0, 5.0, 20.0)) if features.time_limits and kind is JobKind.BATCH else None,
         priority=rng.choice((0, 0, 5)) if features.priorities else 0,
         attempts_max=rng.choice((1, 3, 20)),
         on_lost=OnLost.SINGLE if features.singles and rng.random() < 0.6 else rng.choice(LOSSES),

@@ -22,7 +22,7 @@ from scheduler.events import Accepting, Cancel, Drain, Hold, Release, Requeue, S
 from scheduler.fit import fits, unmet
 from scheduler.messages import AnyItem, decode
 from scheduler.model import JobSpec, Resources
-from scheduler.spec.queueing import Dependency
+from scheduler.spec.queueing import After, Dependency
 from sim.checkers import Checkers, Violation
 from sim.faults import Fault, Plan, Wish, draw_plan
 from sim.kernel import Kernel
@@ -115,11 +115,13 @@ class World:
 
     def possible(self, spec: JobSpec) -> bool:
         """Whether some node could run a task of this job, were it empty, and the jobs it waits for can end."""
-        return all(self._can_end(each.job) for each in spec.queueing.after) and any(
-            fits(spec.request, self.permitted(host.name)) and unmet(spec.constraints, dict(host.labels)) is None
+        nodes, tasks = (spec.gang.nodes, spec.gang.tasks_per_node) if spec.gang is not None else (1, 1)
+        able = sum(
+            fits(spec.request * tasks, self.permitted(host.name)) and unmet(spec.constraints, dict(host.labels)) is None
             for host in self.hosts.values()
             if not host.lost
         )
+        return able >= nodes and all(self._can_end(each.job) for each in spec.queueing.after)
 
     def _can_end(self, job: int) -> bool:
         home = self.checks.acknowledged[job]
@@ -255,7 +257,11 @@ class World:
 
     def _depending(self, spec: JobSpec, wish: Wish) -> JobSpec:
         """A client names the jobs whose ids it knows by now."""
-        after = tuple(Dependency(kind=kind, job=self._jobs[of][0]) for kind, of in wish.after if of in self._jobs)
+        after = tuple(
+            Dependency(kind=After.ANY if spec.gang and kind is After.CORRESPONDING else kind, job=self._jobs[of][0])
+            for kind, of in wish.after
+            if of in self._jobs
+        )
         return replace_fields(spec, queueing=replace_fields(spec.queueing, after=after)) if after else spec
 
     def _hold(self, job: int, host: Host) -> None:

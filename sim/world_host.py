@@ -332,9 +332,11 @@ class Host:
         rng = self.world.kernel.random("run", str(id_))
         run_s = rng.expovariate(1 / self.world.plan.run_mean_s)
         code = rng.choice((1, 137)) if self.world.plan.features.failing_exits and rng.random() < 0.2 else 0
-        container.timer = self.world.kernel.after(
-            run_s, self._end_container, id_, Result(exit_code=code, ended_unix_s=self.unix() + run_s)
-        )
+        limit_s = container.allocation.spec.time_limit_s
+        result = Result(exit_code=code, ended_unix_s=self.unix() + run_s)
+        if limit_s is not None and run_s > limit_s:
+            run_s, result = limit_s, Result(signal=15, timed_out=True, ended_unix_s=self.unix() + limit_s)
+        container.timer = self.world.kernel.after(run_s, self._end_container, id_, result)
         self.post(ContainerStarted(id_, self.unix()))
 
     def _amend_container(self, allocation: Allocation, revision: int) -> None:

@@ -506,8 +506,8 @@ class Worker:
 
 def test_a_late_release_of_an_older_attempt_does_not_free_the_newer_ones_room():
     worker = Worker()
-    assert isinstance(worker.admit("n2", 1002, 1, reserve=True), Reserved)
-    assert isinstance(worker.admit("n2", 1002, 2, reserve=True), Reserved)
+    assert isinstance(worker.admit("n2", 1002, 1, reserve_s=1.0), Reserved)
+    assert isinstance(worker.admit("n2", 1002, 2, reserve_s=1.0), Reserved)
     assert worker.committed == 1000
     worker.hear("n2", Stop(AllocationId(1002, 0, 1), "released"))
     assert worker.committed == 1000
@@ -573,7 +573,7 @@ def test_a_hold_of_an_older_leader_is_not_taken_and_those_taken_end_soon_after_a
 
 def test_a_gangs_room_is_kept_for_a_moment_only():
     worker = Worker(reserve_s=1.0)
-    worker.admit("n2", 1002, reserve=True)
+    worker.admit("n2", 1002, reserve_s=1.0)
     assert isinstance(worker.admit("n4", 1004), Refused)
     worker.wait(1.1)
     assert worker.committed == 0
