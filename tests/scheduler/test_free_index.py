@@ -8,8 +8,6 @@ from fractions import Fraction
 import pytest
 
 from scheduler.buckets import FreeIndex, bucket_of, least_of
-from scheduler.model import Resources
-from scheduler.score import left_over
 
 SHAPES = ((8000, 16_384), (16_000, 65_536), (96_000, 393_216), (7, 3))
 
@@ -46,16 +44,6 @@ def test_the_index_agrees_with_a_look_at_every_node(seed: int, shapes: int) -> N
             free[node] = (free[node][0] - wanted[0], free[node][1] - wanted[1])
             index.change(node, -wanted[0], -wanted[1])
             assert index.free(node) == free[node]
-
-
-def test_its_shares_are_those_of_the_agents_scorer() -> None:
-    index = FreeIndex()
-    index.add(1, 8000, 16_384)
-    index.change(1, -3000, -4096)
-    found = index.best_fit(1000, 2048)
-    assert found is not None
-    mean = left_over(Resources(1000, 2048), Resources(5000, 12_288), Resources(8000, 16_384))
-    assert found.left / found.whole / 2 == pytest.approx(mean)
 
 
 def test_a_node_that_left_is_never_found() -> None:
