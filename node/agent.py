@@ -271,6 +271,7 @@ class Agent:
                 memory_bytes=resources.memory_bytes,
                 reserve_cpu_milli=resources.reserve_cpu_milli,
                 reserve_memory_bytes=resources.reserve_memory_bytes,
+                extra=tuple((name, int(count)) for name, count in sorted(resources.extra.items())),
                 exclusive_cores=self._exclusive_cores(runtime),
             ),
             runtime.name,

@@ -109,6 +109,10 @@ class Agents:
         headers = {"Content-Type": "application/octet-stream"}
         return self._request("POST", _target(path, query), body, READ_TIMEOUT_S, headers)
 
+    def put(self, path: str, body: Any) -> Answer:
+        headers = {"Content-Type": "application/json"}
+        return self._request("PUT", path, json.dumps(body).encode(), READ_TIMEOUT_S, headers)
+
     def delete(self, path: str) -> Answer:
         return self._request("DELETE", path, None, READ_TIMEOUT_S, {})
 

@@ -203,6 +203,14 @@ class Resources(Section, name="resources", about="What the node has, and what it
         high=1_000_000_000,
     )
     memory_bytes: int | None = setting(None, "The node's capacity.", unset="the host's memory", low=1 << 20)
+    extra: dict[str, str] = setting(  # noqa: RUF009 (it is a field, with a factory of its own)
+        dict,
+        'What the node has besides, by name and number, such as { gpu = "2" }: tasks ask for it, and it is never '
+        "overcommitted.",
+        unset="nothing besides",
+        pattern=r"[0-9]{1,12}",
+        expected="numbers, as texts",
+    )
     reserve_cpu_milli: int = setting(
         0, "CPU kept back for the system and the agent; the rest is allocatable.", low=0, high=1_000_000_000
     )

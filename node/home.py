@@ -17,10 +17,13 @@ from node.errors import InvalidValue
 from node.image_exchange import ImageExchange
 from node.job_secrets import JobSecrets
 from scheduler.amendments import AmendmentView
-from scheduler.events import Accepting, AmendJob, Cancel, Drain, Hold, Release, Requeue, Submit
+from scheduler.events import Accepting, AmendJob, Cancel, Drain, Hold, Release, Requeue, SetSetting, Submit
 from scheduler.explain import Explanation
+from scheduler.forecast import Forecast
 from scheduler.model import JobSpec
-from scheduler.views import JobSummary, JobView, NodeStatus
+from scheduler.settings import AnySetting
+from scheduler.usage import JobUsage, UsageRow
+from scheduler.views import JobSummary, JobView, NodeStatus, WaitingView
 
 
 class Home:
@@ -34,13 +37,14 @@ class Home:
         self._image_required = image_required
         self._waiters: dict[int, set[trio.Event]] = defaultdict(set)
 
-    async def submit(self, owner: str, spec: JobSpec) -> int:
+    async def submit(self, owner: str, spec: JobSpec, key: str = "") -> int:
         """Take a job; once this returns its id, the job survives this node's crash.
 
-        Raises InvalidSpec, UnknownImage or InvalidValue with nothing changed.
+        A second submission of the same owner and `key` gets the first one's id. Raises InvalidSpec, UnknownImage or
+        InvalidValue with nothing changed.
         """
         spec = self._secrets.seal(owner, await self._resolved(spec))
-        job_id = await self._effects.ask(Submit(owner, spec, time.time()))
+        job_id = await self._effects.ask(Submit(owner, spec, time.time(), key))
         assert isinstance(job_id, int)
         return job_id
 
@@ -63,6 +67,30 @@ class Home:
     async def drain(self, deadline_s: float | None) -> None:
         """Take nothing new, and send away what is here; batch tasks after the deadline, if there is one."""
         await self._effects.ask(Drain(deadline_s, time.time()))
+
+    async def set_setting(self, name: str, value: AnySetting | None) -> None:
+        """Set (None: remove) one of the cluster's settings; InvalidSpec."""
+        await self._effects.ask(SetSetting(name, value, time.time()))
+
+    def settings(self) -> Sequence[tuple[str, AnySetting]]:
+        """Return the cluster's settings by name."""
+        return self._machine.settings()
+
+    def usage(self) -> Sequence[UsageRow]:
+        """Return what this home's users used, by day."""
+        return self._machine.usage()
+
+    def usage_of_jobs(self) -> Sequence[JobUsage]:
+        """Return what each job that this home remembers used."""
+        return self._machine.usage_of_jobs()
+
+    def queue(self) -> Sequence[WaitingView]:
+        """Return the line of waiting jobs, if this node leads."""
+        return self._machine.waiting(trio.current_time())
+
+    async def forecast(self, owner: str, spec: JobSpec) -> Forecast:
+        """Return what would become of a job; raises what a submission would."""
+        return self._machine.forecast(owner, await self._resolved(spec), trio.current_time())
 
     async def set_accepting(self, accepting: bool) -> None:
         """Let this node take new allocations, or no more."""

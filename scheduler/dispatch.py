@@ -41,7 +41,6 @@ from scheduler.messages import (
     News,
     Refused,
     Reserved,
-    Spent,
     Stop,
 )
 from scheduler.model import (
@@ -72,6 +71,7 @@ from scheduler.records import (
     task_key,
 )
 from scheduler.rules import Rules
+from scheduler.submissions import Submissions
 from scheduler.usage import Usage
 from scheduler.validate import validate
 
@@ -91,6 +91,7 @@ class Home:
         self._rules = rules
         self._sequence = 0
         self._jobs: dict[int, Job] = {}
+        self._submissions = Submissions()
         self._touched: dict[int, None] = {}
         self._history = History(config, alarms)
         self.quotas = QuotasTold(config, view, alarms, rules.settings, boot_epoch)
@@ -123,7 +124,7 @@ class Home:
         self.usage.restore(rows)
         self._alarms.set(("spent", None), fx.now + self._config.usage_interval_s)
         for record in read_table(rows, JOBS, JobRecord).values():
-            self._jobs[record.id] = Job(record, fx.now - max(0.0, unix_s - record.submitted_unix_s))
+            self._remember(Job(record, fx.now - max(0.0, unix_s - record.submitted_unix_s)))
             self._sequence = max(self._sequence, record.id // JOB_ID_STRIDE)
         for key, task in read_table(rows, TASKS, TaskRecord).items():
             job_id, index = task_key(key)
@@ -151,19 +152,23 @@ class Home:
 
     def on_submit(self, fx: Effects, event: Submit) -> int:
         """Take a job and place what can be placed at once; returns its id. Raises before anything changed."""
+        if (known := self._submissions.known(event)) is not None:
+            return known
         validate(event.spec, self._config.spec_bytes_max)
         self.gate.check(event.owner, event.spec)
         if len(self._jobs) - len(self._history) >= self._config.jobs_max:
             raise Overloaded(f"this node keeps {self._config.jobs_max} unfinished jobs (jobs_max); try another node")
-        self._check_count(event.owner)
+        self._rules.check_count(event.owner, self._jobs.values())
         spec = self._rules.applied(event.owner, event.spec, event.unix_s)
         self._sequence += 1
-        record = JobRecord(self._sequence * JOB_ID_STRIDE + self._number, event.owner, spec, event.unix_s)
+        record = JobRecord(
+            self._sequence * JOB_ID_STRIDE + self._number, event.owner, spec, event.unix_s, key=event.key
+        )
         if event.spec.queueing.hold:
             record = msgspec.structs.replace(record, held=OWNER)
         job = Job(record, fx.now)
         fast = not self.lineup.busy()
-        self._jobs[job.id] = job
+        self._remember(job)
         put_job(fx, record)
         self.gate.enter(fx, job)
         self._touched[job.id] = None
@@ -172,13 +177,9 @@ class Home:
         fx.job_changed(job.id)
         return job.id
 
-    def _check_count(self, owner: str) -> None:
-        """A user's unfinished jobs at this home are counted only where there is a limit."""
-        most = self._rules.jobs_max(owner)
-        if most and sum(each.record.owner == owner and not each.finished for each in self._jobs.values()) >= most:
-            raise Overloaded(
-                f"{owner} has {most} unfinished jobs at this home, the most that jobs_max lets a user have"
-            )
+    def _remember(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        self._submissions.remember(job)
 
     def on_settings(self, fx: Effects) -> None:
         """The cluster's settings changed: look anew at every job that has not ended."""
@@ -459,11 +460,9 @@ class Home:
         self._alarms.set(("spent", None), fx.now + self._config.usage_interval_s)
 
     def tell_spent(self, fx: Effects) -> None:
-        """The largest charges, as many as a message takes."""
-        charges = self.usage.charges_s(fx.now, self._rules.settings.ranking.half_life_s)
-        if charges and self._view.alive(self._view.leader):
-            largest = sorted(charges.items(), key=lambda each: -each[1])[:BATCH_MAX]
-            fx.say(self._view.leader, Spent(tuple((*key, charge_s) for key, charge_s in largest)))
+        """Tell the leader, if it can be reached."""
+        if self._view.alive(self._view.leader):
+            self.usage.tell(fx, self._view.leader, self._rules.settings.ranking.half_life_s)
 
     def ring_sweep(self, fx: Effects) -> None:
         """Delete rows of dropped jobs."""
@@ -640,6 +639,7 @@ class Home:
         job = self._jobs.pop(job_id)
         self.lineup.drop(job_id)
         self.usage.drop(fx, job_id)
+        self._submissions.forget(job)
         self._history.drop(fx, job)
         put_number(fx, "sequence", self._sequence)
 

@@ -19,11 +19,15 @@ from scheduler.sites.site import Site
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """A client's job; `Outcome.answer` is its id. Raises InvalidSpec and changes nothing when it can't be taken."""
+    """A client's job; `Outcome.answer` is its id. Raises InvalidSpec and changes nothing when it can't be taken.
+
+    `key`: the client's own name for this submission; the owner's second one of the same key gets the first one's id.
+    """
 
     owner: str
     spec: JobSpec
     unix_s: float
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,10 @@ class Leader:
         """How many jobs wait in line; those set aside are not counted, for they hold nobody up."""
         return len(self._entries) - len(self._aside) - len(self._capped)
 
+    def quota_of(self, job_id: int) -> str:
+        """Return the quota that has no room for a job, "" if none."""
+        return self._capped.get(job_id, "")
+
     def position(self, job_id: int) -> int:
         """Return a job's place in the line (0: next), or -1 when it is in none."""
         return self._line.position(job_id)

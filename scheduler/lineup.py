@@ -58,6 +58,11 @@ class Lineup:
         self._waiting = 0
         self._waits: Repeat[int] = Repeat("waits", config, alarms, view.alive, self._speak)
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait in the whole cluster, by the leader's last word."""
+        return self._waiting
+
     def busy(self) -> bool:
         """Whether somebody waits who could be served. Costs nothing per waiting job."""
         if self._shape != self._view.shape:

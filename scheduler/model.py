@@ -273,6 +273,7 @@ class JobRecord(msgspec.Struct, frozen=True):
     met: tuple[int, ...] = ()
     released: tuple[tuple[int, int], ...] = ()
     why_cancelled: str = ""
+    key: str = ""
 
 
 class End(msgspec.Struct, frozen=True, array_like=True):

@@ -7,13 +7,13 @@ the authority on themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
 
 import msgspec
 
 from scheduler.abilities import requirements
-from scheduler.errors import InvalidSpec
+from scheduler.errors import InvalidSpec, Overloaded
 from scheduler.jobs import Block, Job
 from scheduler.model import Constraint, JobKind, JobSpec, Operator
 from scheduler.settings import EVERYONE, Account, Licence, Partition, Reservation, Settings, User
@@ -48,10 +48,12 @@ class Rules:
         queueing = msgspec.structs.replace(spec.queueing, account=account, partition=name)
         return msgspec.structs.replace(spec, queueing=queueing, priority=priority)
 
-    def jobs_max(self, owner: str) -> int:
-        """Return how many unfinished jobs one home takes of a user, 0 for no limit."""
+    def check_count(self, owner: str, jobs: Iterable[Job]) -> None:
+        """Raise Overloaded if this home has as many unfinished jobs of a user as it may; counted only if limited."""
         user = self.settings.get(User, owner) or self.settings.get(User, EVERYONE)
-        return user.jobs_max if user is not None else 0
+        most = user.jobs_max if user is not None else 0
+        if most and sum(each.record.owner == owner and not each.finished for each in jobs) >= most:
+            raise Overloaded(f"{owner} has {most} unfinished jobs at this home, the most that jobs_max allows a user")
 
     def _account(self, owner: str, wanted: str) -> str:
         user = self.settings.get(User, owner)

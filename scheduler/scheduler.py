@@ -50,8 +50,10 @@ from scheduler.events import (
     Timer,
 )
 from scheduler.explain import Explanation, explain
+from scheduler.forecast import Forecast, start_in_s
 from scheduler.horizon import Horizon
 from scheduler.index import ClusterView, Membership
+from scheduler.jobs import Job
 from scheduler.leader import Leader
 from scheduler.messages import (
     Admit,
@@ -91,7 +93,7 @@ from scheduler.messages import (
     decode_leads,
     decode_report,
 )
-from scheduler.model import Allocation, JobSpec, State
+from scheduler.model import Allocation, JobRecord, JobSpec, State
 from scheduler.records import Rows, get_number
 from scheduler.rules import Rules
 from scheduler.score import POLICIES
@@ -489,10 +491,20 @@ class Scheduler:
             return explain(job, self._view, self._leader.position(job_id), self._leader.waiting)
         return explain(job, self._view, job.told.position, job.told.waiting)
 
-    def waiting(self) -> list[WaitingView]:
+    def waiting(self, now: float = 0.0) -> list[WaitingView]:
         """Return the leader's line in order, if this node leads; those set aside come last, with position -1."""
         return [
-            WaitingView(job_id, entry.home, entry.wait.wanted, entry.wait.priority, self._leader.position(job_id))
+            WaitingView(
+                job=job_id,
+                home=entry.home,
+                wanted=entry.wait.wanted,
+                priority=entry.wait.priority,
+                position=self._leader.position(job_id),
+                owner=entry.wait.owner,
+                account=entry.wait.account,
+                waiting_s=max(0.0, now - entry.wish.rank.since_s),
+                quota=self._leader.quota_of(job_id),
+            )
             for job_id, entry in self._leader.entries()
         ]
 
@@ -515,6 +527,20 @@ class Scheduler:
     def validate(self, spec: JobSpec) -> None:
         """Raise InvalidSpec unless the spec could be taken."""
         validate(spec, self._config.spec_bytes_max)
+
+    def forecast(self, owner: str, spec: JobSpec, now: float) -> Forecast:
+        """Return what would become of this job; raises InvalidSpec unless it could be taken of this owner."""
+        unix_s = self._wall.unix_s(now)
+        spec = self.validate_for(owner, spec, unix_s)
+        job = Job(JobRecord(0, owner, spec, unix_s), now)
+        job.blocks = tuple(block for block, _ in self._rules.blocks(job, now))
+        constraints = self._rules.constraints(spec, now)
+        waiting = self._leader.waiting if self._leader.leading else self._home.lineup.waiting
+        places = {}
+        if not job.blocks and not waiting and spec.gang is None:
+            places = self._view.place(spec.request, constraints, job.wanted, self._seed)
+        in_s = None if job.blocks else start_in_s(spec, constraints, self._view, self._horizon, now)
+        return Forecast(places, in_s, waiting, explain(job, self._view, -1, waiting))
 
     def validate_for(self, owner: str, spec: JobSpec, unix_s: float) -> JobSpec:
         """Return the job as it would be queued; raises InvalidSpec unless it could be taken of this owner."""

@@ -15,6 +15,7 @@ import msgspec
 
 from scheduler.effects import Effects
 from scheduler.jobs import Job
+from scheduler.messages import BATCH_MAX, Spent
 from scheduler.model import AllocationId, JobSpec, Result
 from scheduler.outcomes import ran_s
 from scheduler.records import USAGE, Rows, read_table
@@ -120,6 +121,12 @@ class Usage:
             charge_s = used.charged_ms / 1000 * 0.5 ** (age_s / half_life_s)
             found[account, user] = found.get((account, user), 0.0) + charge_s
         return found
+
+    def tell(self, fx: Effects, leader: str, half_life_s: float) -> None:
+        """Tell the leader the largest charges, as many as a message takes."""
+        charges = sorted(self.charges_s(fx.now, half_life_s).items(), key=lambda each: -each[1])[:BATCH_MAX]
+        if charges:
+            fx.say(leader, Spent(tuple((*key, charge_s) for key, charge_s in charges)))
 
     def _count(self, fx: Effects, job: Job, used: Used) -> None:
         day = int(self._wall.unix_s(fx.now) // DAY_S)

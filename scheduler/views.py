@@ -61,13 +61,20 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
 
 class WaitingView(msgspec.Struct, frozen=True):
-    """A job in the leader's line; `position` 0 is next, -1 is set aside or has all its orders on their way."""
+    """A job in the leader's line; `position` 0 is next, -1 is set aside or has all its orders on their way.
+
+    `quota`: the one that has no room for it, and so it is aside.
+    """
 
     job: int
     home: str
     wanted: int
     priority: int
     position: int
+    owner: str = ""
+    account: str = ""
+    waiting_s: float = 0.0
+    quota: str = ""
 
 
 def summary(job: Job, home: str) -> JobSummary:

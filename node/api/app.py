@@ -6,7 +6,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from node.api import amend, forward, images, inside, jobs, keys, nodes, problems, rpc, task_logs
+from node.api import amend, forward, images, inside, jobs, keys, nodes, problems, queue, rpc, settings, task_logs, usage
 from node.api.exchange import Handler, Resource
 from node.api.services import Services
 
@@ -30,6 +30,10 @@ ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/nodes/{name}/cordon": {"POST": nodes.cordon},
     "/v1/nodes/{name}/uncordon": {"POST": nodes.uncordon},
     "/v1/nodes/{name}/drain": {"POST": nodes.drain},
+    "/v1/queue": {"GET": queue.show},
+    "/v1/usage": {"GET": usage.show},
+    "/v1/settings": {"GET": settings.show},
+    "/v1/settings/{kind}/{name}": {"PUT": settings.put, "DELETE": settings.remove},
     "/v1/members": {"GET": nodes.members},
     "/v1/node/accepting": {"POST": nodes.accepting},
     "/v1/images": {"GET": images.list_images, "DELETE": images.prune},

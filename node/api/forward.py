@@ -88,6 +88,14 @@ async def at_node(exchange: Exchange, answer: Callable[[], Awaitable[Response]])
     return _response(await _ask(exchange, name, METHOD, FORWARD_TIMEOUT_S))
 
 
+async def at_leader(exchange: Exchange, answer: Callable[[], Response]) -> Response:
+    """Answer a request about the line: here if this node leads, else by asking who does."""
+    leader = exchange.services.jobs.leader
+    if exchange.forwarded or leader == exchange.services.node:
+        return answer()
+    return _response(await _ask(exchange, leader, METHOD, FORWARD_TIMEOUT_S))
+
+
 def _response(answer: ForwardedResponse) -> Response:
     response = Response(answer.body, status_code=answer.status)
     response.raw_headers[:] = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]

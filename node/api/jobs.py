@@ -12,7 +12,7 @@ import msgspec
 import trio
 from starlette.responses import Response
 
-from node.api import render
+from node.api import queue, render
 from node.api.documents import JobSummaryDocument
 from node.api.exchange import Exchange, json_response
 from node.api.forward import at_home, to_all
@@ -26,6 +26,7 @@ from scheduler.views import JobView
 MISSING_HEADER = "x-fofoca-missing"
 REACHABLE_STATES = ("alive", "suspect")
 TASKS_SHOWN_MAX = 10_000
+KEY_LENGTH_MAX = 200
 
 _decode_summaries = msgspec.json.Decoder(list[JobSummaryDocument]).decode
 
@@ -33,25 +34,35 @@ _decode_summaries = msgspec.json.Decoder(list[JobSummaryDocument]).decode
 async def submit(exchange: Exchange) -> Response:
     """POST /v1/jobs: one job or a list of them; all of a list are taken, or none."""
     work = read_submission(await exchange.body(exchange.services.bounds.body_bytes_max))
-    services, owner = exchange.services, exchange.principal.name
+    services, owner, key = exchange.services, exchange.principal.name, idempotency_key(exchange)
+    if exchange.text("test_only", "0", ("0", "1")) == "1":
+        return await queue.forecast(exchange, work)
     if isinstance(work, JobSpec):
         try:
-            job_id = await services.jobs.submit(owner, work)
+            job_id = await services.jobs.submit(owner, work, key)
         except InvalidSpec as error:
             raise InvalidValue(body_field(error.field), error.value, error.expected) from None
         return json_response({"id": job_id, "home": services.node}, 201)
     return json_response({"ids": await _submit_all(exchange, work), "home": services.node}, 201)
 
 
+def idempotency_key(exchange: Exchange) -> str:
+    """Return the client's own name for its submission, "" if it gave none."""
+    key = exchange.request.headers.get("idempotency-key", "")
+    if len(key) > KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
+        raise InvalidValue("Idempotency-Key", key, f"expected at most {KEY_LENGTH_MAX} printable characters")
+    return key
+
+
 async def _submit_all(exchange: Exchange, specs: list[JobSpec]) -> list[int]:
     """Submit at once, so that one sync of the ledger serves all; when one is refused, cancel those already taken."""
-    jobs, owner = exchange.services.jobs, exchange.principal.name
+    jobs, owner, key = exchange.services.jobs, exchange.principal.name, idempotency_key(exchange)
     ids: dict[int, int] = {}
     refusals: list[Exception] = []
 
     async def submit_one(index: int, spec: JobSpec) -> None:
         try:
-            ids[index] = await jobs.submit(owner, spec)
+            ids[index] = await jobs.submit(owner, spec, f"{key} [{index}]" if key else "")
         except (InvalidSpec, InvalidValue) as error:
             refusals.append(InvalidValue(f"[{index}].{body_field(error.field)}", error.value, error.expected))
         except Exception as error:  # noqa: BLE001 (told to the caller below, once the others are settled)

@@ -68,7 +68,7 @@ def explanation(explained: Explanation) -> ExplanationDocument:
         id=explained.job,
         state=explained.state,
         summary=explained.summary,
-        reasons=_reasons(explained),
+        reasons=reasons(explained),
         pending_tasks=explained.pending_tasks,
         nodes=explained.nodes,
         fitting=explained.fitting,
@@ -82,24 +82,25 @@ def explanation(explained: Explanation) -> ExplanationDocument:
     )
 
 
-def _reasons(explained: Explanation) -> list[dict[str, object]]:
-    reasons: list[dict[str, object]] = [{"kind": each.kind, "text": each.text} for each in explained.blocks]
-    if reasons:
-        return reasons
-    reasons = [
+def reasons(explained: Explanation) -> list[dict[str, object]]:
+    """Return why a job waits, reason by reason; what keeps the whole job out of the line comes alone."""
+    found: list[dict[str, object]] = [{"kind": each.kind, "text": each.text} for each in explained.blocks]
+    if found:
+        return found
+    found = [
         {"kind": "short", "text": _short_text(short, explained.nodes), **msgspec.structs.asdict(short)}
         for short in explained.short
     ]
     for text, count in explained.constraints:
         said = f"{count} of {explained.nodes} nodes excluded: {text}"
-        reasons.append({"kind": "constraint", "text": said, "constraint": text, "nodes": count})
+        found.append({"kind": "constraint", "text": said, "constraint": text, "nodes": count})
     for kind, words, count in (
         ("not-accepting", "take nothing new", explained.not_accepting),
         ("unreachable", "not in reach", explained.unreachable),
     ):
         if count:
-            reasons.append({"kind": kind, "text": f"{count} of {explained.nodes} nodes {words}", "nodes": count})
-    return reasons
+            found.append({"kind": kind, "text": f"{count} of {explained.nodes} nodes {words}", "nodes": count})
+    return found
 
 
 def _short_text(short: Short, nodes: int) -> str:

@@ -55,6 +55,7 @@ class JobBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     name: str = "job"
     cpu_milli: int = 1_000
     memory_bytes: int = 256 << 20
+    extra: dict[str, int] = {}
     image: str = ""
     env: dict[str, str] = {}
     array: str | None = None
@@ -120,7 +121,7 @@ def job_spec(job: JobBody, prefix: str) -> JobSpec:
         return JobSpec(
             name=job.name,
             argv=tuple(job.argv),
-            request=packed(Resources(job.cpu_milli, job.memory_bytes), job.limits),
+            request=packed(Resources(job.cpu_milli, job.memory_bytes, tuple(sorted(job.extra.items()))), job.limits),
             limit=Resources(job.limit.cpu_milli, job.limit.memory_bytes),
             image=job.image,
             env=tuple(sorted(job.env.items())),

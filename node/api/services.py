@@ -21,15 +21,18 @@ from node.runtime.protocol import Stream
 from node.sessions import Control, Order, Output
 from scheduler.amendments import AmendmentView
 from scheduler.explain import Explanation
+from scheduler.forecast import Forecast
 from scheduler.model import AllocationId, JobSpec
-from scheduler.views import JobSummary, JobView, NodeStatus
+from scheduler.settings import AnySetting
+from scheduler.usage import JobUsage, UsageRow
+from scheduler.views import JobSummary, JobView, NodeStatus, WaitingView
 
 
 class JobService(Protocol):
     """The jobs of this home, and the cluster's nodes (node/home.py)."""
 
-    async def submit(self, owner: str, spec: JobSpec) -> int:
-        """Return the id once the job is durable."""
+    async def submit(self, owner: str, spec: JobSpec, key: str = "") -> int:
+        """Return the id once the job is durable; the same one for the same owner and key."""
 
     async def cancel(self, job_id: int) -> None:
         """End a job's tasks."""
@@ -48,6 +51,24 @@ class JobService(Protocol):
 
     async def drain(self, deadline_s: float | None) -> None:
         """Have this node take nothing new and send away what it has; batch tasks after the deadline, if any."""
+
+    async def set_setting(self, name: str, value: AnySetting | None) -> None:
+        """Set (None: remove) one of the cluster's settings; InvalidSpec."""
+
+    def settings(self) -> Sequence[tuple[str, AnySetting]]:
+        """Return the cluster's settings by name."""
+
+    def usage(self) -> Sequence[UsageRow]:
+        """Return what this home's users used, by day."""
+
+    def usage_of_jobs(self) -> Sequence[JobUsage]:
+        """Return what each job that this home remembers used."""
+
+    def queue(self) -> Sequence[WaitingView]:
+        """Return the line of waiting jobs, if this node leads."""
+
+    async def forecast(self, owner: str, spec: JobSpec) -> Forecast:
+        """Return what would become of a job; raises what a submission would."""
 
     async def wait(self, job_id: int, wait_s: float) -> object:
         """Return when the job is final, or after `wait_s`."""

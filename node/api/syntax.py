@@ -50,3 +50,19 @@ def parse_constraint(text: str, field: str = "constraints") -> Constraint:
     if match := _EXISTS.fullmatch(trimmed):
         return Constraint(match[2], Operator.ABSENT if match[1] else Operator.EXISTS)
     raise InvalidValue(field, shorten(text), CONSTRAINT_EXPECTED)
+
+
+def format_constraint(constraint: Constraint) -> str:
+    """Write a condition as it is read."""
+    label, values = constraint.label, ", ".join(constraint.values)
+    match constraint.operator:
+        case Operator.IN:
+            return f"{label}={values}" if len(constraint.values) == 1 else f"{label} in ({values})"
+        case Operator.NOT_IN:
+            return f"{label}!={values}" if len(constraint.values) == 1 else f"{label} not in ({values})"
+        case Operator.ABSENT:
+            return f"!{label}"
+        case Operator.EXISTS:
+            return label
+        case _:  # only what a spec implies has others, and nobody writes those
+            return f"{label} {constraint.operator.value} {values}"

@@ -29,6 +29,7 @@ class CapacitySettings:
     memory_bytes: int | None = None
     reserve_cpu_milli: int = 0
     reserve_memory_bytes: int = 256 * 2**20
+    extra: tuple[tuple[str, int], ...] = ()
     exclusive_cores: int = 0
     """How many cores tasks may own."""
 
@@ -63,13 +64,17 @@ class Usage:
     """None where the kernel measures none."""
 
 
+def _cores_to_own(settings: CapacitySettings) -> tuple[tuple[str, int], ...]:
+    return ((EXCLUSIVE_CORES, settings.exclusive_cores),) if settings.exclusive_cores else ()
+
+
 def take_inventory(settings: CapacitySettings, runtime: str, confinement: Confinement | None = None) -> Inventory:
     """Measure the host; raises HostError if the reserve leaves nothing to offer."""
     confinement = confinement or read_confinement()
     capacity = Resources(
         settings.cpu_milli or _least(len(os.sched_getaffinity(0)) * 1000, confinement.cpu_milli),
         settings.memory_bytes or _least(psutil.virtual_memory().total, confinement.memory_bytes),
-        ((EXCLUSIVE_CORES, settings.exclusive_cores),) if settings.exclusive_cores else (),
+        tuple(sorted((*settings.extra, *_cores_to_own(settings)))),
     )
     allocatable = capacity - Resources(settings.reserve_cpu_milli, settings.reserve_memory_bytes)
     for name, offered in allocatable.items():

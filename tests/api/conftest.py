@@ -23,10 +23,13 @@ from node.tokens import Tokens
 from scheduler.amendments import AmendmentView
 from scheduler.errors import NotPossible, UnknownJob
 from scheduler.explain import Explanation, Short
+from scheduler.forecast import Forecast
 from scheduler.index import Membership
 from scheduler.model import AllocationId, JobSpec, Report, Resources, State
+from scheduler.settings import AnySetting, check
+from scheduler.usage import JobUsage, UsageRow, Used
 from scheduler.validate import validate
-from scheduler.views import JobSummary, JobView, NodeStatus, TaskView
+from scheduler.views import JobSummary, JobView, NodeStatus, TaskView, WaitingView
 
 KEY = bytes(range(32))
 NOW = 1_700_000_000.0
@@ -44,12 +47,18 @@ class FakeJobs:
         self.cancelled: list[int] = []
         self.amended: list[tuple[int, JobSpec, int | None]] = []
         self.amend_refusals: tuple[str, ...] = ()
+        self.set_things: dict[str, AnySetting] = {}
+        self.used: list[UsageRow] = []
+        self.line: list[WaitingView] = []
+        self.keys: dict[tuple[str, str], int] = {}
         self.steered: list[tuple[str, int, bool]] = []
         self.drained: list[float | None] = []
         self.fail_with: Exception | None = None
 
-    async def submit(self, owner: str, spec: JobSpec) -> int:
+    async def submit(self, owner: str, spec: JobSpec, key: str = "") -> int:
         await trio.lowlevel.checkpoint()
+        if key and (owner, key) in self.keys:
+            return self.keys[owner, key]
         if self.fail_with is not None:
             raise self.fail_with
         validate(spec)
@@ -57,6 +66,8 @@ class FakeJobs:
             raise UnknownImage(spec.image)
         job_id = (len(self.specs) + 1) * 1000 + self.number
         self.specs[job_id] = owner, spec
+        if key:
+            self.keys[owner, key] = job_id
         self.tasks[job_id] = [TaskView(index, State.PENDING, "", 0, None, "new") for index in spec.indices()]
         return job_id
 
@@ -97,6 +108,32 @@ class FakeJobs:
     async def drain(self, deadline_s: float | None) -> None:
         await trio.lowlevel.checkpoint()
         self.drained.append(deadline_s)
+
+    async def set_setting(self, name: str, value: AnySetting | None) -> None:
+        await trio.lowlevel.checkpoint()
+        check(name, value)
+        if value is None:
+            del self.set_things[name]
+        else:
+            self.set_things[name] = value
+
+    def settings(self) -> Sequence[tuple[str, AnySetting]]:
+        return sorted(self.set_things.items())
+
+    def usage(self) -> Sequence[UsageRow]:
+        return self.used
+
+    def usage_of_jobs(self) -> Sequence[JobUsage]:
+        return [JobUsage(job, "x", "", owner, Used(attempts=1)) for job, (owner, _) in self.specs.items()]
+
+    def queue(self) -> Sequence[WaitingView]:
+        return self.line
+
+    async def forecast(self, owner: str, spec: JobSpec) -> Forecast:
+        await trio.lowlevel.checkpoint()
+        validate(spec)
+        why = Explanation(0, State.PENDING, "it would run", 1, 1, 1)
+        return Forecast({self.name: 1}, 0.0, 0, why)
 
     async def set_accepting(self, accepting: bool) -> None:
         await trio.lowlevel.checkpoint()

@@ -31,6 +31,9 @@ class PreparedAgent:
     def post(self, path: str, body: Any) -> Answer:
         return self._answer("POST", path, body)
 
+    def put(self, path: str, body: Any) -> Answer:
+        return self._answer("PUT", path, body)
+
     def delete(self, path: str) -> Answer:
         return self._answer("DELETE", path, None)
 

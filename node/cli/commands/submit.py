@@ -54,9 +54,11 @@ def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--limit-cpu", metavar="CORES", help="Enforce this much CPU instead of what --cpu reserves.")
 @click.option("--limit-memory", metavar="SIZE", help="Enforce this much memory instead of what --memory reserves.")
 @part_options
+@click.option("--extra", "extras", multiple=True, metavar="NAME[:COUNT]", help="Extra resources of a node: gpu:2.")
+@click.option("--test-only", is_flag=True, help="Submit nothing; say where and when it would start.")
 @click.option("--json", "as_json", is_flag=True, help='Print {"id", "home"} instead of the id alone.')
 @find.node_api_option
-def submit(command: tuple[str, ...], node_api: str | None, as_json: bool, **options: Any) -> None:
+def submit(command: tuple[str, ...], node_api: str | None, as_json: bool, test_only: bool, **options: Any) -> None:
     """Submit a job to any node, and print its id alone: everything after `--` is the command.
 
     Without a command the image's own runs.
@@ -68,6 +70,10 @@ def submit(command: tuple[str, ...], node_api: str | None, as_json: bool, **opti
         raise click.UsageError(
             "no command to run; write it after --, or name an image that has one", click.get_current_context()
         )
+    if test_only:
+        forecast = find.agents(node_api).post("/v1/jobs?test_only=1", body_of(command, options)).json()
+        show.print_json(forecast) if as_json else print(forecast_text(forecast))
+        return
     accepted = find.agents(node_api).post("/v1/jobs", body_of(command, options)).json()
     if as_json:
         show.print_json(accepted)
@@ -87,6 +93,7 @@ def body_of(command: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]
         "argv": list(command) or None,
         "cpu_milli": _cpu(options["cpu"], "cpu"),
         "memory_bytes": _size(options["memory"], "memory"),
+        "extra": queueing.counts(options["extras"], "extra") or None,
         "image": options["image"],
         "env": _environment(options["environment"]) or None,
         "array": options["array"],
@@ -102,6 +109,16 @@ def body_of(command: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]
         "limit": {key: value for key, value in limit.items() if value is not None} or None,
     }
     return {key: value for key, value in body.items() if value is not None}
+
+
+def forecast_text(forecast: dict[str, Any]) -> str:
+    """Where and when a job would start, in a line."""
+    if forecast["places"]:
+        return "would start now on " + ", ".join(f"{node} ({count})" for node, count in forecast["places"].items())
+    in_s = forecast["start_in_s"]
+    when = "no estimate tells when it would start" if in_s is None else f"not before {show.duration(in_s)} from now"
+    line = f"; {forecast['waiting']} jobs are in line before it" if forecast["waiting"] else ""
+    return f"{when}{line}; {forecast['summary']}"
 
 
 def _cpu(text: str | None, field: str) -> int | None:

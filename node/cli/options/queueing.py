@@ -29,6 +29,13 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Wait for other jobs: afterok:1001, afterany:1001:2001, after:1001+5m; ',' is all of them, '?' is one.",
     ),
     click.option("--begin", metavar="WHEN", help="Not before then: now+1h, 16:30, 2027-01-31T16:30."),
+    click.option("--nice", type=int, help="Take this off the priority."),
+    click.option("--account", metavar="NAME", help="Whose share and limits it uses."),
+    click.option("--partition", metavar="NAME", help="Nodes with limits and defaults; see `fofoca settings show`."),
+    click.option("--reservation", metavar="NAME", help="Run on the nodes of this reservation."),
+    click.option(
+        "--licence", "licences", multiple=True, metavar="NAME[:COUNT]", help="For each task, over the whole cluster."
+    ),
     click.option("--hold", is_flag=True, help="Wait for `fofoca release`."),
     click.option(
         "--kill-on-invalid-dep", is_flag=True, help="Cancel the job when its dependencies can never be met any more."
@@ -43,10 +50,26 @@ def body(options: dict[str, Any]) -> dict[str, Any]:
         found |= parse_dependencies(options["dependency"])
     if options["begin"]:
         found["begin_unix_s"] = parse_begin(options["begin"], time.time())
+    for name in ("nice", "account", "partition", "reservation"):
+        if options[name] is not None:
+            found[name] = options[name]
+    if options["licences"]:
+        found["licences"] = counts(options["licences"], "licence")
     if options["hold"]:
         found["hold"] = True
     if options["kill_on_invalid_dep"]:
         found["unmet"] = "cancel"
+    return found
+
+
+def counts(pairs: tuple[str, ...], field: str) -> dict[str, int]:
+    """Read NAME[:COUNT] several times; without a count it is one."""
+    found: dict[str, int] = {}
+    for pair in pairs:
+        name, colon, count = pair.partition(":")
+        if not name or (colon and not count.isdigit()) or name in found:
+            raise InvalidValue(field, pair, "expected NAME or NAME:COUNT, each once")
+        found[name] = int(count) if colon else 1
     return found
 
 
