@@ -59,11 +59,11 @@ class Explanation(msgspec.Struct, frozen=True):
     constraints: tuple[tuple[str, int], ...] = ()
     not_accepting: int = 0
     unreachable: int = 0
-    blocks: tuple[Block, ...] = ()
     leader: str = ""
     position: int = -1
     waiting: int = 0
     placed: tuple[Placed, ...] = ()
+    blocks: tuple[Block, ...] = ()
 
 
 def explain(job: Job, view: ClusterView, position: int, waiting: int) -> Explanation:
