@@ -18,7 +18,7 @@ from scheduler.effects import Effects
 from scheduler.events import Publish
 from scheduler.holds import HoldsSaid
 from scheduler.horizon import Horizon
-from scheduler.index import ClusterView
+from scheduler.index import ClusterView, Node
 from scheduler.line import Line, Shape
 from scheduler.messages import (
     Declined,
@@ -45,6 +45,8 @@ from scheduler.settings import Settings
 from scheduler.shares import NOTABLE, Shares
 
 POSITIONS_TOLD = 100
+LOOKS_PER_TRY = 10
+"""A pass may skip so many sizes that fit nowhere for each that it tries."""
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class Leader:
         self._quotas_seen = 0
         self._orders = Orders(config, view, alarms)
         self._holds = HoldsSaid(config, alarms)
+        self._grown: dict[str, Node] = {}
         self._given: list[tuple[str, Go | Muster]] = []
         self._clocks: dict[tuple[str, int], float] = {}
         self._unsynced: dict[str, None] = {}
@@ -193,6 +196,7 @@ class Leader:
         self._entries.clear()
         self._line = Line()
         self._plan.clear()
+        self._grown.clear()
         self._holds.clear()
         self._aside.clear()
         self._capped.clear()
@@ -387,13 +391,14 @@ class Leader:
     def _serve(self, fx: Effects) -> None:
         """Give orders in rank order until the first job that finds no room; reserve for it; let others slip past."""
         changed, self._view.changed = self._view.changed, {}
-        self._line.heat_what_fits(node.free for node in self._plan.refresh(changed))
+        self._grown.update((node.name, node) for node in self._plan.refresh(changed))
         self._reconsider_aside()
         self._reconsider_capped()
         more = self._serve_front(fx)
         if self._config.queue_policy != "fcfs" and not more:
-            if self._plan.reserve(fx.now, self._to_reserve()):
-                self._line.heat_what_fits(self._plan.room())
+            loosened = self._plan.reserve(fx.now, self._to_reserve())
+            grown, self._grown = self._grown, {}
+            self._line.heat_what_fits(self._plan.room() if loosened else [node.free for node in grown.values()])
             self._holds.update(fx, self.epoch, self._plan.holds, self._owner_of)
             more = self._backfill(fx)
         given, self._given = self._given, []
@@ -433,10 +438,14 @@ class Leader:
 
     def _backfill(self, fx: Effects) -> bool:
         """Try what is worth a try, best rank first; return whether more is left for the next pass."""
+        if not self._plan.has_room:
+            return False
+        room = self._plan.largest_room()
+        self._line.begin_pass(LOOKS_PER_TRY * self._config.tries_per_pass)
         for _ in range(self._config.tries_per_pass):
-            job_id = self._line.next_hot() if self._plan.has_room else None
+            job_id = self._line.next_hot(room)
             if job_id is None:
-                return False
+                break
             entry = self._entries[job_id]
             if self._cap(fx, entry):
                 self._line.reheat(entry.wish.shape)
@@ -446,6 +455,7 @@ class Leader:
             if places:
                 self._place(fx, entry, places)
                 self._line.reheat(entry.wish.shape)
+                room = self._plan.largest_room()
         return self._line.hot
 
     def _owner_of(self, job_id: int) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedDict, SortedKeyList
 
 from scheduler.fit import fits
 from scheduler.model import Constraint, Resources
@@ -32,18 +32,33 @@ class Shape(NamedTuple):
     estimate_s: float
 
 
+class _Kind:
+    """All waiting jobs of one shape, best rank first. `hot`: the rank with which it is worth a try, if it is."""
+
+    __slots__ = ("cpu_milli", "extra", "hot", "key", "members", "memory_bytes", "serial", "shape")
+
+    def __init__(self, shape: Shape, serial: int) -> None:
+        self.shape = shape
+        self.serial = serial
+        self.cpu_milli = shape.amount.cpu_milli
+        self.memory_bytes = shape.amount.memory_bytes
+        self.extra = bool(shape.amount.extra)
+        self.key = (self.cpu_milli, serial)
+        self.members: list[Rank] = []
+        self.hot: Rank | None = None
+
+
 class Line:
-    """Waiting jobs. Adding, removing and heating cost O(log n) each."""
+    """Waiting jobs. Adding and removing cost O(log n); heating costs what is heated."""
 
     def __init__(self) -> None:
         self._order: SortedDict[Rank, int] = SortedDict()
-        self._places: dict[int, tuple[Rank, Shape]] = {}
-        self._members: dict[Shape, list[Rank]] = {}
-        self._sizes: SortedDict[tuple[int, int], Shape] = SortedDict()
-        self._serials: dict[Shape, int] = {}
+        self._places: dict[int, tuple[Rank, _Kind]] = {}
+        self._kinds: dict[Shape, _Kind] = {}
+        self._sizes: SortedKeyList[_Kind] = SortedKeyList(key=lambda kind: kind.key)
         self._serial = 0
-        self._hot: dict[Shape, Rank] = {}
-        self._heap: list[tuple[Rank, int, Shape]] = []
+        self._hot_count = self._looks = 0
+        self._heap: list[tuple[Rank, int, _Kind]] = []
 
     def __len__(self) -> int:
         return len(self._order)
@@ -66,72 +81,89 @@ class Line:
 
     def add(self, job: int, rank: Rank, shape: Shape) -> None:
         """Put a job in line, or move it; it is worth a try."""
-        if self._places.get(job) == (rank, shape):
-            return
-        self.remove(job)
-        self._order[rank] = job
-        self._places[job] = (rank, shape)
-        members = self._members.get(shape)
-        if members is None:
-            members = self._members[shape] = []
+        place = self._places.get(job)
+        if place is not None:
+            if place[0] == rank and place[1].shape == shape:
+                return
+            self.remove(job)
+        kind = self._kinds.get(shape)
+        if kind is None:
             self._serial += 1
-            self._serials[shape] = self._serial
-            self._sizes[(shape.amount.cpu_milli, self._serial)] = shape
-        insort(members, rank)
-        self.heat(shape)
+            kind = self._kinds[shape] = _Kind(shape, self._serial)
+            self._sizes.add(kind)
+        self._order[rank] = job
+        self._places[job] = (rank, kind)
+        insort(kind.members, rank)
+        self._heat(kind)
 
     def remove(self, job: int) -> None:
         """Take a job out, if it is in."""
         place = self._places.pop(job, None)
         if place is None:
             return
-        rank, shape = place
+        rank, kind = place
         del self._order[rank]
-        members = self._members[shape]
-        del members[bisect_left(members, rank)]
-        if not members:
-            del self._members[shape], self._sizes[(shape.amount.cpu_milli, self._serials.pop(shape))]
-            self._hot.pop(shape, None)
+        del kind.members[bisect_left(kind.members, rank)]
+        if not kind.members:
+            del self._kinds[kind.shape]
+            self._sizes.remove(kind)
+            self._cool(kind)
 
     # --- what is worth a try
-
-    def heat(self, shape: Shape) -> None:
-        """The first job of a shape is worth a try."""
-        rank = self._members[shape][0]
-        if self._hot.get(shape) != rank:
-            self._hot[shape] = rank
-            heapq.heappush(self._heap, (rank, self._serials[shape], shape))
 
     def heat_what_fits(self, free: Iterable[Resources]) -> None:
         """Room grew to these amounts, each on a node: what could fit into one of them is worth a try."""
         for room in _largest(free):
-            for shape in self._sizes.values()[: self._sizes.bisect_right((room.cpu_milli, self._serial))]:
-                if fits(shape.amount, room):
-                    self.heat(shape)
+            memory_bytes = room.memory_bytes
+            for kind in self._sizes.irange_key(max_key=(room.cpu_milli, self._serial)):
+                if kind.memory_bytes > memory_bytes or kind.hot == kind.members[0]:
+                    continue
+                if not kind.extra or fits(kind.shape.amount, room):
+                    self._heat(kind)
 
     @property
     def hot(self) -> bool:
         """Whether any shape is worth a try."""
-        return bool(self._hot)
+        return self._hot_count > 0
 
-    def next_hot(self) -> int | None:
-        """Return the best-ranked job whose shape is worth a try, and cool the shape; None when there is none."""
-        while self._heap:
-            rank, _, shape = heapq.heappop(self._heap)
-            if self._hot.get(shape) != rank:
+    def begin_pass(self, looks: int) -> None:
+        """A pass may look at so many shapes."""
+        self._looks = looks
+
+    def next_hot(self, room: Resources) -> int | None:
+        """Return the best-ranked job that is worth a try, and cool its shape; None when there is none.
+
+        What is larger than `room` is cooled without a try. When the pass has looked often enough it is None, too.
+        """
+        cpu_milli, memory_bytes = room.cpu_milli, room.memory_bytes
+        while self._heap and self._looks > 0:
+            rank, _, kind = heapq.heappop(self._heap)
+            if kind.hot != rank:
                 continue
-            del self._hot[shape]
-            best = self._members[shape][0]
-            if best != rank:
-                self.heat(shape)
-                continue
-            return int(self._order[rank])
+            self._looks -= 1
+            self._cool(kind)
+            if kind.members[0] != rank:
+                self._heat(kind)
+            elif kind.cpu_milli <= cpu_milli and kind.memory_bytes <= memory_bytes:
+                return int(self._order[rank])
         return None
 
     def reheat(self, shape: Shape) -> None:
         """A job of this shape found a place: so may the next."""
-        if shape in self._members:
-            self.heat(shape)
+        kind = self._kinds.get(shape)
+        if kind is not None:
+            self._heat(kind)
+
+    def _heat(self, kind: _Kind) -> None:
+        rank = kind.members[0]
+        if kind.hot != rank:
+            self._hot_count += kind.hot is None
+            kind.hot = rank
+            heapq.heappush(self._heap, (rank, kind.serial, kind))
+
+    def _cool(self, kind: _Kind) -> None:
+        self._hot_count -= kind.hot is not None
+        kind.hot = None
 
 
 def _largest(free: Iterable[Resources]) -> list[Resources]:

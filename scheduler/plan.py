@@ -149,6 +149,14 @@ class Plan:
         """Whether anything is free anywhere."""
         return bool(self._room)
 
+    def largest_room(self) -> Resources:
+        """Return the most that is free of each of CPU and memory, on whichever node."""
+        cpu_milli = memory_bytes = 0
+        for node in self._room.values():
+            cpu_milli = max(cpu_milli, node.free.cpu_milli)
+            memory_bytes = max(memory_bytes, node.free.memory_bytes)
+        return Resources(cpu_milli, memory_bytes)
+
     def room(self) -> list[Resources]:
         """Return what is free on the nodes with room."""
         return [node.free for node in self._room.values()]
