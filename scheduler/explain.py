@@ -18,6 +18,7 @@ from scheduler.model import Constraint, Resources, State
 
 TASKS_SHOWN = 100
 _MIB = 1 << 20
+_GIB = 1 << 30
 
 
 class Short(msgspec.Struct, frozen=True):
@@ -136,7 +137,9 @@ def amount(dimension: str, value: int) -> str:
     """Write an amount with its unit."""
     if dimension == "cpu":
         return f"{value}m"
-    return f"{value / _MIB:.0f}M" if dimension == "memory" else str(value)
+    if dimension != "memory":
+        return str(value)
+    return f"{value / _MIB:.0f}M" if value < _GIB else f"{value / _GIB:.4g}G"
 
 
 def _summary(job: Job, survey: _Survey, pending: int, position: int, waiting: int, leader: str) -> str:

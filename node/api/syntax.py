@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from node.errors import InvalidValue, shorten
+from node.errors import InvalidValue
 from scheduler.model import MAX_TASKS_PER_JOB, ArrayRange, Constraint, Operator
 
 ARRAY_INDEX_MAX = 2**31 - 1
@@ -49,7 +49,7 @@ def parse_constraint(text: str, field: str = "constraints") -> Constraint:
         return Constraint(match[1], Operator.NOT_IN if match[2] else Operator.IN, values)
     if match := _EXISTS.fullmatch(trimmed):
         return Constraint(match[2], Operator.ABSENT if match[1] else Operator.EXISTS)
-    raise InvalidValue(field, shorten(text), CONSTRAINT_EXPECTED)
+    raise InvalidValue(field, text, CONSTRAINT_EXPECTED)
 
 
 def format_constraint(constraint: Constraint) -> str:

@@ -64,3 +64,38 @@ def test_moments_are_read_as_people_write_them() -> None:
     for text in ("tomorrow", "25:00", "2027-13-01", ""):
         with pytest.raises(InvalidValue):
             parse_begin(text, now)
+
+
+@pytest.mark.parametrize("command", ["wait", "job", "hold", "cancel", "explain"])
+def test_what_is_no_jobs_id_is_said_so(fofoca: Callable[..., Any], command: str) -> None:
+    for text in ("abc", "0", "1.5", "9" * 40):
+        result = fofoca(command, text)
+        assert result.code == 2
+        assert f"{text!r} is not a job's id, a whole number such as 12001" in result.err
+
+
+def test_an_unknown_id_is_found_out_before_any_is_waited_for(fofoca: Callable[..., Any], agent: Any) -> None:
+    agent.prepare("GET", "/v1/jobs/1001", {"id": 1001, "state": "running", "tasks": []})
+    agent.prepare("GET", "/v1/jobs/99999", ApiProblem(404, {"detail": "no job 99999"}))
+    result = fofoca("wait", "1001", "99999")
+    assert (result.code, result.err) == (2, "fofoca: no job 99999\n")
+    assert len(agent.asked) == 2
+
+
+def test_what_a_node_finds_wrong_is_told_of_the_option(fofoca: Callable[..., Any], agent: Any) -> None:
+    for field, option in (
+        ("memory_bytes", "--memory"),
+        ("time_limit_s", "--time"),
+        ("queueing.partition", "--partition"),
+        ("queueing.licences", "--licence"),
+        ("argv", "argv"),
+    ):
+        problem = {"detail": f"{field}: 0 is not valid; ask for more", "field": field}
+        agent.prepare("POST", "/v1/jobs", ApiProblem(400, problem))
+        assert fofoca("submit", "--", "x").err == f"fofoca: {option}: 0 is not valid; ask for more\n"
+
+
+def test_an_empty_command_is_not_blamed_on_its_name(fofoca: Callable[..., Any], agent: Any) -> None:
+    agent.prepare("POST", "/v1/jobs", {"id": 1, "home": "n1"})
+    fofoca("submit", "--", "")
+    assert agent.asked[-1][2] == {"argv": [""]}

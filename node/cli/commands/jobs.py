@@ -9,12 +9,13 @@ import click
 
 from node.cli import find, show
 from node.cli.failures import TASK_FAILED
+from node.cli.words import JOB_ID
 
 TASKS_SHOWN_MAX = 1000
 
 
 @click.command(short_help="Show one job and its tasks.")
-@click.argument("job_id", type=click.IntRange(1), metavar="ID")
+@click.argument("job_id", type=JOB_ID, metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @find.node_api_option
 def job(job_id: int, as_json: bool, node_api: str | None) -> None:
@@ -52,7 +53,7 @@ def jobs(owner: str | None, as_json: bool, node_api: str | None) -> None:
 
 
 @click.command(short_help="Say why a job waits, or why it runs where it runs.")
-@click.argument("job_id", type=click.IntRange(1), metavar="ID")
+@click.argument("job_id", type=JOB_ID, metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @find.node_api_option
 def explain(job_id: int, as_json: bool, node_api: str | None) -> None:
@@ -70,7 +71,7 @@ def explain(job_id: int, as_json: bool, node_api: str | None) -> None:
 
 
 @click.command(short_help="Cancel jobs, running tasks included.")
-@click.argument("ids", nargs=-1, required=True, type=click.IntRange(1), metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, type=JOB_ID, metavar="ID...")
 @find.node_api_option
 def cancel(ids: tuple[int, ...], node_api: str | None) -> None:
     """Cancel jobs: tasks that wait never start, tasks that run are stopped."""

@@ -12,6 +12,7 @@ import click
 
 from node.caller import Agents
 from node.cli import find
+from node.cli.words import JOB_ID
 
 CHUNK_BYTES = 1 << 20
 FOLLOW_WAIT_S = 10.0
@@ -20,7 +21,7 @@ PREFIX_LINE_BYTES_MAX = 64 * 1024
 
 
 @click.command(short_help="Print what a job's tasks wrote.")
-@click.argument("job_id", type=click.IntRange(1), metavar="ID")
+@click.argument("job_id", type=JOB_ID, metavar="ID")
 @click.option("--task", type=click.IntRange(0), help="Only this task of an array.")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the tasks have ended.")
 @click.option("--stdout", "only_stdout", is_flag=True, help="Only standard output.")

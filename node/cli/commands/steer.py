@@ -10,10 +10,11 @@ import click
 from node.caller import Agents
 from node.cli import find
 from node.cli.failures import TASK_FAILED
+from node.cli.words import JOB_ID
 from node.errors import ApiProblem
 from node.quantities import parse_duration
 
-IDS = click.argument("ids", nargs=-1, required=True, type=click.IntRange(1), metavar="ID...")
+IDS = click.argument("ids", nargs=-1, required=True, type=JOB_ID, metavar="ID...")
 NODES = click.argument("names", nargs=-1, required=True, metavar="NODE...")
 LOOK_INTERVAL_S = 1.0
 CONFLICT = 409

@@ -11,6 +11,8 @@ import click
 from node.cli import find, show
 from node.cli.failures import Failure
 from node.cli.options import files, gang, life, limits, networking, queueing, security
+from node.cli.words import in_options
+from node.errors import ApiProblem
 from node.quantities import parse_cpu, parse_duration, parse_size
 
 NAME_LENGTH_MAX = 64
@@ -71,19 +73,28 @@ def submit(command: tuple[str, ...], node_api: str | None, as_json: bool, test_o
             "no command to run; write it after --, or name an image that has one", click.get_current_context()
         )
     if test_only:
-        forecast = find.agents(node_api).post("/v1/jobs?test_only=1", body_of(command, options)).json()
+        forecast = _ask(node_api, "/v1/jobs?test_only=1", body_of(command, options))
         show.print_json(forecast) if as_json else print(forecast_text(forecast))
         return
-    accepted = find.agents(node_api).post("/v1/jobs", body_of(command, options)).json()
+    accepted = _ask(node_api, "/v1/jobs", body_of(command, options))
     if as_json:
         show.print_json(accepted)
     else:
         print(accepted["id"])
 
 
+def _ask(node_api: str | None, path: str, body: dict[str, Any]) -> Any:
+    """Ask the node; what it finds wrong with a field is told of the option that people typed."""
+    try:
+        return find.agents(node_api).post(path, body).json()
+    except ApiProblem as problem:
+        known = {name.removeprefix("--") for each in submit.params for name in each.opts}
+        raise Failure(in_options(problem, known)) from None
+
+
 def body_of(command: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
     """The request's body; what was not asked for is left out, so that the node's defaults hold."""
-    name = options["name"] or (os.path.basename(command[0])[:NAME_LENGTH_MAX] if command else None)
+    name = options["name"] or (os.path.basename(command[0])[:NAME_LENGTH_MAX] if command else None) or None
     limit = {
         "cpu_milli": _cpu(options["limit_cpu"], "limit-cpu"),
         "memory_bytes": _size(options["limit_memory"], "limit-memory"),

@@ -11,6 +11,7 @@ import click
 from node.caller import Agents
 from node.cli import find
 from node.cli.failures import TASK_FAILED, TIMED_OUT, Failure
+from node.cli.words import JOB_ID
 from node.errors import AgentUnreachable, ApiProblem
 from node.quantities import parse_duration
 
@@ -20,16 +21,18 @@ READ_MARGIN_S = 10.0
 RETRY_S = 0.3
 UNREACHABLE_S_MAX = 120.0  # without a time-out, how long an unreachable home is waited for
 FAILED_TASKS_SHOWN = 3
+UNAVAILABLE = 503
 
 
 @click.command(short_help="Wait until jobs have ended.")
-@click.argument("ids", nargs=-1, required=True, type=click.IntRange(1), metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, type=JOB_ID, metavar="ID...")
 @click.option("--timeout", metavar="TIME", help="Give up after this long: 60s, 5m. Exit code 124.")
 @find.node_api_option
 def wait(ids: tuple[int, ...], timeout: str | None, node_api: str | None) -> None:
     """Wait until jobs have ended. The exit code is 0 if every task succeeded, 1 if one did not, 124 on time-out."""
     deadline = time.monotonic() + parse_duration(timeout, "timeout") if timeout else None
     agents = find.agents(node_api)
+    _check(agents, ids)
     failed = False
     for job_id in ids:
         job = wait_for(agents, job_id, deadline)
@@ -40,6 +43,16 @@ def wait(ids: tuple[int, ...], timeout: str | None, node_api: str | None) -> Non
             print(f"fofoca: {ending(job)}", file=sys.stderr)
     if failed:
         raise click.exceptions.Exit(TASK_FAILED)
+
+
+def _check(agents: Agents, ids: tuple[int, ...]) -> None:
+    """Look for all of them before any is waited for: an id that is none should not be found out hours later."""
+    for job_id in ids if len(ids) > 1 else ():
+        try:
+            agents.get(f"/v1/jobs/{job_id}", count=0)
+        except ApiProblem as problem:
+            if problem.status != UNAVAILABLE:
+                raise
 
 
 def wait_for(agents: Agents, job_id: int, deadline: float | None) -> dict[str, Any] | None:
