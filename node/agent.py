@@ -13,6 +13,7 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from importlib.metadata import version
 from typing import cast
 
@@ -24,6 +25,7 @@ from node.allocations import Allocations, Host
 from node.allowances import read_allowances
 from node.api.app import build
 from node.api.auth import Gate
+from node.api.rpc import serve_calls
 from node.api.server import Listening, serve
 from node.api.services import Bounds, Services
 from node.config import AgentConfig, split_address
@@ -188,7 +190,7 @@ class Agent:
             nursery.start_soon(sessions.run)
             services = self._services(hands, peers, images, keys, gossip, number, sessions)
             async with trio.open_nursery() as serving:
-                await serving.start(serve, build(services), self._listening())
+                await serving.start(serve, build(services), partial(serve_calls, services), self._listening())
                 members.publish(number, boot_epoch, settled=True)
                 log.info("ready", number=number, api=self._api_address, runtime=runtime.name)
                 self._ready = True

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node import logs
+from node.api.rpc import FIRST_LINE
 
 LOCAL_CONNECTIONS_MAX = 256
 HEADER_BYTES_MAX = 32 * 1024
@@ -31,6 +34,11 @@ GRACE_S = 3.0
 BACKLOG = 1_024
 SEND_PIECE_BYTES = 64 * 1024
 ACCEPT_PAUSE_S = 0.1
+READ_BYTES = 64 * 1024
+CALLS = f"{FIRST_LINE}\r\n".encode("ascii")
+
+Calls = Callable[["BoundedStream", bytes, Callable[[], AbstractContextManager[object]]], Awaitable[None]]
+"""Serves a connection that another node began with a call (`rpc.serve_calls`)."""
 
 log = logs.get("api")
 
@@ -47,15 +55,17 @@ class Listening:
 
 
 async def serve(
-    app: ASGIApp, where: Listening, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    app: ASGIApp, calls: Calls, where: Listening, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve until cancelled, and then let requests under way end for a moment; tells the bound TCP port.
+
+    Connections that other nodes begin with a call go to `calls`, all others to the application.
 
     OSError if an address can't be bound.
     """
     tcp = await _open_tcp(where.host, where.port)
     local = open_local_socket(where.socket_path)
-    server = _Server(app, where.stall_timeout_s)
+    server = _Server(app, calls, where.stall_timeout_s)
     try:
         async with trio.open_nursery() as nursery:
             connections: trio.Nursery = await nursery.start(_shielded_nursery)
@@ -108,13 +118,16 @@ def open_local_socket(path: Path) -> trio.SocketListener:
 class _Server:
     """The connections of one application."""
 
-    def __init__(self, app: ASGIApp, stall_timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, calls: Calls, stall_timeout_s: float) -> None:
         self._app = ASGIWrapper(cast(Any, partial(_call_draining, app)))
+        self._calls = calls
         self._stall_timeout_s = stall_timeout_s
         self._config = _hypercorn_config()
         self._context = WorkerContext(None)
         self._streams: set[BoundedStream] = set()
         self._ended = trio.Event()
+        self._idle: set[trio.CancelScope] = set()
+        self._finishing = False
 
     async def accept(self, listener: trio.SocketListener, slots: trio.Semaphore, connections: trio.Nursery) -> None:
         """Take connections, as many at once as there are slots."""
@@ -135,6 +148,9 @@ class _Server:
 
     async def finish(self, connections: trio.Nursery) -> None:
         """Close idle connections, give the others a moment, then cut them."""
+        self._finishing = True
+        for scope in self._idle:
+            scope.cancel()
         await self._context.terminated.set()
         with trio.move_on_after(GRACE_S):
             while self._streams:
@@ -148,7 +164,12 @@ class _Server:
         stream = BoundedStream(socket_stream, self._stall_timeout_s)
         self._streams.add(stream)
         try:
-            await TCPServer(self._app, self._config, self._context, ConnectionState({}), cast(Any, stream)).run()
+            with self._while_idle():
+                stream.begun = bytes(await socket_stream.receive_some(READ_BYTES))
+            if stream.begun.startswith(CALLS):
+                await self._calls(stream, stream.take_begun(), self._while_idle)
+            elif stream.begun:
+                await TCPServer(self._app, self._config, self._context, ConnectionState({}), cast(Any, stream)).run()
         except Exception as error:  # noqa: BLE001 (one client's nonsense must not end the others' connections)
             log.debug("a connection broke", why=repr(error))
         finally:
@@ -156,6 +177,18 @@ class _Server:
             self._ended.set()
             slots.release()
             stream.socket.close()
+
+    @contextmanager
+    def _while_idle(self) -> Iterator[object]:
+        """Let a connection wait for its next request: for so long, and not while the server ends."""
+        with trio.move_on_after(KEEP_ALIVE_S) as scope:
+            self._idle.add(scope)
+            try:
+                if self._finishing:
+                    scope.cancel()
+                yield scope
+            finally:
+                self._idle.discard(scope)
 
 
 class BoundedStream:
@@ -168,10 +201,19 @@ class BoundedStream:
         self._stream = stream
         self._stall_timeout_s = stall_timeout_s
         self._held = b""
+        self.begun = b""  # what was read to see which connection it is
         self.socket = stream.socket
-        self.receive_some = stream.receive_some
         self.send_eof = stream.send_eof
         self.aclose = stream.aclose
+
+    def take_begun(self) -> bytes:
+        """Return what was read of the stream before its reader came."""
+        begun, self.begun = self.begun, b""
+        return begun
+
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+        """Return what there is; nothing at the end."""
+        return self.take_begun() or await self._stream.receive_some(max_bytes)
 
     async def send_all(self, data: bytes) -> None:
         """Send, piece by piece; BrokenResourceError when the other side stalls or is gone."""

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from cluster import KeyRing
-from node.api import Listening, serve, server
+from node.api import Listening, serve, serve_calls, server
 from node.caller import Agents, parse_address
 from node.errors import AgentUnreachable, ApiProblem, PeerRefused
 from node.peers import Peers, body_sealer
@@ -49,7 +49,7 @@ async def served(tmp_path: Path, connections_max: int = 50, stall_timeout_s: flo
     )
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            node.port = await nursery.start(partial(serve, node.app, where))
+            node.port = await nursery.start(partial(serve, node.app, partial(serve_calls, node.services), where))
             node.socket_path = where.socket_path
             yield node
             nursery.cancel_scope.cancel()
@@ -229,3 +229,23 @@ async def test_a_sealed_call_goes_over_a_real_connection(tmp_path):
         assert node.peers.refused.total() == 1
         await peers.close()
         await stranger.close()
+
+
+async def test_a_connection_that_began_with_a_call_carries_nothing_else_and_ends_with_the_server(tmp_path):
+    async with served(tmp_path) as node:
+        sealer = body_sealer("n2", KeyRing(fakes.KEY, label="test"))
+        body = sealer.seal(b"no call")
+        call = head("POST", "/internal/v1/rpc", content_length=str(len(body))) + body
+        answer = await exchange(node.port, call + head())
+        assert answer.count(b"HTTP/1.1 ") == 1, "what is refused ends the connection"
+        for bad in (head("POST", "/internal/v1/rpc"), head("POST", "/internal/v1/rpc", content_length="99999999")):
+            answer = await exchange(node.port, bad)
+            assert answer.startswith(b"HTTP/1.1 4"), answer
+            assert b"connection: close" in answer
+        assert (await exchange(node.port, head("POST", "/internal/v1/rpc", a="1", A="2"))) == b""
+        begun = time.monotonic()
+        idle = await trio.open_tcp_stream("127.0.0.1", node.port)
+        await idle.send_all(b"POST /internal/v1/rpc HTTP/1.1\r\nhost: n")
+        await trio.sleep(0.05)
+    assert await idle.receive_some() == b""
+    assert time.monotonic() - begun < server.GRACE_S
