@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from operator import xor
 from typing import Final
 
-from cluster.config import KEY_CHARS_MAX, STATE_BYTES_MAX, STATE_KEYS_MAX
+from cluster.config import ENTRY_BYTES_MAX, KEY_CHARS_MAX, STATE_BYTES_MAX, STATE_KEYS_MAX
 from cluster.errors import InvalidState
 from cluster.wire import BUCKETS_MAX, Entry
 
@@ -123,6 +123,8 @@ class StateStore:
         after = {**owner.entries, entry.key: entry}
         if len(after) > STATE_KEYS_MAX:
             raise InvalidState(f"state key {entry.key!r}: would be one more than the {STATE_KEYS_MAX} keys a node has")
+        if _size({entry.key: entry}) > ENTRY_BYTES_MAX:
+            raise InvalidState(f"state key {entry.key!r}: with its value, at most {ENTRY_BYTES_MAX} bytes")
         if _size(after) > STATE_BYTES_MAX:
             raise InvalidState(
                 f"state value of {entry.key!r}: would make {_size(after)} bytes of state; a node has {STATE_BYTES_MAX}"

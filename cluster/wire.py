@@ -14,7 +14,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from cluster.config import KEY_CHARS_MAX, MEMBERS_MAX, NAME_CHARS_MAX, STATE_BYTES_MAX, STATE_KEYS_MAX
+from cluster.config import ENTRY_BYTES_MAX, KEY_CHARS_MAX, MEMBERS_MAX, NAME_CHARS_MAX, STATE_KEYS_MAX
 from cluster.errors import BadPacket
 
 MESSAGES_MAX: Final = 256
@@ -29,7 +29,7 @@ ShortId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 Digest: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Version: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=15)]
 Key: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_CHARS_MAX)]
-Value: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=STATE_BYTES_MAX)]
+Value: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=ENTRY_BYTES_MAX)]
 
 
 class Status(enum.IntEnum):

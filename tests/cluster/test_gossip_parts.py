@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import GossipConfig, InvalidConfig, InvalidState, wire
-from cluster.config import STATE_BYTES_MAX, STATE_KEYS_MAX
+from cluster.config import ENTRY_BYTES_MAX, STATE_BYTES_MAX, STATE_KEYS_MAX
 from cluster.dissemination import Spreader
 from cluster.errors import IllegalTransition
 from cluster.membership import TRANSITIONS, Entry, MemberTable
@@ -127,14 +127,16 @@ def test_a_newer_boot_replaces_and_an_older_one_is_ignored() -> None:
 
 def test_a_node_can_not_say_more_than_its_bound() -> None:
     store = StateStore()
-    store.write("n", 1, "k", b"x" * (STATE_BYTES_MAX - 1))
+    full = b"x" * (ENTRY_BYTES_MAX - 1)
+    for number in range(STATE_BYTES_MAX // ENTRY_BYTES_MAX):
+        store.write("n", 1, "klm"[number], full)
     digest = store.digest("n")
-    for key, value in (("k", b"x" * STATE_BYTES_MAX), ("j", b"x"), ("", b""), ("k" * 33, b"")):
+    for key, value in (("k", full + b"x"), ("j", b"x"), ("", b""), ("k" * 33, b"")):
         with pytest.raises(InvalidState):
             store.write("n", 1, key, value)
     assert store.digest("n") == digest
     for number in range(STATE_KEYS_MAX + 5):
-        store.merge("m", 1, (wire.Entry(f"k{number}", 1, bytes(500)),))
+        store.merge("m", 1, (wire.Entry(f"k{number}", 1, bytes(900)),))
     assert sum(map(len, store.values("m").values())) <= 2 * STATE_BYTES_MAX
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import BadPacket, wire
-from cluster.config import STATE_BYTES_MAX, STATE_KEYS_MAX
+from cluster.config import ENTRY_BYTES_MAX, STATE_KEYS_MAX
 
 MESSAGES = (
     wire.Ping(1, 2, 3),
@@ -69,7 +69,7 @@ def test_joined_messages_are_one_array(count: int) -> None:
         [5, "", "h", 1, 1, 1, b"12345678", 1, 1],
         [5, "n", "h", 0, 1, 1, b"12345678", 1, 1],
         [5, "n", "h", 1, 1, 1, b"1234567", 1, 1],
-        [10, "n", 1, [["k", 1, b"x" * (STATE_BYTES_MAX + 1)]]],
+        [10, "n", 1, [["k", 1, b"x" * (ENTRY_BYTES_MAX + 1)]]],
         [10, "n", 1, [["k", 1, b""]] * (STATE_KEYS_MAX + 1)],
         [10, "n", 1, [["k" * 33, 1, b""]]],
         {"a": 1},
