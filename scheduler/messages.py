@@ -430,7 +430,7 @@ class Leads(msgspec.Struct, frozen=True, array_like=True):
 
 _leads_decoder = msgspec.msgpack.Decoder(Leads)
 _report_decoder = msgspec.msgpack.Decoder(Report)
-REPORT_BYTES_MAX = 1024
+REPORT_BYTES_MAX = 1_000  # with its name it has to fit into what gossip takes as one entry
 
 
 def encode_gossip(value: Leads | Report) -> bytes:
