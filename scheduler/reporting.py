@@ -21,6 +21,9 @@ from scheduler.index import ClusterView
 from scheduler.messages import REPORT_BYTES_MAX, Fresh, encode_gossip
 from scheduler.model import End, Report, Resources
 
+WHOLE_NODE = "whole-node"
+"""An extra resource that every node has one of while nothing runs there: who asks for it has the node for itself."""
+WHOLE = Resources(0, 0, ((WHOLE_NODE, 1),))
 ENDS_MAX = 16
 """Most times at which a report tells that something ends; it has to stay small enough to be gossiped."""
 
@@ -46,6 +49,7 @@ class Reporting:
         self._ends: dict[Hashable, tuple[float, Resources]] = {}
         self._report: Report | None = None
         self.measured: Measured | None = None
+        self._exclusive = 0
         self.accepting = True
         self.draining = False
         self.epoch = 0
@@ -63,14 +67,14 @@ class Reporting:
 
     def _build(self) -> Report:
         measured = self.measured or Measured(Resources(), Resources(), Resources())
-        return Report(
+        report = Report(
             node=self._view.me,
             number=self._number,
             boot_epoch=self._boot_epoch,
             sequence=self._sequence,
             capacity=measured.capacity,
-            allocatable=measured.allocatable,
-            committed=self._committed,
+            allocatable=measured.allocatable + WHOLE if self.measured is not None else measured.allocatable,
+            committed=self._committed + WHOLE if self._containers and not self._exclusive else self._committed,
             used=measured.used,
             cpu_ratio_permille=self._config.cpu_ratio_permille,
             memory_ratio_permille=self._config.memory_ratio_permille,
@@ -80,6 +84,8 @@ class Reporting:
             draining=self.draining,
             ends=self._coarse_ends(),
         )
+        # Beside a task that has the node for itself nothing fits, however little it asked for.
+        return msgspec.structs.replace(report, committed=report.permitted) if self._exclusive else report
 
     def _coarse_ends(self) -> tuple[End, ...]:
         """When what is committed comes free; of many, neighbours are joined at the later time, so nothing is early."""
@@ -90,6 +96,8 @@ class Reporting:
             group = ends[start : start + size]
             amount = sum((amount for _, amount in group), Resources())
             found.append(End(math.ceil(group[-1][0] * 1000), amount))
+        if found and len(ends) == len(self._ends) and not self._exclusive:
+            found[-1] = End(found[-1].at_ms, found[-1].amount + WHOLE)
         return tuple(found)
 
     # --- what changes it
@@ -98,6 +106,7 @@ class Reporting:
         """Count a live allocation in, which ends by then (infinity: who knows)."""
         self._committed = self._committed + request
         self._containers += 1
+        self._exclusive += request.get(WHOLE_NODE)
         self._ends[key] = (end_s, request)
         self._dirty = True
 
@@ -106,6 +115,7 @@ class Reporting:
         _, request = self._ends.pop(key)
         self._committed = self._committed - request
         self._containers -= 1
+        self._exclusive -= request.get(WHOLE_NODE)
         self._dirty = True
 
     def rebook(self, key: Hashable, request: Resources) -> None:

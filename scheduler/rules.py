@@ -16,6 +16,7 @@ from scheduler.abilities import requirements
 from scheduler.errors import InvalidSpec, Overloaded
 from scheduler.jobs import Block, Job
 from scheduler.model import Constraint, JobKind, JobSpec, Operator
+from scheduler.reporting import WHOLE, WHOLE_NODE
 from scheduler.settings import EVERYONE, Account, Licence, Partition, Reservation, Settings, User
 from scheduler.spec.part import require
 from scheduler.wall import WallClock, date
@@ -41,6 +42,9 @@ class Rules:
         if partition is not None:
             spec = self._in_partition(owner, account, spec, name, partition)
         spec = self._in_reservation(owner, account, spec, unix_s)
+        require(not spec.request.get(WHOLE_NODE), "extra", WHOLE_NODE, "queueing.exclusive instead")
+        if queueing.exclusive:
+            spec = msgspec.structs.replace(spec, request=spec.request + WHOLE)
         for licence in queueing.licences:
             known = ", ".join(sorted(each for each, _ in self.settings.of(Licence))) or "none are set"
             require(self.settings.get(Licence, licence), "queueing.licences", licence, f"a licence of these: {known}")

@@ -20,6 +20,7 @@ from scheduler.messages import Admit, EndedTaken, decode, decode_leads
 from scheduler.model import Allocation, AllocationId, JobRecord, OnLost, Resources, Result, State, TaskRecord
 from scheduler.numbers import home_number
 from scheduler.records import ALLOCATIONS, JOBS, TASKS, HeldRecord, task_key
+from scheduler.reporting import WHOLE
 from scheduler.spec.queueing import After, Dependency
 from scheduler.views import JobView
 
@@ -206,7 +207,7 @@ class Checkers:
         self._within(node)
 
     def _within(self, node: str) -> None:
-        short = shortage(self._load[node], self._world.permitted(node))
+        short = shortage(self._load[node], self._world.permitted(node) + WHOLE)
         if short is not None:
             self.broken(
                 "a node is the authority", f"{node} runs {short.need} of {short.dimension}, permits {short.free}"

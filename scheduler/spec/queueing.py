@@ -58,6 +58,7 @@ class Queueing(Part, frozen=True):
     account: str = ""
     partition: str = ""
     reservation: str = ""
+    exclusive: bool = False
     licences: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property

@@ -43,6 +43,7 @@ from scheduler.messages import (
 )
 from scheduler.model import AllocationId, JobSpec, Resources, Result
 from scheduler.records import TABLES
+from scheduler.reporting import WHOLE
 
 CAPACITY = Resources(1000, 1 << 30, (("gpu", 2),))
 MIB = 1 << 20
@@ -205,7 +206,7 @@ class Admissions(RuleBasedStateMachine):
         (status,) = [node for node in self.node.machine.nodes() if node.name == "n9"]
         assert status.report is not None
         committed = status.report.committed
-        assert fits(committed, self.permitted)
+        assert fits(committed, self.permitted + WHOLE)
         assert all(committed.get(name) == amount for name, amount in self.committed().items())
         assert status.report.containers == len(self.live)
 

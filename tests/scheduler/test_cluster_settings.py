@@ -234,3 +234,22 @@ def test_reserved_nodes_are_left_alone_before_and_during_and_taken_by_whom_they_
     cluster.run(70)
     assert {task.node for task in cluster.agent("n3").job(mine).tasks} <= {"n1", "n2"}
     assert running(cluster, mine) > 0
+
+
+def test_an_exclusive_task_has_its_node_for_itself_and_is_not_starved_by_small_ones() -> None:
+    cluster = Cluster(nodes=2, run_mean_s=4.0)
+    small = [cluster.submit("n1", msgspec.structs.replace(queued(40), time_limit_s=30.0)) for _ in range(2)]
+    alone = cluster.submit("n2", msgspec.structs.replace(queued(2, exclusive=True), time_limit_s=30.0))
+    seen = False
+    for _ in range(400):
+        cluster.run(0.5)
+        for host in cluster.world.hosts.values():
+            live = [each.allocation.id.job for each in host.containers.values() if each.result is None]
+            if alone in live:
+                seen = True
+                assert live == [alone]
+    assert seen
+    assert all(cluster.agent(f"n{job % 1000}").job_state(job) is State.SUCCEEDED for job in (*small, alone))
+    request = msgspec.structs.replace(SPEC.request, extra=(("whole-node", 1),))
+    with pytest.raises(InvalidSpec, match=r"queueing\.exclusive instead"):
+        cluster.agent("n1").validate_for("user", msgspec.structs.replace(SPEC, request=request), 0.0)

@@ -36,6 +36,7 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--licence", "licences", multiple=True, metavar="NAME[:COUNT]", help="For each task, over the whole cluster."
     ),
+    click.option("--exclusive", is_flag=True, help="Have the node for itself: nothing else runs there meanwhile."),
     click.option("--hold", is_flag=True, help="Wait for `fofoca release`."),
     click.option(
         "--kill-on-invalid-dep", is_flag=True, help="Cancel the job when its dependencies can never be met any more."
@@ -55,6 +56,8 @@ def body(options: dict[str, Any]) -> dict[str, Any]:
             found[name] = options[name]
     if options["licences"]:
         found["licences"] = counts(options["licences"], "licence")
+    if options["exclusive"]:
+        found["exclusive"] = True
     if options["hold"]:
         found["hold"] = True
     if options["kill_on_invalid_dep"]:
