@@ -208,7 +208,7 @@ class Resources(Section, name="resources", about="What the node has, and what it
         'What the node has besides, by name and number, such as { gpu = "2" }: tasks ask for it, and it is never '
         "overcommitted.",
         unset="nothing besides",
-        pattern=r"[0-9]{1,12}",
+        values=r"[0-9]{1,12}",
         expected="numbers, as texts",
     )
     reserve_cpu_milli: int = setting(
@@ -343,7 +343,8 @@ class Network(Section, name="network", about="Containers' network beyond runtime
         dict,
         'Further networks that jobs may join by name: `BRIDGE POOL [POOL6]`, such as { storage = "br1 10.90.1.0/24" }.',
         unset="no further networks",
-        pattern=r"[A-Za-z0-9_.-]{1,15}( [0-9a-fA-F.:]+/[0-9]{1,3}){1,2}",
+        pattern=r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?",
+        values=r"[A-Za-z0-9_.-]{1,15}( [0-9a-fA-F.:]+/[0-9]{1,3}){1,2}",
         expected="BRIDGE POOL [POOL6], parted by blanks",
     )
     published_ports: str = setting(

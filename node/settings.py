@@ -45,6 +45,9 @@ class Declaration:
     high: float | None = None
     choices: tuple[str, ...] = ()
     pattern: str = ""
+    """Of a text, or each of a list; of a table, its names."""
+    values: str = ""
+    """The pattern of a table's texts."""
     expected: str = ""
 
 
@@ -58,6 +61,7 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     pattern: str = "",
+    values: str = "",
     expected: str = "",
 ) -> Any:
     """Declare a field. `unset`: what happens without a value; `expected`: what a bad value's message asks for."""
@@ -69,6 +73,7 @@ def setting(
         high=high,
         choices=choices,
         pattern=pattern,
+        values=values,
         expected=expected,
     )
     metadata = {"declaration": declaration}
@@ -195,7 +200,7 @@ def _check_collection(name: str, value: Any, kind: Any, declaration: Declaration
         _check_text(name, item, declaration)
     if isinstance(value, dict):
         for key, item in value.items():
-            _check_text(f"{name}.{key}", item, dataclasses.replace(declaration, pattern=""))
+            _check_text(f"{name}.{key}", item, dataclasses.replace(declaration, pattern=declaration.values))
 
 
 def _check_text(name: str, value: Any, declaration: Declaration) -> None:

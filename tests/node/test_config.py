@@ -38,6 +38,7 @@ def test_quantities_are_taken_as_people_write_them(tmp_path):
             """
             [resources]
             cpu_milli = "1.5"
+            extra = { gpu = "2" }
             memory_bytes = "2G"
             overcommit_cpu = 2
             [runtime]
@@ -47,6 +48,8 @@ def test_quantities_are_taken_as_people_write_them(tmp_path):
             lost_grace_s = 3
             [node]
             labels = { disk = "ssd", gpu = "" }
+            [network]
+            networks = { storage = "br1 10.90.1.0/24 fd90::/64" }
             """,
         )
     )
@@ -55,6 +58,8 @@ def test_quantities_are_taken_as_people_write_them(tmp_path):
     assert (config.runtime.start_timeout_s, config.runtime.log_bytes_max) == (90.0, 1 << 20)
     assert config.scheduler.lost_grace_s == 3.0
     assert config.node.labels == {"disk": "ssd", "gpu": ""}
+    assert config.resources.extra == {"gpu": "2"}
+    assert config.network.networks == {"storage": "br1 10.90.1.0/24 fd90::/64"}
 
 
 @pytest.mark.parametrize(
@@ -62,6 +67,14 @@ def test_quantities_are_taken_as_people_write_them(tmp_path):
     [
         ({"apx": {}}, "apx: {} is not valid; there is no such setting, did you mean `api`?"),
         ({"api": {"prot": 1}}, "api.prot: 1 is not valid; there is no such setting, did you mean `port`?"),
+        (
+            {"network": {"networks": {"storage": "br1"}}},
+            "network.networks.storage: 'br1' is not valid; expected BRIDGE POOL [POOL6], parted by blanks",
+        ),
+        (
+            {"resources": {"extra": {"gpu": "two"}}},
+            "resources.extra.gpu: 'two' is not valid; expected numbers, as texts",
+        ),
         ({"api": 3}, "api: 3 is not valid; expected a table [api]"),
         ({"api": {"port": "x"}}, "api.port: 'x' is not valid; expected a whole number from 1 to 65,535"),
         ({"api": {"port": True}}, "api.port: True is not valid; expected a whole number from 1 to 65,535"),

@@ -12,6 +12,7 @@ from node.runtime import ContainerSpec, NetworkSpec
 from node.runtime.lxc import seccomp
 from node.runtime.lxc.config import Host, Places, arguments, text
 from node.runtime.lxc.network import host_end
+from node.runtime.parts import Privileges
 
 SPEC = ContainerSpec(name="7.1.1", argv=("sh",), rootfs=Path("/i"), user_base=300_000)
 PLACES = Places(
@@ -49,6 +50,13 @@ def test_lxc_never_deletes_the_image() -> None:
     assert "lxc.ephemeral" not in keys
     (root,) = values("lxc.rootfs.path")
     assert root == "overlay:/run/i:/run/c/fs/delta"
+
+
+def test_a_context_of_selinux_is_passed_on() -> None:
+    context = "system_u:system_r:container_t:s0"
+    assert values("lxc.selinux.context") == []
+    spec = replace(SPEC, privileges=Privileges(selinux_context=context))
+    assert values("lxc.selinux.context", spec) == [context]
 
 
 def test_limits_are_not_left_to_lxc() -> None:
