@@ -32,6 +32,14 @@ class Fleet(Protocol):
         """Give back what was placed."""
         ...
 
+    def close(self, number: int) -> None:
+        """A node that nothing is placed on is down: offer nothing of it."""
+        ...
+
+    def open(self, number: int) -> None:
+        """It is up again, and empty."""
+        ...
+
     def nodes(self) -> list[Node]:
         """Return the nodes with what they have free."""
         ...
@@ -80,6 +88,21 @@ class Scored:
         number, devices = place
         self._nodes[number].give_back(demand, devices)
         self._note(number)
+
+    def close(self, number: int) -> None:
+        """A node that nothing is placed on is down: offer nothing of it."""
+        self._nodes[number].take(self._whole(number), ())
+        self._note(number)
+
+    def open(self, number: int) -> None:
+        """It is up again, and empty."""
+        self._nodes[number].give_back(self._whole(number), ())
+        self._note(number)
+
+    def _whole(self, number: int) -> Demand:
+        # One more than it has, so that not even a task that asks for nothing fits.
+        spec = self._nodes[number].spec
+        return Demand(spec.cpu_milli + 1, spec.memory_mib + 1)
 
     def _note(self, number: int) -> None:
         self._changed.append(number)
@@ -133,3 +156,13 @@ class Indexed:
     def leave(self, demand: Demand, place: Place) -> None:
         """Give back what was placed."""
         self._index.change(place[0], demand.cpu_milli, demand.memory_mib)
+
+    def close(self, number: int) -> None:
+        """A node that nothing is placed on is down: offer nothing of it."""
+        cpu, memory = self._index.free(number)
+        self._index.change(number, -cpu, -memory)
+
+    def open(self, number: int) -> None:
+        """It is up again, and empty."""
+        spec = self._specs[number]
+        self._index.change(number, max(1, spec.cpu_milli), max(1, spec.memory_mib))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sim.overcommit import Result as Overcommitted
 from sim.placement import Outcome as Placed
 from sim.replay import Schedule
 from sim.results import Outcome, Summary, outcomes, summarise, timeline
@@ -110,6 +111,44 @@ def placement_report(runs: Sequence[Placed], title: str) -> str:
     what, unit = ("time", "seconds") if runs[0].timed else ("arrived, of what there is", "share")
     plot = _plot("Allocated while more arrives", what, unit, "share", names, curves, top=1)
     return page(title, about, [table, plot, *heats])
+
+
+# field of an overcommit run: (what people read, unit of the page's, which is better)
+OVERCOMMIT_ROWS: dict[str, tuple[str, str, str]] = {
+    "refused": ("refused", "number", "min"),
+    "oom_kills": ("killed for memory", "number", "min"),
+    "cpu_short": ("CPU wanted and not had", "share", "min"),
+    "cpu_used": ("CPU used, mean", "share", "max"),
+    "cpu_committed": ("CPU promised, mean", "share", ""),
+    "memory_used": ("memory used, mean", "share", "max"),
+    "memory_committed": ("memory promised, mean", "share", ""),
+    "memory_committed_peak": ("memory promised, most", "share", ""),
+    "outages": ("node failures", "number", ""),
+    "lost": ("tasks lost with their nodes", "number", "min"),
+    "restarted": ("tasks started again", "number", ""),
+    "nodes_used": ("nodes used", "number", "min"),
+}
+
+
+def overcommit_report(runs: Sequence[Overcommitted], title: str) -> str:
+    """Return the page about the same tasks under several policies and ratios."""
+    names = [f"{run.policy}, CPU x {run.ratios.cpu:g}, memory x {run.ratios.memory:g}" for run in runs]
+    rows = [
+        {"name": text, "values": [getattr(each, field) for each in runs], "unit": unit, "better": better}
+        for field, (text, unit, better) in OVERCOMMIT_ROWS.items()
+    ]
+    table = {"kind": "table", "title": "Results", "columns": ["", *names], "rows": rows}
+    parts = {
+        "cpu_committed": "CPU promised",
+        "cpu_used": "CPU used",
+        "memory_committed": "Memory promised",
+        "memory_used": "Memory used",
+    }
+    plots = []
+    for field, text in parts.items():
+        curves = [[(point.time_s, getattr(point, field)) for point in run.curve] for run in runs]
+        plots.append(_plot(text, "time", "seconds", "share", names, curves))
+    return page(title, f"{runs[0].tasks:,} tasks; shares of what the nodes have", [table, *plots])
 
 
 def _name(schedule: Schedule) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sim.nodes import NodeSpec
+from sim.overcommit import ONCE, Ratios, overcommit
 from sim.placement import Outcome, Visit, visit
 from sim.replay import replay_jobs
 from sim.resample import resample_jobs, resample_visits
 from sim.results import Summary, summarise
+from sim.usage import Usage
 from sim.workload import Workload
 
 BATCH_FIGURES = tuple(name for name in Summary._fields if name not in ("policy", "clairvoyant"))
@@ -65,14 +67,27 @@ class NodeInputs:
             self._drawn[number] = resample_visits(self.visits, number)
         return self._drawn[number]
 
-    def run(self, number: int, specs: Sequence[NodeSpec], policy: str, overcommit: float = 1.0) -> Mapping[str, float]:
-        """Return an input's figures on these nodes, each taking `overcommit` times its CPU and memory."""
-        if overcommit != 1.0:
-            specs = [
-                spec._replace(cpu_milli=int(spec.cpu_milli * overcommit), memory_mib=int(spec.memory_mib * overcommit))
-                for spec in specs
-            ]
-        return node_figures(visit(specs, self.get(number), policy))
+    def run(
+        self, number: int, specs: Sequence[NodeSpec], policy: str, ratios: Ratios = ONCE, usage: Usage | None = None
+    ) -> Mapping[str, float]:
+        """Return an input's figures on these nodes; with a ratio or a use, those of overcommit too."""
+        if ratios == ONCE and usage is None:
+            return node_figures(visit(specs, self.get(number), policy))
+        found = overcommit(specs, self.get(number), policy, ratios, usage)
+        return {
+            "pods": found.tasks,
+            "refused": found.refused / found.tasks if found.tasks else 0.0,
+            "allocated": found.cpu_committed,
+            "peak_allocated": found.memory_committed_peak,
+            "cpu_allocated": found.cpu_committed,
+            "memory_allocated": found.memory_committed,
+            "gpu_allocated": 0.0,
+            "nodes_used": found.nodes_used,
+            "oom_kills": found.oom_kills,
+            "cpu_short": found.cpu_short,
+            "cpu_used": found.cpu_used,
+            "memory_used": found.memory_used,
+        }
 
 
 def node_figures(outcome: Outcome) -> dict[str, float]:

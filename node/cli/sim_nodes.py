@@ -20,7 +20,7 @@ SEEDS_MAX = 1000
 
 def place_on_nodes(
     nodes: str | None, cluster: str | None, pods: str, policies: Sequence[str], arrivals: str, seed: int, seeds: int,
-    strict: bool, as_json: bool, report: str | None, mapping: str | None,
+    strict: bool, as_json: bool, report: str | None, mapping: str | None, **living: str | None,
 ) -> bool:  # fmt: skip
     """Run, print and write; return whether all runs came to their end."""
     from sim.policies import check_policy
@@ -31,6 +31,8 @@ def place_on_nodes(
         raise Failure(f"--seeds: {seeds} is not valid; from 1 to {SEEDS_MAX}")
     check_writable("--report", report)
     specs, bad_nodes = _specs(nodes, cluster, strict)
+    if any(living.values()):
+        return _living(pods, specs, policies, arrivals, seed, strict, as_json, report, mapping, living)
     play, bad_pods = _player(pods, specs, arrivals, strict, mapping)
     runs: dict[str, list[Outcome]] = {}
     for policy, each in itertools.product(policies, range(seed, seed + seeds)):
@@ -48,6 +50,24 @@ def place_on_nodes(
     about = {"nodes": len(specs), "bad_lines": bad_nodes.count + bad_pods.count}
     _print([_figures(policy, outcomes, about) for policy, outcomes in runs.items()], as_json)
     return all(outcome.complete for outcomes in runs.values() for outcome in outcomes)
+
+
+def _living(
+    pods: str, specs: list[NodeSpec], policies: Sequence[str], arrivals: str, seed: int, strict: bool, as_json: bool,
+    report: str | None, mapping: str | None, living: dict[str, str | None],
+) -> bool:  # fmt: skip
+    """Tasks that come and go, with what they use and nodes that fail."""
+    from node.cli import sim_overcommit
+    from sim.traces.mapped import read_mapping
+    from sim.traces.mapped import read_visits as read_mapped
+    from sim.traces.openb import read_visits
+
+    if arrivals != "trace":
+        raise Failure("--overcommit, --usage, --failures: go with --arrivals trace only")
+    visits, bad = read_mapped(pods, read_mapping(mapping), strict) if mapping else read_visits(pods, strict)
+    for line, why in bad.first[:5]:
+        print(f"bad line {bad.path}:{line}: {why}", file=sys.stderr)
+    return sim_overcommit.play(specs, visits, policies, seed=seed, as_json=as_json, report=report, **living)
 
 
 def _specs(nodes: str | None, cluster: str | None, strict: bool) -> tuple[list[NodeSpec], BadLines]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # What belongs to one of the two kinds of trace only.
 BATCH_OPTIONS = ("processors", "clairvoyant", "strong", "schedule", "csv")
-NODE_OPTIONS = ("arrivals", "seed", "seeds")
+NODE_OPTIONS = ("arrivals", "seed", "seeds", "overcommit", "usage", "failures")
 
 
 @click.command(short_help="Replay a trace under a policy.")
@@ -42,6 +42,11 @@ NODE_OPTIONS = ("arrivals", "seed", "seeds")
 @click.option("--arrivals", default="130", show_default=True, metavar="PERCENT|trace",
               help="How much arrives and stays, in per cent of the nodes' GPUs (of their CPU where they have none); "
               "`trace`: pods come and go at the trace's times.")  # fmt: skip
+@click.option("--overcommit", metavar="RATIO,...", help="With --arrivals trace: promise this many times what nodes "
+              "have, as 1.5 or CPU:MEMORY; several are compared.")  # fmt: skip
+@click.option("--usage", metavar="FILE.csv|mean=0.4,swing=0.5", help="With --arrivals trace: what tasks use of what "
+              "they asked for, from series or a model.  [default: all of it]")  # fmt: skip
+@click.option("--failures", metavar="FILE.csv|every=30d,repair=2h", help="With --arrivals trace: nodes fail.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Orders the arrivals.")
 @click.option("--seeds", type=int, default=1, show_default=True, metavar="N", help="Runs N seeds; shows the means.")
 @click.option("--strict", is_flag=True, help="End at the first bad line instead of counting them.")

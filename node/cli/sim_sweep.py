@@ -12,6 +12,7 @@ import click
 
 from node.cli import failures, show
 from node.cli.failures import Failure
+from node.cli.sim_overcommit import parse_ratios, read_usage
 from node.cli.sim_progress import check_writable
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 SHOWN = {
     "batch": ("avg_bounded_slowdown", "mean_wait_s", "p95_wait_s", "utilisation", "fairness"),
     "nodes": ("refused", "allocated", "peak_allocated", "nodes_used"),
+    "living": ("refused", "cpu_allocated", "memory_allocated", "oom_kills", "cpu_short", "cpu_used", "memory_used"),
 }
 
 
@@ -33,7 +35,9 @@ SHOWN = {
 @click.option("--cluster", metavar="CLUSTER.toml", help="The nodes, for --pods; see docs/simulation.md.")
 @click.option("--pods", metavar="PODS.csv", help="Tasks that come and go on the cluster's nodes.")
 @click.option("--nodes", default="100%", show_default=True, metavar="PERCENT,...", help="How much of the cluster.")
-@click.option("--overcommit", default="1", show_default=True, metavar="RATIO,...", help="CPU and memory offered twice.")
+@click.option("--overcommit", default="1", show_default=True, metavar="RATIO,...",
+              help="Promise this many times what nodes have: 1.5, or CPU:MEMORY.")  # fmt: skip
+@click.option("--usage", metavar="FILE.csv|mean=0.4,...", help="What tasks use of what they asked for.")
 @click.option("--mapping", metavar="MAPPING.toml", help="Which columns of a CSV mean what; see docs/simulation.md.")
 @click.option("--resamples", type=click.IntRange(0, 1000), default=0, show_default=True,
               help="Inputs drawn from the trace, day by day, beside the trace itself.")  # fmt: skip
@@ -68,7 +72,7 @@ def sweep(out: str, as_json: bool, processes: int, **options: Any) -> None:
 
 def _plan(
     trace: str | None, policies: str | None, processors: str | None, clairvoyant: str, cluster: str | None,
-    pods: str | None, nodes: str, overcommit: str, mapping: str | None, resamples: int,
+    pods: str | None, nodes: str, overcommit: str, usage: str | None, mapping: str | None, resamples: int,
 ) -> tuple[str, list[Parameters], Work]:  # fmt: skip
     if (trace is None) == (pods is None):
         raise Failure("TRACE or --pods: give one of them")
@@ -80,8 +84,7 @@ def _plan(
         raise Failure("--cluster: is needed with --pods")
     assert pods is not None
     shares = [_number("--nodes", text.removesuffix("%")) / 100 for text in _words(nodes)]
-    ratios = [_number("--overcommit", text) for text in _words(overcommit)]
-    return _node_wise(pods, cluster, mapping, _words(policies or "best-fit"), shares, ratios, inputs)
+    return _node_wise(pods, cluster, mapping, _words(policies or "best-fit"), shares, overcommit, usage, inputs)
 
 
 def _batch(
@@ -111,8 +114,8 @@ def _batch(
 
 
 def _node_wise(
-    pods: str, cluster: str, mapping: str | None, policies: list[str], shares: list[float], ratios: list[float],
-    inputs: list[int],
+    pods: str, cluster: str, mapping: str | None, policies: list[str], shares: list[float], overcommit: str,
+    usage: str | None, inputs: list[int],
 ) -> tuple[str, list[Parameters], Work]:  # fmt: skip
     from sim.cluster import read_cluster
     from sim.policies import check_policy
@@ -126,13 +129,16 @@ def _node_wise(
         check_policy(policy)
     visits, _ = read_mapped(pods, read_mapping(mapping)) if mapping else read_visits(pods)
     found, types = NodeInputs(visits), read_cluster(cluster).types
+    ratios = {f"{each.cpu:g}:{each.memory:g}": each for each in parse_ratios(overcommit)}
+    use = read_usage(usage, 0)
 
     def work(run: Parameters) -> Mapping[str, Any]:
         specs = [spec for each in types for spec in each.specs(round(each.count * run["nodes"]))]
-        return found.run(run["input"], specs, run["policy"], run["overcommit"])
+        return found.run(run["input"], specs, run["policy"], ratios[run["overcommit"]], use)
 
-    axes: dict[str, Sequence[Any]] = {"policy": policies, "nodes": shares, "overcommit": ratios, "input": inputs}
-    return "nodes", grid({"pods": [Path(pods).name], "cluster": [Path(cluster).name], **axes}), work
+    fixed: dict[str, Sequence[Any]] = {"pods": [Path(pods).name], "cluster": [Path(cluster).name], "usage": [usage]}
+    axes: dict[str, Sequence[Any]] = {"policy": policies, "nodes": shares, "overcommit": list(ratios), "input": inputs}
+    return "living" if use or len(ratios) > 1 else "nodes", grid({**fixed, **axes}), work
 
 
 def _words(text: str) -> list[str]:
@@ -197,7 +203,7 @@ def _print(kind: str, results: Sequence[tuple[Parameters, Mapping[str, Any]]]) -
         return
     axes = [name for name in results[0][0] if len({str(run[name]) for run, _ in results}) > 1]
     rows = [
-        [*(str(run[name]) for name in axes), *(f"{figures[name]:.4f}" for name in SHOWN[kind])]
+        [*(str(run[name]) for name in axes), *(f"{figures.get(name, 0):.4f}" for name in SHOWN[kind])]
         for run, figures in results
     ]
     show.print_table([*(name.upper() for name in axes), *SHOWN[kind]], rows)

@@ -64,3 +64,27 @@ def test_wrong_words_are_one_line(fofoca: Callable[..., Any], trace: str, tmp_pa
         result = fofoca("sim", *words)
         assert (result.code, result.out) == (2, ""), words
         assert result.err.startswith("fofoca: ")
+
+
+CLUSTER = '[[node]]\nname = "a"\ncount = 2\ncpu = 8\nmemory = "8G"\n'
+PODS = "cpu_milli,memory_mib,creation_time,deletion_time\n" + "".join(
+    f"1000,1024,{number},{number + 5000}\n" for number in range(40)
+)
+
+
+def test_overcommit_is_compared_and_swept(fofoca: Callable[..., Any], tmp_path: Path) -> None:
+    cluster, pods, page, out = (tmp_path / name for name in ("c.toml", "p.csv", "o.html", "s.jsonl"))
+    cluster.write_text(CLUSTER)
+    pods.write_text(PODS)
+    where = ["--cluster", str(cluster), "--pods", str(pods)]
+    words = ["sim", "run", *where, "--arrivals", "trace", "--overcommit", "1,2:2", "--usage", "mean=0.3,noise=0"]
+    runs = json.loads(fofoca(*words, "--report", str(page), "--json").out)["runs"]
+    assert [run["refused"] for run in runs] == [24, 8]
+    assert "Memory promised" in page.read_text()
+    swept = fofoca("sim", "sweep", *where, "--overcommit", "1,2", "--usage", "mean=0.3", "--out", str(out), "--json")
+    assert [round(run["figures"]["refused"] * 40) for run in json.loads(swept.out)] == [24, 8]
+    failing = fofoca(*words, "--failures", "every=1h,repair=10m", "--json")
+    assert json.loads(failing.out)["runs"][0]["outages"] >= 0
+    for wrong in (["--usage", "speed=1"], ["--failures", "often=1"], ["--overcommit", "x"], ["--overcommit", "0"]):
+        assert fofoca("sim", "run", *where, "--arrivals", "trace", *wrong).code == 2
+    assert fofoca("sim", "run", *where, "--overcommit", "2").code == 2

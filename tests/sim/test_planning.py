@@ -10,6 +10,7 @@ import pytest
 from sim.cluster import NodeType, parse_node_type, read_cluster
 from sim.errors import BadTrace, BadValue
 from sim.nodes import Demand
+from sim.overcommit import Ratios
 from sim.placement import Visit
 from sim.resample import resample_jobs, resample_visits
 from sim.sizing import Fleet, size
@@ -160,7 +161,7 @@ def test_overcommit_takes_more_on_the_same_nodes() -> None:
     inputs = NodeInputs(visits)
     nodes = NodeType("n", 10, "10G", count=4).specs()
     assert inputs.run(0, nodes, "best-fit")["refused"] == pytest.approx(0.6)
-    assert inputs.run(0, nodes, "best-fit", overcommit=2.5)["refused"] == 0
+    assert inputs.run(0, nodes, "best-fit", Ratios(2.5, 2.5))["refused"] == 0
 
 
 def work_on(run: dict[str, int]) -> dict[str, int]:
