@@ -41,6 +41,8 @@ from scheduler.messages import (
     News,
     Refused,
     Reserved,
+    RivalAsk,
+    RivalIs,
     Stop,
 )
 from scheduler.model import (
@@ -230,9 +232,9 @@ class Home:
         job = self._jobs.get(id_.job)
         return job is not None and job.current(id_, node)
 
-    def on_news(self, fx: Effects, home: str, news: News) -> None:
-        """How a job stands that jobs here wait for."""
-        for job in self.gate.on_news(fx, home, news):
+    def on_news(self, fx: Effects, home: str, news: News | RivalAsk | RivalIs) -> None:
+        """How jobs stand that jobs here wait for."""
+        for job in self.gate.heard(fx, home, news):
             self._looked_at(fx, job)
 
     def ring_gate(self, fx: Effects, job_id: int) -> None:
@@ -454,15 +456,11 @@ class Home:
             job.wait_again(index)
             self._touched[job_id] = None
 
-    def ring_spent(self, fx: Effects) -> None:
-        """Tell the leader what was used of late."""
-        self.tell_spent(fx)
-        self._alarms.set(("spent", None), fx.now + self._config.usage_interval_s)
-
     def tell_spent(self, fx: Effects) -> None:
-        """Tell the leader, if it can be reached."""
+        """Tell the leader, if it can be reached, what was used of late; and again after a while."""
         if self._view.alive(self._view.leader):
             self.usage.tell(fx, self._view.leader, self._rules.settings.ranking.half_life_s)
+        self._alarms.set(("spent", None), fx.now + self._config.usage_interval_s)
 
     def ring_sweep(self, fx: Effects) -> None:
         """Delete rows of dropped jobs."""
@@ -481,7 +479,7 @@ class Home:
             self.lineup.update(job)
             self.gate.changed(fx, job)
             if job.finished:
-                self.gate.leave(job)
+                self.gate.leave(fx, job)
                 for surplus in self._history.add(job):
                     self._drop(fx, surplus)
         self.attempts.flush(fx)

@@ -20,11 +20,12 @@ from scheduler.events import Hold, Release
 from scheduler.follow import Following
 from scheduler.index import ClusterView
 from scheduler.jobs import Block, Job
-from scheduler.messages import News
+from scheduler.messages import News, RivalAsk, RivalIs
 from scheduler.model import JobSpec
 from scheduler.numbers import home_number
 from scheduler.records import put_job
 from scheduler.rules import Rules
+from scheduler.singletons import Singletons
 from scheduler.spec.queueing import After, Dependency, Unmet
 from scheduler.wall import date
 
@@ -52,6 +53,7 @@ class Eligibility:
         self._doomed: dict[int, str] = {}
         self._wakes: list[float] = []
         self.following = Following(config, view, alarms, jobs, number)
+        self.singletons = Singletons(config, view, alarms, jobs)
 
     # --- a job's way through the gate
 
@@ -67,10 +69,12 @@ class Eligibility:
         for position, each in enumerate(job.spec.queueing.after):
             if position not in job.record.met and not job.finished:
                 self.following.follow(fx, each.job, job.id, task_by_task=each.kind is After.CORRESPONDING)
+        self.singletons.enter(fx, job)
         self.review(fx, job)
 
-    def leave(self, job: Job) -> None:
+    def leave(self, fx: Effects, job: Job) -> None:
         """A job has ended, or is forgotten."""
+        self.singletons.leave(job, fx.now)
         self._alarms.cancel(("gate", job.id))
         self._doomed.pop(job.id, None)
         for each in job.spec.queueing.after:
@@ -113,6 +117,17 @@ class Eligibility:
         self._remember(fx, job, held="")
         return self.review(fx, job)
 
+    def heard(self, fx: Effects, home: str, item: News | RivalAsk | RivalIs) -> list[Job]:
+        """Take in another home's word; return the jobs here that it concerns, looked at anew."""
+        match item:
+            case News():
+                return self.on_news(fx, home, item)
+            case RivalAsk():
+                return [self.review(fx, job) for job in self.singletons.on_ask(fx, home, item)]
+            case RivalIs():
+                job = self.singletons.on_answer(home, item)
+                return [self.review(fx, job)] if job is not None else []
+
     def on_news(self, fx: Effects, sender: str, news: News) -> list[Job]:
         """Take in how a job stands; return the jobs that were waiting for it, looked at anew."""
         jobs = [self._jobs[each] for each in self.following.on_news(fx, sender, news)]
@@ -136,6 +151,8 @@ class Eligibility:
         for block, look_s in self._rules.blocks(job, fx.now):
             self._wakes.append(look_s)
             yield block
+        if queueing.singleton:
+            yield from self.singletons.blocks(job)
         if queueing.after:
             yield from self._dependencies(fx, job)
 

@@ -65,6 +65,7 @@ class Explanation(msgspec.Struct, frozen=True):
     waiting: int = 0
     placed: tuple[Placed, ...] = ()
     blocks: tuple[Block, ...] = ()
+    quota: str = ""
 
 
 def explain(job: Job, view: ClusterView, position: int, waiting: int) -> Explanation:
@@ -87,6 +88,7 @@ def explain(job: Job, view: ClusterView, position: int, waiting: int) -> Explana
         not_accepting=survey.not_accepting,
         unreachable=survey.unreachable,
         blocks=job.blocks if pending else (),
+        quota=job.told.quota if pending else "",
         leader=view.leader,
         position=position,
         waiting=waiting,

@@ -283,6 +283,22 @@ class News(Item, frozen=True, tag="news"):
     more: bool = False
 
 
+class RivalAsk(Item, frozen=True, tag="rival?"):
+    """Home to home: have you an unfinished job of this owner and name that this one has to wait for?"""
+
+    job: int
+    owner: Text
+    name: Text
+    submitted_unix_s: float
+
+
+class RivalIs(Item, frozen=True, tag="rival"):
+    """Home to home: this one; 0 for none."""
+
+    job: int
+    rival: int
+
+
 class LeaseAsk(Item, frozen=True, tag="lease?"):
     """Node to home: may these single attempts run on? Asked at `clock_s` on my monotonic clock, in this boot."""
 
@@ -386,6 +402,8 @@ AnyItem = (
     | Tally
     | TallyHeard
     | Spent
+    | RivalAsk
+    | RivalIs
     | LeaseAsk
     | Lease
     | Evict

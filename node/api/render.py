@@ -87,7 +87,11 @@ def reasons(explained: Explanation) -> list[dict[str, object]]:
     found: list[dict[str, object]] = [{"kind": each.kind, "text": each.text} for each in explained.blocks]
     if found:
         return found
-    found = [
+    if explained.quota:
+        found = [
+            {"kind": "limit", "text": f"nothing is left of the limit of {explained.quota}", "limit": explained.quota}
+        ]
+    found += [
         {"kind": "short", "text": _short_text(short, explained.nodes), **msgspec.structs.asdict(short)}
         for short in explained.short
     ]

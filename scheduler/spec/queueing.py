@@ -59,6 +59,7 @@ class Queueing(Part, frozen=True):
     partition: str = ""
     reservation: str = ""
     exclusive: bool = False
+    singleton: bool = False
     licences: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property

@@ -80,7 +80,11 @@ def parse_dependencies(text: str) -> dict[str, Any]:
     """Return the dependencies that Slurm's notation names; InvalidValue."""
     if "," in text and "?" in text:
         raise InvalidValue("dependency", text, "expected ',' or '?' between dependencies, not both")
-    after = [each for part in re.split(r"[,?]", text) for each in _dependencies(part.strip(), text)]
+    parts = [part.strip() for part in re.split(r"[,?]", text)]
+    single = {"singleton": True} if "singleton" in parts and "?" not in text else {}
+    after = [each for part in parts if not (single and part == "singleton") for each in _dependencies(part, text)]
+    if single:
+        return single | ({"after": after} if after else {})
     return {"after": after, "after_any": True} if "?" in text else {"after": after}
 
 
