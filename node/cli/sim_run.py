@@ -7,7 +7,7 @@ imported when the command runs.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 # What belongs to one of the two kinds of trace only.
-BATCH_OPTIONS = ("processors", "clairvoyant", "strong", "schedule", "csv")
+BATCH_OPTIONS = ("processors", "clairvoyant", "strong", "schedule", "csv", "homes", "gossip", "loss")
 NODE_OPTIONS = ("arrivals", "seed", "seeds", "overcommit", "usage", "failures")
 
 
@@ -35,6 +35,12 @@ NODE_OPTIONS = ("arrivals", "seed", "seeds", "overcommit", "usage", "failures")
 @click.option("--clairvoyant", is_flag=True, help="Plan with the true run times instead of the users' estimates.")
 @click.option("--filter", "strong", type=click.Choice(["none", "strong"]), default="none", show_default=True,
               help="Which jobs of the trace count.")  # fmt: skip
+@click.option("--homes", type=click.IntRange(1, 999), metavar="N", help="Play the trace through the agents' own "
+              "machines, submitted to N homes in turn, instead of one planner that knows everything.")  # fmt: skip
+@click.option("--gossip", default=1.0, show_default=True, type=click.FloatRange(0.0, 3600.0), metavar="SECONDS",
+              help="With --homes: how old what is gossiped is when it is heard.")  # fmt: skip
+@click.option("--loss", default=0.0, show_default=True, type=click.FloatRange(0.0, 0.9), metavar="SHARE",
+              help="With --homes: how many messages are lost.")  # fmt: skip
 @click.option("--nodes", metavar="NODES.csv", help="Replay on a list of nodes: sn,cpu_milli,memory_mib,gpu,model.")
 @click.option("--pods", metavar="PODS.csv", help="What arrives there: cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec.")
 @click.option("--cluster", metavar="CLUSTER.toml", help="The nodes as node types with counts, instead of --nodes.")
@@ -95,7 +101,7 @@ def _run(context: click.Context, trace: str | None, policies: tuple[str, ...], o
 
 def _batch(
     trace: str | None, policies: Sequence[str], processors: int | None, clairvoyant: bool, strong: str, strict: bool,
-    as_json: bool, mapping: str | None, **files: str | None,
+    as_json: bool, mapping: str | None, homes: int | None, gossip: float, loss: float, **files: str | None,
 ) -> bool:  # fmt: skip
     from sim.replay import check_policy, replay_jobs
     from sim.traces.batch import read_batch
@@ -104,6 +110,8 @@ def _batch(
         raise Failure("TRACE: nothing to replay; name an SWF file")
     for policy in policies:
         check_policy(policy)
+    if homes is not None and clairvoyant:
+        raise Failure("--clairvoyant: agents know estimates only, so it does not go with --homes")
     if processors is not None and processors < 1:
         raise Failure(f"--processors: {processors} is not valid; at least 1")
     for name, path in files.items():
@@ -112,12 +120,25 @@ def _batch(
     schedules = []
     for policy in policies:
         with watching(policy, len(source.workload)) as watch:
-            schedules.append(replay_jobs(source.workload, source.processors, policy, clairvoyant, watch))
+            if homes is None:
+                schedules.append(replay_jobs(source.workload, source.processors, policy, clairvoyant, watch))
+            else:
+                schedules.append(_through_agents(source, policy, homes, gossip, loss, watch))
         if not schedules[-1].complete:
             break
     _write_files(schedules, source, files)
     _print(schedules, source, as_json, strong)
     return schedules[-1].complete
+
+
+def _through_agents(
+    source: BatchTrace, policy: str, homes: int, gossip_s: float, loss: float, watch: Callable[[int, float], bool]
+) -> Schedule:
+    from sim.homes_replay import replay_homes
+    from sim.many_homes import Setting
+
+    setting = Setting(homes=homes, gossip_s=gossip_s, loss=loss, queue_policy=policy)
+    return replay_homes(source.workload, source.processors, setting, watch)
 
 
 def _write_files(schedules: list[Schedule], source: BatchTrace, files: dict[str, str | None]) -> None:

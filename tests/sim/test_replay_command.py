@@ -153,3 +153,13 @@ def test_progress_is_shown_on_a_terminal_and_an_interrupt_gives_the_results_so_f
     assert running.returncode == 130
     assert not result["complete"]
     assert result["jobs"] + result["jobs_unfinished"] == 30_000
+
+
+def test_a_trace_goes_through_the_agents_own_machines() -> None:
+    words = (SMALL, "--homes", "3", "--json")
+    ours, central = json.loads(fofoca(*words).stdout), json.loads(fofoca(SMALL, "--json").stdout)
+    assert (ours["jobs"], ours["jobs_unfinished"]) == (central["jobs"], 0)
+    assert ours["mean_wait_s"] == pytest.approx(central["mean_wait_s"], rel=0.05, abs=5)
+    assert json.loads(fofoca(*words).stdout) == ours
+    assert fofoca(SMALL, "--homes", "3", "--policy", "sjbf").returncode == 2
+    assert fofoca(SMALL, "--homes", "3", "--clairvoyant").returncode == 2
