@@ -58,6 +58,7 @@ from node.network import Network
 from node.network_joining import join_cluster, open_configured
 from node.outbox import Outbox
 from node.output import OutputStore
+from node.pacing import Paced
 from node.peers import Peers, body_sealer
 from node.runtime.opening import RuntimeKind, lxc_obstacles, open_runtime
 from node.runtime.protocol import ContainerError, Runtime
@@ -171,7 +172,7 @@ class Agent:
                 allocations=Allocations(host, effects.post, nursery),
                 home=Home(effects, images, JobSecrets(gossip.key_ring), image_required="rootfs" in runtime.features),
                 outbox=Outbox(peers, effects.received, effects.keep_up, nursery),
-                publish=gossip.set_state,
+                publish=Paced(gossip.set_state, nursery).publish,
             )
             meter = self._meter(runtime, inventory, grants, policy, network)
             effects.enqueue(machine.restore(trio.current_time(), time.time(), rows))

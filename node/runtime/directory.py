@@ -9,7 +9,8 @@ Owns: names, formats and atomicity of those files. May not know: processes, LXC,
     supervisor  its pid, and the boot that pid belongs to
     running     written when the command is being executed
     stop, lease orders to a running supervisor, SIGHUP has it look: a grace in ms; a deadline in ms of CLOCK_BOOTTIME
-    exit        how it ended, synced to disk; once there, never changed
+    exit        how it ended; once there, never changed. Not synced: a power loss takes the container along, and its
+                home starts a new attempt (docs/decisions/0007)
     stdout, stdout.OFFSET, stderr, ...      see logs.py
 """
 
@@ -57,14 +58,12 @@ class ContainerDirectory:
         finally:
             os.close(descriptor)
 
-    def write(self, name: str, content: bytes, *, durable: bool = False) -> None:
+    def write(self, name: str, content: bytes) -> None:
         """Whole or not at all."""
         temporary = self.path / f".{name}.new"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, content)
-            if durable:
-                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         temporary.replace(self.path / name)
@@ -98,7 +97,7 @@ class ContainerDirectory:
             "ended_unix_ms": int((ending.ended_unix_s or time.time()) * 1000),
             "error": (ending.error or "").replace("\n", " "),
         }
-        self.write("exit", "".join(f"{key} {value}\n" for key, value in fields.items()).encode(), durable=True)
+        self.write("exit", "".join(f"{key} {value}\n" for key, value in fields.items()).encode())
 
     def started_unix_s(self) -> float | None:
         text = self._fields("running").get("started_unix_ms")
@@ -147,10 +146,11 @@ class ContainerDirectory:
     def discard(self) -> None:
         """Renames first, so that a death half-way leaves what is plainly rubbish."""
         rubbish = self.path.with_name(f".{self.name}.removed")
-        shutil.rmtree(rubbish, ignore_errors=True)
+        if rubbish.exists():
+            shutil.rmtree(rubbish, ignore_errors=True)
         with suppress(FileNotFoundError):
             self.path.rename(rubbish)
-            shutil.rmtree(rubbish)
+            _remove(rubbish)
 
     def _fields(self, name: str) -> dict[str, str]:
         try:
@@ -158,6 +158,17 @@ class ContainerDirectory:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         return {key: value for key, _, value in (line.partition(" ") for line in text.splitlines())}
+
+
+def _remove(path: Path) -> None:
+    """What a container may have written into is left to shutil, which is careful and slow."""
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+    path.rmdir()
 
 
 def all_directories(root: Path) -> list[ContainerDirectory]:

@@ -105,13 +105,11 @@ static void note(const char *name, const char *text) {
     if (fd >= 0) close(fd);
 }
 
-static void record_exit(const char *text) {        /* whole and synced; the agent has reserved its place on the disk */
+static void record_exit(const char *text) {        /* whole; the agent has reserved its place on the disk */
     int fd = open(".exit", O_WRONLY | O_CREAT | O_CLOEXEC, 0600), length = strlen(text);
-    int whole = write(fd, text, length) == length && ftruncate(fd, length) == 0 && fsync(fd) == 0;
+    int whole = write(fd, text, length) == length && ftruncate(fd, length) == 0;
     close(fd);
-    if (!whole || rename(".exit", "exit") < 0 || (fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) return;
-    fsync(fd);
-    close(fd);
+    if (whole && rename(".exit", "exit") < 0) { /* the agent finds none, and says that nobody knows */ }
 }
 
 static void take_order(const char *key, const char *value) {
@@ -453,7 +451,8 @@ static void finish(void) {
     if (cpu_ns < 0) cpu_ns = ((int64)usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000LL
                            + ((int64)usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
     int exit_code = WIFEXITED(self.status) ? WEXITSTATUS(self.status) : 128 + WTERMSIG(self.status);
-    if (self.phase == KILLING && orders.lxc && exit_code == 1) exit_code = 128 + SIGKILL;  /* lxc-execute's word for it */
+    if (self.phase == KILLING && orders.lxc && (exit_code == 1 || WIFSIGNALED(self.status)))
+        exit_code = 128 + SIGKILL;  /* lxc-execute's word for it; SIGPIPE where it was still talking to what was killed */
     if (!self.error[0] && !self.started_unix_ms) fail("%s before its command ran", orders.lxc ? "lxc-execute ended" : "ended");
     if (!self.error[0] && orders.lxc && WIFSIGNALED(self.status) && self.phase != KILLING)
         fail("lxc-execute was killed by signal %d", WTERMSIG(self.status));

@@ -72,16 +72,12 @@ def note(name: str, text: str) -> None:
 
 
 def record_exit(text: str) -> None:
-    """Whole and synced; the agent has reserved its place on the disk."""
+    """Whole; the agent has reserved its place on the disk."""
     descriptor = os.open(".exit", os.O_WRONLY | os.O_CREAT, 0o600)
     os.write(descriptor, text.encode())
     os.ftruncate(descriptor, len(text.encode()))
-    os.fsync(descriptor)
     os.close(descriptor)
     os.rename(".exit", "exit")
-    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(descriptor)
-    os.close(descriptor)
 
 
 def given_environment() -> dict[bytes, bytes]:
@@ -489,7 +485,8 @@ class Supervisor:
         if self.orders.lxc and os.WIFSIGNALED(status) and self.phase != KILLING:
             self.fail(f"lxc-execute was killed by signal {os.WTERMSIG(status)}")
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
-        return 128 + signal.SIGKILL if self.orders.lxc and self.phase == KILLING and code == 1 else code
+        killed = self.orders.lxc and self.phase == KILLING and (code == 1 or os.WIFSIGNALED(status))
+        return 128 + signal.SIGKILL if killed else code  # SIGPIPE where it was still talking to what was killed
 
 
 if __name__ == "__main__":

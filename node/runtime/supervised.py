@@ -253,11 +253,14 @@ class SupervisedRuntime(ABC):
         if directory.is_locked():
             await self._end(directory)
         self._forget(name)
-        await trio.to_thread.run_sync(self._clean, name)
-        await trio.to_thread.run_sync(directory.discard)
+        await trio.to_thread.run_sync(self._clean_and_discard, directory)
         pid = self._children.pop(name, None)
         if pid is not None:
             supervisor.reap(pid)
+
+    def _clean_and_discard(self, directory: ContainerDirectory) -> None:
+        self._clean(directory.name)
+        directory.discard()
 
     async def _end(self, directory: ContainerDirectory) -> None:
         """By its supervisor; without it, should it not obey."""

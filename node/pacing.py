@@ -1,0 +1,40 @@
+"""What this node says by gossip, at a pace: the first word at once, later ones of the same key not more often than at
+an interval, and of several only the last.
+
+A busy node's report changes with every task, and every change costs every node some packets. Whoever has to know at
+once (a task's home, the queue's leader) is told so directly; gossip tells everybody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+INTERVAL_S = 0.1
+
+
+class Paced:
+    """Passes on what is published."""
+
+    def __init__(self, say: Callable[[str, bytes], None], nursery: trio.Nursery) -> None:
+        self._say = say
+        self._nursery = nursery
+        self._unsaid: dict[str, bytes | None] = {}
+
+    def publish(self, key: str, value: bytes) -> None:
+        """Say it now, or when the key's pause is over, unless a newer value comes before."""
+        if key in self._unsaid:
+            self._unsaid[key] = value
+            return
+        self._unsaid[key] = None
+        self._say(key, value)
+        self._nursery.start_soon(self._pause, key)
+
+    async def _pause(self, key: str) -> None:
+        await trio.sleep(INTERVAL_S)
+        while (value := self._unsaid[key]) is not None:
+            self._unsaid[key] = None
+            self._say(key, value)
+            await trio.sleep(INTERVAL_S)
+        del self._unsaid[key]
