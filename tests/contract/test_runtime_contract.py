@@ -364,7 +364,11 @@ async def test_what_a_runtime_cannot_do_it_refuses_by_name(backend: Backend) -> 
         {"files": FileMounts(tmpfs=(Tmpfs(target="/cache", size_bytes=1 << 20),))},
         {"files": FileMounts(scratch=Scratch(size_bytes=8 << 20))},
         {"files": FileMounts(read_only_root=True)},
-        {"files": FileMounts(volumes=(VolumeMount(VolumeRoot("here", Path("/dev/shm")), "ana", "", "/data", False),))},
+        {
+            "files": FileMounts(
+                volumes=(VolumeMount(VolumeRoot("here", Path(tempfile.gettempdir())), "ana", "", "/data", False),)
+            )
+        },
         {"files": FileMounts(secrets=Path("/dev/shm"))},
         {"privileges": Privileges(("kill",))},
         {"privileges": Privileges(masked_paths=("/proc/version",))},
@@ -462,7 +466,7 @@ async def test_a_frozen_container_stands_still_and_goes_on(backend: Backend) -> 
     assert not runtime.is_frozen("1.1.1")
 
 
-@pytest.mark.parametrize("grace_s", [5.0, 0.0])
+@pytest.mark.parametrize("grace_s", [60.0, 0.0])
 async def test_a_frozen_container_can_be_ended(backend: Backend, grace_s: float) -> None:
     runtime = backend.open()
     if "freeze" not in runtime.features:
@@ -470,7 +474,7 @@ async def test_a_frozen_container_can_be_ended(backend: Backend, grace_s: float)
     await started(runtime, backend.spec("1.1.1", backend.sleeps(30)))
     await runtime.freeze("1.1.1")
     await runtime.stop("1.1.1", grace_s)
-    with trio.fail_after(4):
+    with trio.fail_after(20):
         assert (await runtime.wait("1.1.1")).exit_code == (143 if grace_s else 137)
     assert not runtime.is_frozen("1.1.1")
 

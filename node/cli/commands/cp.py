@@ -123,7 +123,21 @@ class _Unpacking(threading.Thread):
                     entry.name = name + slash + below
                     if entry.islnk():
                         entry.linkname = name + "/" + entry.linkname.partition("/")[2]
-                tar.extract(entry, folder, filter="data")
+                _extract(tar, entry, folder)
+
+
+def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None:
+    """Python before 3.11.4 has no filters, and links can't be made safely by hand there."""
+    if hasattr(tarfile, "data_filter"):
+        tar.extract(entry, folder, filter="data")
+        return
+    if not (entry.isreg() or entry.isdir()):
+        raise tarfile.TarError(f"{entry.name} is a link; copying links needs Python 3.11.4")
+    if entry.name.startswith("/") or ".." in entry.name.split("/"):
+        raise tarfile.TarError(f"{entry.name} would be outside of the target")
+    entry.mode = entry.mode & 0o755 | (0o700 if entry.isdir() else 0o600)
+    entry.uid, entry.gid, entry.uname, entry.gname = os.geteuid(), os.getegid(), "", ""
+    tar.extract(entry, folder)
 
 
 def _finish(session: Session, take: Callable[[bytes], Any]) -> None:
