@@ -2,8 +2,8 @@
 
 A job waits for every unfinished job of its owner and name that came before it, or that has been let go already. Its
 home asks the others; each question also announces the job, so of two that ask at once the later one gives way (Ricart
-and Agrawala, CACM 1981, with the order of submission for a clock). Asked again while it waits. Homes out of reach are not
-waited for: on both sides of a partition one may run. Soft: after a restart all is asked anew.
+and Agrawala, CACM 1981, with the order of submission for a clock). Asked again while it waits. Homes out of reach are
+not waited for: on both sides of a partition one may run. Soft: after a restart all is asked anew.
 """
 
 from __future__ import annotations
