@@ -226,16 +226,18 @@ class Home:
 
     def on_lease_ask(self, fx: Effects, node: str, ask: LeaseAsk) -> None:
         """May single attempts run on?"""
-        self.leases.on_ask(fx, node, ask, lambda id_: self._current(id_, node))
-
-    def _current(self, id_: AllocationId, node: str) -> bool:
-        job = self._jobs.get(id_.job)
-        return job is not None and job.current(id_, node)
+        jobs = self._jobs
+        self.leases.on_ask(fx, node, ask, lambda id_: id_.job in jobs and jobs[id_.job].current(id_, node))
 
     def on_news(self, fx: Effects, home: str, news: News | RivalAsk | RivalIs) -> None:
         """How jobs stand that jobs here wait for."""
         for job in self.gate.heard(fx, home, news):
             self._looked_at(fx, job)
+
+    def ring_rivals(self, fx: Effects) -> None:
+        """Singletons that wait are asked for again."""
+        for job in self.gate.singletons.ring(fx):
+            self._looked_at(fx, self.gate.review(fx, job))
 
     def ring_gate(self, fx: Effects, job_id: int) -> None:
         """The time has come that a job waited for."""

@@ -419,7 +419,7 @@ class Scheduler:
             "amend": home.amendments.ring,
             "site": self._keeper.ring,
             "sweep": lambda fx, _: home.ring_sweep(fx),
-            "rivals": lambda fx, _: home.gate.singletons.ring(fx),
+            "rivals": lambda fx, _: home.ring_rivals(fx),
             "settings": lambda fx, _: self._shared.ring(fx),
             "tallies": home.quotas.ring,
             "spent": lambda fx, _: home.tell_spent(fx),

@@ -88,13 +88,14 @@ class Singletons:
         self._answers[answer.job][home] = answer.rival
         return self._jobs[answer.job]
 
-    def ring(self, fx: Effects) -> None:
-        """Ask again for what still waits."""
+    def ring(self, fx: Effects) -> list[Job]:
+        """Ask again for what still waits; return it, for homes may have gone out of reach meanwhile."""
         waiting = [self._jobs[job_id] for job_id in self._answers if job_id not in self._let_go]
         for job in waiting:
             self._ask(fx, job)
         if waiting:
             self._alarms.set(("rivals", None), fx.now + self._config.follow_interval_s)
+        return waiting
 
     def _rival(self, name: Name, order: tuple[float, int], job_id: int) -> int:
         """Return an unfinished job of this name that the one of this order has to wait for, 0 if there is none."""

@@ -17,6 +17,7 @@ from scheduler.spec.queueing import After, Queueing, Unmet
 from sim.network import Link
 
 MIB = 1 << 20
+LICENCE, LICENCES = "tool", 3
 LOSSES = (OnLost.REQUEUE, OnLost.REQUEUE, OnLost.FAIL)
 UNIX_ZERO_S = 1_700_000_000.0
 """What the worlds' wall clocks show at their beginning, those that are right."""
@@ -58,6 +59,8 @@ class Features:
     singles: bool = False
     requeues: bool = False
     drains: bool = False
+    licences: bool = False
+    singletons: bool = False
     small_windows: bool = False
     clock_skew: bool = False
     gangs: bool = False
@@ -273,7 +276,7 @@ def _spec(rng: random.Random, features: Features, number: int) -> JobSpec:
     if features.gangs and array is None and kind is JobKind.BATCH and rng.random() < 0.4:
         gang = Gang(nodes=rng.choice((2, 2, 3, 4)), tasks_per_node=rng.choice((1, 1, 2)))
     return JobSpec(
-        name=f"job{number}",
+        name=f"job{number % 3 if features.singletons else number}",
         argv=("true",),
         request=_request(rng, features),
         array=array,
@@ -288,6 +291,8 @@ def _spec(rng: random.Random, features: Features, number: int) -> JobSpec:
         queueing=Queueing(
             unmet=Unmet.CANCEL,
             hold=features.holds and rng.random() < 0.1,
+            licences={LICENCE: rng.choice((1, 2))} if features.licences and rng.random() < 0.4 else {},
+            singleton=features.singletons and not features.dependencies and rng.random() < 0.3,
             begin_unix_s=UNIX_ZERO_S + rng.uniform(0, 30.0) if features.begin_times and rng.random() < 0.3 else 0.0,
         ),
     )

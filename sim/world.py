@@ -18,13 +18,14 @@ from dataclasses import dataclass, field, replace
 import msgspec
 from msgspec.structs import replace as replace_fields
 
-from scheduler.events import Accepting, Cancel, Drain, Hold, Release, Requeue, Submit
+from scheduler.events import Accepting, Cancel, Drain, Hold, Release, Requeue, SetSetting, Submit
 from scheduler.fit import fits, unmet
 from scheduler.messages import AnyItem, decode
 from scheduler.model import JobSpec, Resources
-from scheduler.spec.queueing import After, Dependency
+from scheduler.settings import Licence
+from scheduler.spec.queueing import After, Dependency, Queueing
 from sim.checkers import Checkers, Violation
-from sim.faults import Fault, Plan, Wish, draw_plan
+from sim.faults import LICENCE, LICENCES, Fault, Plan, Wish, draw_plan
 from sim.kernel import Kernel
 from sim.network import Endpoint, Network
 from sim.world_gossip import GossipMembers
@@ -121,7 +122,18 @@ class World:
             for host in self.hosts.values()
             if not host.lost
         )
-        return able >= nodes and all(self._can_end(each.job) for each in spec.queueing.after)
+        if spec.queueing.licences.get(LICENCE, 0) * nodes * tasks > LICENCES:
+            return False
+        if able < nodes or (spec.queueing.singleton and not self._comes_up(spec)):
+            return False
+        return all(self._can_end(each.job) for each in spec.queueing.after)
+
+    def _comes_up(self, spec: JobSpec) -> bool:
+        """Whether the jobs of the same name, which a singleton waits for, can end."""
+        same = [job for job, other in self._specs.items() if other.name == spec.name]
+        plain = [replace_fields(self._specs[job], queueing=Queueing()) for job in same]
+        homes = [self.hosts[self.checks.acknowledged[job]] for job in same]
+        return not any(home.lost for home in homes) and all(map(self.possible, plain))
 
     def _can_end(self, job: int) -> bool:
         home = self.checks.acknowledged[job]
@@ -146,6 +158,8 @@ class World:
             self.kernel.after(self.kernel.random("start", host.name).uniform(0, 0.3), host.start)
         for fault in self.plan.faults:
             self.kernel.at(fault.at_s, self._strike, fault)
+        if self.plan.features.licences:
+            self.kernel.after(0.5, self._set_licences)
         for number, wish in enumerate(self.plan.wishes):
             self.kernel.at(wish.at_s, self._wish, number, wish)
 
@@ -230,6 +244,14 @@ class World:
             host.post(Accepting(True))
 
     # --- clients
+
+    def _set_licences(self) -> None:
+        """An operator sets how many there are, and again until somebody has taken it."""
+        host = self.hosts[self.plan.homes[0]]
+        if host.agent is not None and dict(host.agent.settings()):
+            return
+        host.ask(SetSetting(f"licence/{LICENCE}", Licence(count=LICENCES), host.unix()), lambda _: None)
+        self.kernel.after(CLIENT_PATIENCE_S, self._set_licences)
 
     def _wish(self, number: int, wish: Wish) -> None:
         """Ask until it is acknowledged; a client doesn't know what became of a request without an answer."""
