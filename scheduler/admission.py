@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from scheduler.abilities import describe, requirements
 from scheduler.alarms import Alarms
 from scheduler.amendments import AmendmentsTaken
+from scheduler.company import RUNS, rules
 from scheduler.config import SchedulerConfig
 from scheduler.draining import Draining
 from scheduler.effects import Effects
@@ -40,7 +41,6 @@ from scheduler.messages import (
     Holding,
     Refused,
     Reserved,
-    Settled,
     Started,
     Stop,
 )
@@ -207,6 +207,7 @@ class Admission:
         self.leases.on_up(fx, name)
         self.draining.on_up(name)
         self._ends.back(name)
+        self.reporting.pushing.on_up(name)
         if name in self._homes:
             self._alarms.set(("holding", name), fx.now)
 
@@ -218,7 +219,7 @@ class Admission:
 
     def on_reign(self, fx: Effects, leader: str, epoch: int) -> None:
         """A new leader begins: tell it how this node stands; what it does not hold anew ends soon."""
-        self.reporting.tell(fx, leader)
+        self.reporting.push()
         self.holds.on_reign(fx.now, epoch, self._config.settle_s)
 
     def ring_room(self, fx: Effects, id_: AllocationId) -> None:
@@ -301,7 +302,8 @@ class Admission:
             return "the node is starting", 0, 0
         if not self.reporting.accepting:
             return "the node takes nothing new", 0, 0
-        if (constraint := unmet(requirements(order.spec), self._labels())) is not None:
+        beside = rules(order.spec, order.job)
+        if (constraint := unmet((*requirements(order.spec), *beside), self._labels(bool(beside)))) is not None:
             return describe(constraint), 0, 0
         if (reserved := self._rules.refusal(order.spec, self._view.me, fx.now)) is not None:
             return reserved, 0, 0
@@ -310,16 +312,18 @@ class Admission:
             return short.dimension, short.need, short.free
         return self._held_back(fx, home, order, free)
 
-    def _labels(self) -> dict[str, str]:
+    def _labels(self, runs: bool) -> dict[str, str]:
         measured = self.reporting.measured
-        return {"node": self._view.me, **dict(measured.labels if measured else ())}
+        labels = {"node": self._view.me, **dict(measured.labels if measured else ())}
+        if runs:
+            labels[RUNS] = self.reporting.company.text()
+        return labels
 
     def _held_back(self, fx: Effects, home: str, order: Admit, free: Resources) -> tuple[str, int, int] | None:
         """Refuse what would run into a hold of a better-ranked job."""
-        spec = order.spec
-        hold = self.holds.in_the_way(
-            fx.now, home, order.job, order.rank, estimate_s(spec, self._config), spec.request, free
-        )
+        need, run_s = order.spec.request, estimate_s(order.spec, self._config)
+        known = (order.epoch, order.go)
+        hold = self.holds.in_the_way(fx.now, home, order.job, order.rank, known, run_s, need, free)
         return (f"held for job {hold.job}", 0, 0) if hold is not None else None
 
     def _admit(self, fx: Effects, held: Held) -> None:
@@ -344,6 +348,7 @@ class Admission:
         """Book a live allocation in; by the estimate it ends when it has run that long from now on."""
         id_, spec = held.allocation.id, held.allocation.spec
         self.reporting.book(id_, spec.request, fx.now + estimate_s(spec, self._config))
+        self.reporting.company.add(id_, spec)
         self._current[(id_.job, id_.index)] = id_
         self._homes.setdefault(held.allocation.home, _Home()).live[id_] = None
 
@@ -351,6 +356,7 @@ class Admission:
         """Book a live allocation out."""
         id_ = held.allocation.id
         self.reporting.unbook(id_)
+        self.reporting.company.drop(id_)
         if self._current.get((id_.job, id_.index)) == id_:
             del self._current[(id_.job, id_.index)]
         self._homes[held.allocation.home].live.pop(id_, None)
@@ -361,10 +367,10 @@ class Admission:
         self.reporting.push()
 
     def _settle(self, fx: Effects, order: Admit) -> None:
-        """Tell the leader that its order is answered, after the report that shows how."""
+        """Tell the leader that its order is answered, with the report that shows how."""
         if order.epoch:
-            self.reporting.tell(fx, self._view.leader)
-            fx.say(self._view.leader, Settled(order.epoch, order.go, len(order.tasks)))
+            self.reporting.push()
+            self.reporting.pushing.settled(fx, order.epoch, order.go, len(order.tasks))
 
     def _stop(self, fx: Effects, held: Held, why: str) -> None:
         """Stop a live one; asking again is harmless, the shell may have crashed in between."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from scheduler.alarms import Alarms
+from scheduler.company import tagged
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.estimate import estimate_s
@@ -19,9 +20,6 @@ from scheduler.lifecycle import Phase, phase_of
 from scheduler.messages import BATCH_MAX, Admit, Census, Stop
 from scheduler.model import AllocationId
 from scheduler.repeat import Repeat
-
-MUSTER_RETRIES = 10
-"""The first repetition while a gang is gathered comes this many times sooner than a node's reservation ends."""
 
 
 class Terms(NamedTuple):
@@ -47,11 +45,15 @@ class Attempts:
         self._jobs = jobs
         self._by_node: dict[str, dict[AllocationId, None]] = {}
         self._terms: dict[AllocationId, Terms] = {}
-        self._asks: Repeat[AllocationId] = Repeat("asks", config, alarms, view.alive, self._speak_asks)
-        self._musters: Repeat[AllocationId] = Repeat(
-            "musters", config, alarms, view.alive, self._speak_asks, config.reserve_s / MUSTER_RETRIES
+        self._asks: Repeat[AllocationId] = Repeat(
+            "asks", config, alarms, view.alive, self._speak_asks, config.quick_retry_s
         )
-        self._stops: Repeat[AllocationId] = Repeat("stops", config, alarms, view.alive, self._speak_stops)
+        self._musters: Repeat[AllocationId] = Repeat(
+            "musters", config, alarms, view.alive, self._speak_asks, min(config.quick_retry_s, config.reserve_s / 10)
+        )
+        self._stops: Repeat[AllocationId] = Repeat(
+            "stops", config, alarms, view.alive, self._speak_stops, config.quick_retry_s
+        )
 
     def on_node(self, node: str) -> list[AllocationId]:
         """Return the live attempts bound to a node, oldest first."""
@@ -61,7 +63,7 @@ class Attempts:
         """Bind a durable attempt to a node and ask for it until the node answers."""
         self._bind(fx, id_, node)
         spec = self._jobs[id_.job].spec
-        self._view.claim(("ask", id_), node, spec.request, fx.now + estimate_s(spec, self._config))
+        self._view.claim(("ask", id_), node, spec.request, fx.now + estimate_s(spec, self._config), tagged(id_.job, spec))
         self.ask_again(id_, node, terms)
 
     def ask_again(self, id_: AllocationId, node: str, terms: Terms) -> None:

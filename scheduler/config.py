@@ -45,6 +45,13 @@ class SchedulerConfig:
         1.0, 0.01, 60, "first wait for an answer before a message is repeated; far above a round trip"
     )
     retry_max_s: float = setting(30.0, 0.1, 3600, "the wait doubles up to this")
+    quick_retry_s: float = setting(
+        0.05,
+        0.001,
+        60,
+        "the same for what the queue moves by (waiting jobs, orders, room that came free): above a round trip, or all "
+        "is said twice",
+    )
     window: int = setting(1000, 1, 100_000, "most unanswered entries of one kind towards one peer")
     lost_grace_s: float = setting(
         30.0, 0, 86_400, "a failed node's tasks start elsewhere after this: less is faster, more runs fewer tasks twice"

@@ -7,7 +7,7 @@ leaders. Nodes only ever use holds to refuse; nothing is promised by them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,9 +17,11 @@ from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.fit import fits
-from scheduler.messages import HoldRoom
+from scheduler.index import ClusterView
+from scheduler.messages import HoldNoted, HoldRoom
 from scheduler.model import Resources
 from scheduler.plan import Held
+from scheduler.repeat import Repeat
 
 SLACK_S = 0.005
 """A job may pass a shadow time by this much: what a message takes on its way must not decide."""
@@ -36,59 +38,98 @@ class _Said(NamedTuple):
     held: Held
 
 
-class HoldsSaid:
-    """The leader's side: what was said to which node, and what has to be said now."""
+@dataclass(slots=True)
+class _Word:
+    """The last word for a node on a job, until it is answered."""
 
-    def __init__(self, config: SchedulerConfig, alarms: Alarms) -> None:
+    said: _Said
+    amount: Resources
+    sequence: int
+
+
+class HoldsSaid:
+    """The leader's side: what each node is to hold for which job, repeated until the node knows.
+
+    `numbers` are the orders' too: an order with a higher number than a hold was given with that hold in mind.
+    """
+
+    def __init__(self, config: SchedulerConfig, view: ClusterView, alarms: Alarms, numbers: Iterator[int]) -> None:
         self._config = config
         self._alarms = alarms
         self._said: dict[tuple[str, int], _Said] = {}
-        self._sequence = 0
+        self._words: dict[tuple[str, int], _Word] = {}
+        self._numbers = numbers
+        self._repeat: Repeat[int] = Repeat("holdings", config, alarms, view.alive, self._speak, config.quick_retry_s)
+        self.epoch = 0
 
     def clear(self) -> None:
         """The role is given up, or taken anew: the nodes' holds end by themselves."""
+        for node in {node for node, _ in self._words}:
+            self._repeat.forget(node)
         self._said.clear()
+        self._words.clear()
         self._alarms.cancel(("holds", None))
 
     def started(self, job: int, node: str) -> None:
         """The job was ordered there: the node drops its hold by itself."""
-        self._said.pop((node, job), None)
+        if self._said.pop((node, job), None) is not None:
+            self._words.pop((node, job), None)
+            self._repeat.answered(node, job)
 
-    def update(
-        self, fx: Effects, epoch: int, holds: dict[str, list[Held]], owner_of: Callable[[int], tuple[str, int]]
-    ) -> None:
+    def update(self, fx: Effects, holds: dict[str, list[Held]], owner_of: Callable[[int], tuple[str, int]]) -> None:
         """Say what is new, larger, later or over. A shadow time that came nearer can wait for the renewal."""
         wanted = {(node, held.job): held for node, helds in holds.items() for held in helds}
         for node, job in [key for key in self._said if key not in wanted]:
-            self._say(fx, epoch, node, self._said.pop((node, job)), NOTHING)
+            self._say(node, self._said.pop((node, job)), NOTHING)
         for (node, job), held in wanted.items():
             said = self._said.get((node, job))
             if said is not None and _still_good(said.held, held):
                 continue
             owner, attempt = owner_of(job)
             said = self._said[(node, job)] = _Said(owner, attempt, held)
-            self._say(fx, epoch, node, said, held.amount)
+            self._say(node, said, held.amount)
         if self._said:
             self._alarms.set_if_unset(("holds", None), fx.now + self._config.hold_ttl_s / RENEWALS)
 
-    def renew(self, fx: Effects, epoch: int, holds: dict[str, list[Held]]) -> None:
+    def renew(self, fx: Effects, holds: dict[str, list[Held]]) -> None:
         """Say all of it again, as it is planned now."""
         current = {(node, held.job): held for node, helds in holds.items() for held in helds}
         for (node, job), said in self._said.items():
             held = current.get((node, job), said.held)
             self._said[(node, job)] = said._replace(held=held)
-            self._say(fx, epoch, node, self._said[(node, job)], held.amount)
+            self._say(node, self._said[(node, job)], held.amount)
         if self._said:
             self._alarms.set(("holds", None), fx.now + self._config.hold_ttl_s / RENEWALS)
 
-    def _say(self, fx: Effects, epoch: int, node: str, said: _Said, amount: Resources) -> None:
-        self._sequence += 1
-        held = said.held
-        shadow_in_s = max(0.0, held.shadow_s - fx.now)
-        fx.say(
-            node,
-            HoldRoom(epoch, self._sequence, said.owner, held.job, said.attempt, tuple(held.rank), shadow_in_s, amount),
-        )
+    def on_noted(self, node: str, noted: HoldNoted) -> None:
+        """A node knows a word; if it was the last on that job, nothing is left to say."""
+        word = self._words.get((node, noted.job))
+        if word is not None and noted.epoch == self.epoch and noted.sequence == word.sequence:
+            self._repeat.answered(node, noted.job)
+            del self._words[(node, noted.job)]
+
+    def ring(self, fx: Effects, node: str) -> None:
+        """Repeat what a node did not answer."""
+        self._repeat.ring(fx, node)
+
+    def flush(self, fx: Effects) -> None:
+        """At the end of an event, before orders are said: say what is fresh."""
+        self._repeat.flush(fx)
+
+    def _say(self, node: str, said: _Said, amount: Resources) -> None:
+        self._words[(node, said.held.job)] = _Word(said, amount, next(self._numbers))
+        self._repeat.say(node, said.held.job)
+
+    def _speak(self, fx: Effects, node: str, jobs: list[int]) -> None:
+        for job in jobs:
+            word = self._words.get((node, job))
+            if word is None:
+                self._repeat.answered(node, job)
+                continue
+            owner, attempt, held = word.said
+            in_s = max(0.0, held.shadow_s - fx.now)
+            rank = tuple(held.rank)
+            fx.say(node, HoldRoom(self.epoch, word.sequence, owner, job, attempt, rank, in_s, word.amount))
 
 
 def _still_good(said: Held, held: Held) -> bool:
@@ -155,6 +196,7 @@ class HoldsKept:
         asker: str,
         job: int,
         rank: tuple[float, ...],
+        order: tuple[int, int],
         estimate_s: float,
         need: Resources,
         free: Resources,
@@ -162,7 +204,8 @@ class HoldsKept:
         """Return a hold that keeps `need` from starting in `free` now, or None.
 
         Those of a worse rank bind nobody; neither do the asker's own (a lost withdrawal must not starve it), nor those
-        from whose shadow time on the job is over by its estimate.
+        before whose shadow time the job is over by its estimate, nor those that the leader knew of when it gave the
+        order (epoch, go): a word that they are over may be late.
         """
         self._expire(now)
         end_s = now + estimate_s
@@ -171,6 +214,8 @@ class HoldsKept:
             if hold.job == job or hold.owner == asker or end_s <= kept.shadow_s + SLACK_S:
                 continue
             if rank and rank <= hold.rank:
+                continue
+            if order[0] == hold.epoch and order[1] > hold.sequence:
                 continue
             free = free - hold.amount
             if not fits(need, free):

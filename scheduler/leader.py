@@ -23,6 +23,7 @@ from scheduler.line import Line, Shape
 from scheduler.messages import (
     Declined,
     Go,
+    HoldNoted,
     Leads,
     Muster,
     Settled,
@@ -91,9 +92,9 @@ class Leader:
         self._capped: dict[int, str] = {}
         self._quotas_seen = 0
         self._orders = Orders(config, view, alarms)
-        self._holds = HoldsSaid(config, alarms)
+        self._holds = HoldsSaid(config, view, alarms, self._orders.numbers)
         self._grown: dict[str, Node] = {}
-        self._given: list[tuple[str, Go | Muster]] = []
+        self._gos: Repeat[int] = Repeat("gos", config, alarms, view.alive, self._speak_gos, config.quick_retry_s)
         self._clocks: dict[tuple[str, int], float] = {}
         self._unsynced: dict[str, None] = {}
         self._tells: Repeat[int] = Repeat("tells", config, alarms, view.alive, self._speak_tells)
@@ -148,6 +149,7 @@ class Leader:
     def on_home_away(self, fx: Effects, home: str) -> None:
         """A home is out of reach: its jobs can't be served, so they hold nobody up."""
         self._unsynced.pop(home, None)
+        self._gos.forget(home)
         self._tells.forget(home)
         for job_id in [job_id for job_id, entry in self._entries.items() if entry.home == home]:
             self._remove(job_id)
@@ -175,7 +177,7 @@ class Leader:
         """Begin (anew) with an epoch above any seen and an empty queue; ask everyone what waits."""
         self._clear()
         self.epoch = (self.epoch_seen // JOB_ID_STRIDE + 1) * JOB_ID_STRIDE + self._number
-        self.epoch_seen = self._orders.epoch = self.epoch
+        self.epoch_seen = self._orders.epoch = self._holds.epoch = self.epoch
         put_number(fx, "epoch", self.epoch)
         self._unsynced = {node.name: None for node in self._view.nodes() if node.alive}
         for home in self._unsynced:
@@ -206,6 +208,7 @@ class Leader:
         self._unsynced.clear()
         for node in self._view.nodes():
             self._tells.forget(node.name)
+            self._gos.forget(node.name)
 
     # --- what homes and nodes say
 
@@ -263,15 +266,24 @@ class Leader:
         order = self._orders.drop(go)
         if order is None:
             return
+        self._gos.answered(order.home, go)
         entry = self._entries.get(order.job)
         if entry is not None and entry.orders.pop(go, None) is not None:
             self._relist(order.job, entry)
         self._dirty = True
 
+    def on_hold_noted(self, node: str, noted: HoldNoted) -> None:
+        """A node knows what it is to hold."""
+        self._holds.on_noted(node, noted)
+
+    def ring_holdings(self, fx: Effects, node: str) -> None:
+        """Repeat what a node is to hold."""
+        self._holds.ring(fx, node)
+
     def ring_holds(self, fx: Effects) -> None:
         """Holds end unless they are renewed."""
         if self.leading:
-            self._holds.renew(fx, self.epoch, self._plan.holds)
+            self._holds.renew(fx, self._plan.holds)
 
     def flush(self, fx: Effects) -> None:
         """At the end of an event: serve the line as far as it goes, and publish how long it is."""
@@ -279,6 +291,8 @@ class Leader:
             return
         if not self._unsynced and not self._pass_set:
             self._serve_or_wait(fx)
+        self._holds.flush(fx)
+        self._gos.flush(fx)
         self._tells.flush(fx)
         self._publish(fx)
 
@@ -310,6 +324,7 @@ class Leader:
                 self._aside.pop(wait.job, None)
             entry.wait, entry.wish = wait, wish
         if wait.epoch == self.epoch:
+            self._seen(entry, wait.go_seen)
             entry.orders = {go: count for go, count in entry.orders.items() if go > wait.go_seen}
         self._relist(wait.job, entry)
 
@@ -334,6 +349,11 @@ class Leader:
                 self._relist(job_id, entry)
                 self._dirty = True
 
+    def _seen(self, entry: Entry, go_seen: int) -> None:
+        for go in entry.orders:
+            if go <= go_seen:
+                self._gos.answered(entry.home, go)
+
     def _relist(self, job_id: int, entry: Entry) -> None:
         """Put a job in line while some of its tasks have no order; one set aside stays aside, and one capped capped."""
         self.quotas.flight(job_id, entry.wait.draws, sum(entry.orders.values()))
@@ -344,7 +364,10 @@ class Leader:
             self._line.add(job_id, entry.wish.rank, entry.wish.shape)
 
     def _remove(self, job_id: int) -> None:
-        if self._entries.pop(job_id, None) is not None:
+        entry = self._entries.pop(job_id, None)
+        if entry is not None:
+            for go in entry.orders:
+                self._gos.answered(entry.home, go)
             self._line.remove(job_id)
             self._aside.pop(job_id, None)
             self._capped.pop(job_id, None)
@@ -399,11 +422,8 @@ class Leader:
             loosened = self._plan.reserve(fx.now, self._to_reserve())
             grown, self._grown = self._grown, {}
             self._line.heat_what_fits(self._plan.room() if loosened else [node.free for node in grown.values()])
-            self._holds.update(fx, self.epoch, self._plan.holds, self._owner_of)
+            self._holds.update(fx, self._plan.holds, self._owner_of)
             more = self._backfill(fx)
-        given, self._given = self._given, []
-        for home, order in given:
-            fx.say(home, order)
         if more:
             self._set_pass(fx.now)
 
@@ -484,7 +504,7 @@ class Leader:
         go = self._orders.give(fx, job, count, shape.amount, {node: count}, shape.estimate_s)
         entry.orders[go] = count
         self._holds.started(job, node)
-        self._given.append((entry.home, Go(self.epoch, go, job, node, count, tuple(place))))
+        self._say_go(entry.home, go, Go(self.epoch, go, job, node, count, tuple(place)))
 
     def _order_gang(self, fx: Effects, entry: Entry, places: dict[str, int]) -> None:
         job, place, shape, _ = entry.wish
@@ -493,7 +513,24 @@ class Leader:
         entry.orders[go] = 1
         for node in places:
             self._holds.started(job, node)
-        self._given.append((entry.home, Muster(self.epoch, go, job, tuple(places), tuple(place))))
+        self._say_go(entry.home, go, Muster(self.epoch, go, job, tuple(places), tuple(place)))
+
+    def _say_go(self, home: str, go: int, order: Go | Muster) -> None:
+        """Orders are said at the end of the event, after the holds that they count on."""
+        self._orders.remember(go, home, order)
+        self._gos.say(home, go)
+
+    def _speak_gos(self, fx: Effects, home: str, gos: list[int]) -> None:
+        for go in gos:
+            said = self._orders.said(go)
+            if said is not None:
+                fx.say(home, said)
+            else:
+                self._gos.answered(home, go)
+
+    def ring_gos(self, fx: Effects, home: str) -> None:
+        """Repeat orders whose home has not shown that it has them."""
+        self._gos.ring(fx, home)
 
     # --- publishing
 

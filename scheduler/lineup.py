@@ -15,6 +15,7 @@ from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.estimate import estimate_s
+from scheduler.evenness import Evenness
 from scheduler.index import ClusterView
 from scheduler.jobs import Job
 from scheduler.messages import Declined, Draws, Go, Leads, Muster, Told, Wait, WaitHeard
@@ -56,7 +57,7 @@ class Lineup:
         self._told_epoch = 0
         self._epoch = 0
         self._waiting = 0
-        self._waits: Repeat[int] = Repeat("waits", config, alarms, view.alive, self._speak)
+        self._waits: Repeat[int] = Repeat("waits", config, alarms, view.alive, self._speak, config.quick_retry_s)
 
     @property
     def waiting(self) -> int:
@@ -106,7 +107,7 @@ class Lineup:
         self._epoch = go.epoch
         job = self._jobs.get(go.job)
         if job is None:
-            self._decline(fx, leader, go, go.count)
+            self.decline(fx, leader, go, go.count)
             fx.say(leader, Wait(go.job, self._boot_epoch, LAST_VERSION, 0, go.epoch, go.go, 0, 0.0, 0.0, Resources()))
             return 0
         if (go.epoch, go.go) <= (job.told.epoch, job.told.go):
@@ -115,7 +116,7 @@ class Lineup:
         count = min(go.count, job.wanted)
         if count < go.count:
             # What the leader knows of this job is not what we last told it, or on its way: say it anew.
-            self._decline(fx, leader, go, go.count - count)
+            self.decline(fx, leader, go, go.count - count)
             self._retell(job)
         # If we lead ourselves: our own claim, made with the attempt, takes the place of the order's.
         for node in go.nodes:
@@ -198,9 +199,14 @@ class Lineup:
             self._hopeful -= self._view.possible(*asked)
 
     @staticmethod
-    def _decline(fx: Effects, leader: str, go: Go | Muster, count: int) -> None:
+    def decline(fx: Effects, leader: str, go: Go | Muster, count: int) -> None:
+        """So many tasks of an order have no use for it."""
         if count:
             fx.say(leader, Declined(go.epoch, go.go, count))
+
+    def _own_rules(self, job: Job) -> tuple[Constraint, ...]:
+        """Rules on where the job's own tasks are: as they are now, so the leader is told anew after each step."""
+        return Evenness(job, self._view).rules() if job.spec.placement.one_by_one else ()
 
     def _speak(self, fx: Effects, leader: str, job_ids: list[int]) -> None:
         for job_id in job_ids:
@@ -222,7 +228,7 @@ class Lineup:
                 since_s=job.since_s,
                 clock_s=fx.now,
                 request=spec.request,
-                constraints=self._rules.constraints(spec, fx.now),
+                constraints=(*self._rules.constraints(spec, fx.now), *self._own_rules(job)),
                 estimate_s=estimate_s(spec, self._config),
                 nodes=spec.gang.nodes if spec.gang else 0,
                 per_node=spec.gang.tasks_per_node if spec.gang else 1,

@@ -38,7 +38,7 @@ class Admit(Item, frozen=True, tag="admit"):
 
     `boot_epoch` is the node's when this attempt was first asked for: a node that restarted since and does not hold it
     refuses, for it may have forgotten that it refused, ran or ended this very attempt. `reserve_s`: keep room
-    for a member of a gang for so long, start nothing; the same without it then starts. `gang_nodes`: Allocation.gang_nodes.
+    for a member of a gang for so long, start nothing; the same without it then starts. `gang_nodes` is Allocation's.
     """
 
     job: int
@@ -125,10 +125,21 @@ class Holding(Item, frozen=True, tag="holding"):
 
 
 class Fresh(Item, frozen=True, tag="fresh"):
-    """Node to home and leader: my newest report, and the highest leader's epoch I have seen."""
+    """Node to home and leader: my newest report, and the highest leader's epoch I have seen.
+
+    `push`: the leader is to say that it knows.
+    """
 
     report: Report
     epoch: int = 0
+    push: bool = False
+
+
+class Noted(Item, frozen=True, tag="noted"):
+    """Leader to node: I know your report of this sequence, and what you said with it."""
+
+    boot_epoch: int
+    sequence: int
 
 
 class Settled(Item, frozen=True, tag="settled"):
@@ -244,6 +255,14 @@ class HoldRoom(Item, frozen=True, tag="hold"):
     rank: RankKey
     shadow_in_s: float
     amount: Resources
+
+
+class HoldNoted(Item, frozen=True, tag="hold noted"):
+    """Node to leader: I know your word of this sequence on a hold."""
+
+    epoch: int
+    sequence: int
+    job: int
 
 
 class Declined(Item, frozen=True, tag="declined"):
@@ -385,6 +404,7 @@ AnyItem = (
     | Gone
     | Holding
     | Fresh
+    | Noted
     | Settled
     | Wait
     | WaitHeard
@@ -393,6 +413,7 @@ AnyItem = (
     | Go
     | Muster
     | HoldRoom
+    | HoldNoted
     | Declined
     | Amend
     | Amended

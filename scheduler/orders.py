@@ -9,23 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.index import ClusterView
+from scheduler.messages import Go, Muster
 from scheduler.model import Resources
 
 
 @dataclass(slots=True)
 class Order:
-    """`places`: how many tasks of `request` each node has not answered for yet; `count` is in the job's own units."""
+    """`places`: how many tasks of `request` each node has not answered for yet; `units` is as the job waits."""
 
     job: int
-    count: int
+    units: int
     request: Resources
     places: dict[str, int]
     end_s: float
+    home: str = ""
+    said: Go | Muster | None = None
 
 
 class Orders:
@@ -36,19 +40,29 @@ class Orders:
         self._view = view
         self._alarms = alarms
         self._orders: dict[int, Order] = {}
-        self._go = 0
+        self.numbers = count(1)
         self.epoch = 0
 
     def give(
-        self, fx: Effects, job: int, count: int, request: Resources, places: Mapping[str, int], estimate_s: float
+        self, fx: Effects, job: int, units: int, request: Resources, places: Mapping[str, int], estimate_s: float
     ) -> int:
         """Number an order, claim its room, and return the number."""
-        self._go += 1
-        order = self._orders[self._go] = Order(job, count, request, dict(places), fx.now + estimate_s)
+        go = next(self.numbers)
+        order = self._orders[go] = Order(job, units, request, dict(places), fx.now + estimate_s)
         for node, tasks in order.places.items():
-            self._view.claim(self._key(self._go, node), node, request * tasks, order.end_s)
-        self._alarms.set(("order", self._go), fx.now + self._config.go_timeout_s)
-        return self._go
+            self._view.claim(self._key(go, node), node, request * tasks, order.end_s)
+        self._alarms.set(("order", go), fx.now + self._config.go_timeout_s)
+        return go
+
+    def remember(self, go: int, home: str, said: Go | Muster) -> None:
+        """Keep what was said to the job's home, to say it again."""
+        order = self._orders[go]
+        order.home, order.said = home, said
+
+    def said(self, go: int) -> Go | Muster | None:
+        """Return what was said, None when the order was given up."""
+        order = self._orders.get(go)
+        return order.said if order is not None else None
 
     def answered(self, go: int, node: str, tasks: int) -> None:
         """A node answered for so many tasks of an order: its report speaks for them."""
@@ -62,14 +76,14 @@ class Orders:
             del order.places[node]
             self._view.release(self._key(go, node))
 
-    def declined(self, go: int, count: int) -> None:
+    def declined(self, go: int, units: int) -> None:
         """A home had no use for part of an order: a gang's is for nothing then."""
         order = self._orders.get(go)
         if order is None:
             return
-        order.count -= count
+        order.units -= units
         for node in list(order.places):
-            self.answered(go, node, order.places[node] if order.count <= 0 else count)
+            self.answered(go, node, order.places[node] if order.units <= 0 else units)
 
     def drop(self, go: int) -> Order | None:
         """Give an order up, and its claims with it."""

@@ -13,6 +13,7 @@ from collections.abc import Hashable
 import msgspec
 
 from scheduler.alarms import Alarms
+from scheduler.company import Company
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.errors import InvalidSpec
@@ -20,6 +21,7 @@ from scheduler.events import Measured, Publish
 from scheduler.index import ClusterView
 from scheduler.messages import REPORT_BYTES_MAX, Fresh, encode_gossip
 from scheduler.model import End, Report, Resources
+from scheduler.pushing import Pushing
 
 WHOLE_NODE = "whole-node"
 """An extra resource that every node has one of while nothing runs there: who asks for it has the node for itself."""
@@ -38,14 +40,16 @@ class Reporting:
         self._view = view
         self._alarms = alarms
         self._number = number
-        self._boot_epoch = boot_epoch
+        self.boot_epoch = boot_epoch
         self._sequence = 0
         self._dirty = False
         self._published: Report | None = None
-        self._push: dict[str, None] = {}
+        self._pushing_now = False
+        self.pushing = Pushing(config, view, alarms, self._say_pushed)
         self._told: dict[str, int] = {}
         self._committed = Resources()
         self._containers = 0
+        self.company = Company()
         self._ends: dict[Hashable, tuple[float, Resources]] = {}
         self._report: Report | None = None
         self.measured: Measured | None = None
@@ -70,7 +74,7 @@ class Reporting:
         report = Report(
             node=self._view.me,
             number=self._number,
-            boot_epoch=self._boot_epoch,
+            boot_epoch=self.boot_epoch,
             sequence=self._sequence,
             capacity=measured.capacity,
             allocatable=measured.allocatable + WHOLE if self.measured is not None else measured.allocatable,
@@ -83,6 +87,7 @@ class Reporting:
             labels=measured.labels,
             draining=self.draining,
             ends=self._coarse_ends(),
+            runs=self.company.told(),
         )
         # Beside a task that has the node for itself nothing fits, however little it asked for.
         return msgspec.structs.replace(report, committed=report.permitted) if self._exclusive else report
@@ -137,7 +142,7 @@ class Reporting:
     def measure(self, measured: Measured) -> None:
         """Take the shell's newest figures; raises InvalidSpec when they would make a report too large to gossip."""
         old, self.measured = self.measured, measured
-        if len(encode_gossip(msgspec.structs.replace(self._build(), ends=()))) > REPORT_BYTES_MAX:
+        if len(encode_gossip(msgspec.structs.replace(self._build(), ends=(), runs=""))) > REPORT_BYTES_MAX:
             self.measured = old
             raise InvalidSpec("labels", len(measured.labels), f"a report must stay within {REPORT_BYTES_MAX} bytes")
         self._dirty = True
@@ -154,15 +159,20 @@ class Reporting:
 
     def push(self) -> None:
         """The leader is to know at once."""
-        self._push[self._view.leader] = None
+        self._pushing_now = True
 
     def tell(self, fx: Effects, to: str) -> None:
         """Send the newest report, once an event; our own home and leader see it in the view we share."""
         if self.measured is None:
             return
         self._refresh()
-        if to != self._view.me and self._told.get(to) != self._sequence:
-            self._told[to] = self._sequence
+        if to == self._view.me or self._told.get(to) == self._sequence:
+            return
+        self._told[to] = self._sequence
+        if to == self._view.leader:
+            self.pushing.report()
+            self.pushing.flush(fx)
+        else:
             fx.say(to, Fresh(self._said_now(fx), self.epoch))
 
     def ring(self, fx: Effects) -> None:
@@ -174,11 +184,12 @@ class Reporting:
         """At the end of an event: refresh, push and gossip, as far as it matters."""
         if self.measured is not None:
             self._refresh()
-            for leader in self._push:
-                self.tell(fx, leader)
+            if self._pushing_now:
+                self.tell(fx, self._view.leader)
+            self.pushing.flush(fx)
             if self._published is None or (self._published is not self._report and self._moved(self._published)):
                 self._publish(fx)
-        self._push.clear()
+        self._pushing_now = False
         self._told.clear()
 
     # --- inside
@@ -190,6 +201,10 @@ class Reporting:
             self._sequence += 1
             self._report = self._build()
             self._view.hear(self._report)
+
+    def _say_pushed(self, fx: Effects, leader: str) -> int:
+        fx.say(leader, Fresh(self._said_now(fx), self.epoch, push=True))
+        return self._sequence
 
     def _said_now(self, fx: Effects) -> Report:
         """The newest report with this moment's clock: whoever hears it learns how our clock lies to theirs."""
@@ -214,6 +229,8 @@ class Reporting:
         if len(value) > REPORT_BYTES_MAX:
             # What ends when is a help for plans, and the leader hears it besides; what is free must get through.
             value = encode_gossip(msgspec.structs.replace(said, ends=()))
+        if len(value) > REPORT_BYTES_MAX:
+            value = encode_gossip(msgspec.structs.replace(said, ends=(), runs=""))
         fx.act(Publish("report", value))
         self._alarms.set(("report", None), fx.now + self._config.report_interval_s)
 

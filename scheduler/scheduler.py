@@ -71,11 +71,13 @@ from scheduler.messages import (
     Go,
     Gone,
     Holding,
+    HoldNoted,
     HoldRoom,
     Lease,
     LeaseAsk,
     Muster,
     News,
+    Noted,
     Refused,
     Reserved,
     RivalAsk,
@@ -345,9 +347,11 @@ class Scheduler:
             Gone: home.on_gone,
             Holding: home.on_holding,
             Fresh: self._on_fresh,
+            Noted: self._on_noted,
             Go: home.on_go,
             Muster: home.on_muster,
             HoldRoom: self._on_hold_room,
+            HoldNoted: lambda _, sender, item: leader.on_hold_noted(sender, item),
             WaitHeard: lambda fx, sender, item: home.lineup.on_heard(sender, item),
             Tell: self._on_tell,
             Follow: home.gate.following.on_follow,
@@ -374,10 +378,15 @@ class Scheduler:
             self._epoch(fx, item.epoch)
         self._admission.on_admit(fx, sender, item)
 
+    def _on_noted(self, fx: Effects, sender: str, item: Noted) -> None:
+        if item.boot_epoch == self._admission.reporting.boot_epoch:
+            self._admission.reporting.pushing.on_noted(sender, item.sequence)
+
     def _on_hold_room(self, fx: Effects, sender: str, item: HoldRoom) -> None:
         self._epoch(fx, item.epoch)
         if item.epoch == self._admission.reporting.epoch:
             self._admission.holds.on_hold(fx.now, item)
+            fx.say(sender, HoldNoted(item.epoch, item.sequence, item.job))
 
     def _on_tell(self, fx: Effects, sender: str, item: Tell) -> None:
         self._epoch(fx, item.epoch)
@@ -390,6 +399,8 @@ class Scheduler:
         if item.report.node == sender:
             self._view.hear(item.report)
             self._horizon.heard(fx.now, item.report, pushed=True)
+            if item.push:
+                fx.say(sender, Noted(item.report.boot_epoch, item.report.sequence))
             self._leader.on_epoch(fx, item.epoch)
 
     # --- alarms
@@ -406,6 +417,7 @@ class Scheduler:
         return {
             "asks": home.attempts.ring_asks,
             "stops": home.attempts.ring_stops,
+            "pushes": node.reporting.pushing.ring,
             "musters": home.attempts.ring_musters,
             "gather": home.gangs.ring_gather,
             "waits": home.lineup.ring,
@@ -441,6 +453,10 @@ class Scheduler:
                 self._leader.ring_settle(fx)
             case "order":
                 self._leader.ring_order(fx, detail)
+            case "holdings":
+                self._leader.ring_holdings(fx, detail)
+            case "gos":
+                self._leader.ring_gos(fx, detail)
             case "tells":
                 self._leader.ring_tells(fx, detail)
             case "pass":

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 import msgspec
 
 from scheduler.abilities import EXCLUSIVE_CORES
-from scheduler.model import MAX_TASKS_PER_JOB, ArrayRange, Constraint, JobKind, JobSpec, Operator, Resources
-from scheduler.spec import files, gang, life, limits, networking, queueing, security
+from scheduler.model import MAX_TASKS_PER_JOB, ArrayRange, Constraint, JobKind, JobSpec, OnLost, Operator, Resources
+from scheduler.spec import files, gang, life, limits, networking, placement, queueing, security
 from scheduler.spec.part import require as _require
 
 MEMORY_BYTES_MIN = 1 << 20
@@ -49,9 +49,19 @@ def _check_parts(spec: JobSpec) -> None:
     security.check(spec.security)
     life.check(spec.life)
     queueing.check(spec.queueing)
+    placement.check(spec.placement)
     if spec.gang is not None:
         gang.check(spec.gang)
         _require(spec.array is None, "gang", "with array", "a job is an array or a gang, not both")
+        _require(
+            spec.on_lost is not OnLost.SINGLE, "gang", "with on_lost single", "a gang is requeued whole, or fails"
+        )
+        _require(
+            not spec.placement.hard and not spec.placement.prefer_spread,
+            "placement",
+            "of a gang",
+            "labels, prefer_near and prefer_apart: a gang's nodes are different ones anyway",
+        )
         one_by_one = spec.queueing.corresponding is not None
         _require(not one_by_one, "gang", "with aftercorr", "a gang starts whole, not task by task")
         _require(

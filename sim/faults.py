@@ -285,7 +285,7 @@ def _spec(rng: random.Random, features: Features, number: int) -> JobSpec:
         time_limit_s=rng.choice((1.0, 5.0, 20.0)) if features.time_limits and kind is JobKind.BATCH else None,
         priority=rng.choice((0, 0, 5)) if features.priorities else 0,
         attempts_max=rng.choice((1, 3, 20)),
-        on_lost=OnLost.SINGLE if features.singles and rng.random() < 0.6 else rng.choice(LOSSES),
+        on_lost=OnLost.SINGLE if features.singles and not gang and rng.random() < 0.6 else rng.choice(LOSSES),
         stop_grace_s=rng.choice((0.0, 1.0)),
         constraints=constraints,
         queueing=Queueing(
