@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from scheduler import company
+from scheduler.company import rules
 from scheduler.model import Constraint, JobSpec, Operator, Resources
 from scheduler.spec import files, networking, security
 from scheduler.spec.limits import UNLIMITED, Limits
@@ -48,12 +50,14 @@ GRANTS = {
 
 def requirements(spec: JobSpec) -> tuple[Constraint, ...]:
     """Return the spec's own constraints and those its parts imply."""
+    beside = rules(spec)
     if (spec.limits, spec.files, spec.security, spec.networking) == _PLAIN:
-        return spec.constraints
+        return (*spec.constraints, *beside) if beside else spec.constraints
     granted = (*files.needs(spec.files), *security.needs(spec.security), *networking.needs(spec.networking))
     mtu = spec.networking.mtu
     within = [Constraint(f"{MAXIMUM}mtu", Operator.WITHIN, (str(mtu),))] if mtu else []
-    return (*spec.constraints, *_of_limits(spec.limits), *(_has(label, name) for label, name in granted), *within)
+    granted_here = (_has(label, name) for label, name in granted)
+    return (*spec.constraints, *_of_limits(spec.limits), *granted_here, *within, *beside)
 
 
 def packed(request: Resources, limits: Limits) -> Resources:
@@ -103,6 +107,8 @@ def _has(label: str, value: str) -> Constraint:
 
 def describe(constraint: Constraint) -> str:
     """Write a constraint that a node does not meet, or of which it is said how many don't."""
+    if constraint.label == company.RUNS:
+        return company.describe(constraint)
     value = ",".join(constraint.values)
     match constraint.operator:
         case Operator.HAS if constraint.label == LIMITS:
@@ -111,6 +117,8 @@ def describe(constraint: Constraint) -> str:
             return f"{GRANTS[constraint.label]} {value}"
         case Operator.HAS:
             return f"no {constraint.label.removesuffix('s')} {value} in its table"
+        case Operator.EVEN:
+            return f"the job's tasks are to be spread over {constraint.label}: first {value}"
         case Operator.WITHIN:
             asked = "no bound" if value == _EVERYTHING else value
             return f"its maximum of {constraint.label.removeprefix(MAXIMUM)} is below what is asked ({asked})"

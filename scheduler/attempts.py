@@ -63,7 +63,8 @@ class Attempts:
         """Bind a durable attempt to a node and ask for it until the node answers."""
         self._bind(fx, id_, node)
         spec = self._jobs[id_.job].spec
-        self._view.claim(("ask", id_), node, spec.request, fx.now + estimate_s(spec, self._config), tagged(id_.job, spec))
+        end_s = fx.now + estimate_s(spec, self._config)
+        self._view.claim(("ask", id_), node, spec.request, end_s, tagged(id_.job, spec))
         self.ask_again(id_, node, terms)
 
     def ask_again(self, id_: AllocationId, node: str, terms: Terms) -> None:

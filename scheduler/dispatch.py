@@ -18,6 +18,7 @@ from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.eligibility import OWNER, Eligibility
 from scheduler.errors import NotPossible, Overloaded, UnknownJob
+from scheduler.evenness import Evenness
 from scheduler.events import AmendJob, Cancel, Hold, Release, Requeue, Submit
 from scheduler.gangs import Gangs, Hands
 from scheduler.history import History
@@ -49,6 +50,7 @@ from scheduler.model import (
     JOB_ID_STRIDE,
     NOWHERE,
     AllocationId,
+    Constraint,
     JobKind,
     JobRecord,
     JobSpec,
@@ -391,7 +393,7 @@ class Home:
         job = self._jobs.get(go.job)
         if job is None or not count:
             return
-        for _ in range(count):
+        for _ in range(self._allowed(fx, job, leader, go, count)):
             terms = Terms(go.epoch, go.go, go.rank)
             self._ask(fx, job, go.node, f"placed on {go.node} by the leader, {leader}", terms)
         self.lineup.obeyed(job)
@@ -502,10 +504,39 @@ class Home:
         if self.quotas.draws(job):
             return
         required = self._rules.constraints(job.spec, fx.now)
+        if job.spec.placement.one_by_one:
+            self._place_evenly(fx, job, required, count, images)
+            return
         places = self._view.place(job.spec.request, required, count, job.id, images)
         for node, times in places.items():
             for _ in range(times):
                 self._ask(fx, job, node, f"placed on {node} by its home")
+
+    def _place_evenly(
+        self, fx: Effects, job: Job, required: tuple[Constraint, ...], count: int, images: tuple[bytes, ...]
+    ) -> None:
+        """One by one: where a task may go depends on where the job's others are."""
+        evenness = Evenness(job, self._view)
+        for _ in range(count):
+            places = self._view.place(job.spec.request, (*required, *evenness.rules()), 1, job.id, images)
+            for node in places:
+                self._ask(fx, job, node, f"placed on {node} by its home")
+                evenness.add(node)
+            if not places:
+                return
+
+    def _allowed(self, fx: Effects, job: Job, leader: str, go: Go, count: int) -> int:
+        """Return how many of the tasks ordered the job's own rules allow there, and decline the others."""
+        if not job.spec.placement.one_by_one:
+            return count
+        allowed = Evenness(job, self._view).room(go.node, count)
+        if allowed < count:
+            self.lineup.decline(fx, leader, go, count - allowed)
+            if not allowed:
+                # The leader did not see what it had ordered before; it should not try again at once for ever.
+                job.refusals += 1
+                self._wait(fx, job, job.next_index(), self._refusal_pause_s(job))
+        return allowed
 
     def _ask(self, fx: Effects, job: Job, node: str, reason: str, terms: Terms = NO_TERMS) -> AllocationId:
         """Write the next attempt of the job's next task, then ask the node."""

@@ -11,6 +11,7 @@ from itertools import islice
 import msgspec
 
 from scheduler.abilities import describe, requirements
+from scheduler.evenness import Evenness
 from scheduler.fit import Shortage, shortages, unmet
 from scheduler.index import ClusterView, Node
 from scheduler.jobs import Block, Job
@@ -70,7 +71,8 @@ class Explanation(msgspec.Struct, frozen=True):
 
 def explain(job: Job, view: ClusterView, position: int, waiting: int) -> Explanation:
     """Explain one job of this home."""
-    survey = _Survey(job.spec.request, requirements(job.spec))
+    own = Evenness(job, view).rules() if job.spec.placement.one_by_one else ()
+    survey = _Survey(job.spec.request, (*requirements(job.spec), *own))
     for node in () if job.finished else view.nodes():
         survey.look(node)
     unfinished = list(islice(job.live, TASKS_SHOWN))

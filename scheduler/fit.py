@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from scheduler.company import met
 from scheduler.model import Constraint, Operator, Resources
 
 
@@ -43,7 +44,7 @@ def fits(request: Resources, free: Resources) -> bool:
 
 def unmet(constraints: tuple[Constraint, ...], labels: Mapping[str, str]) -> Constraint | None:
     """Return the first constraint these labels don't meet, or None."""
-    return next((each for each in constraints if not _meets(each, labels)), None)
+    return next((each for each in constraints if not each.soft and not _meets(each, labels)), None)
 
 
 def _meets(constraint: Constraint, labels: Mapping[str, str]) -> bool:
@@ -53,7 +54,7 @@ def _meets(constraint: Constraint, labels: Mapping[str, str]) -> bool:
             return value is not None
         case Operator.ABSENT:
             return value is None
-        case Operator.IN:
+        case Operator.IN | Operator.EVEN:
             return value in constraint.values
         case Operator.NOT_IN:
             return value not in constraint.values
@@ -61,3 +62,5 @@ def _meets(constraint: Constraint, labels: Mapping[str, str]) -> bool:
             return value is not None and set(constraint.values) <= set(value.split(","))
         case Operator.WITHIN:
             return value is None or (value.isdecimal() and all(int(each) <= int(value) for each in constraint.values))
+        case Operator.NEAR | Operator.AT_MOST:
+            return met(constraint, value or "")

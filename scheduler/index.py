@@ -8,12 +8,15 @@ view may be stale: it costs refusals, never double bookings, for every node deci
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Container, Hashable, Iterator
 from dataclasses import dataclass, field
 from math import inf
 
 from sortedcontainers import SortedList
 
+from scheduler.beside import Unfit, beside, lasting
+from scheduler.company import RUNS, joined
 from scheduler.finder import NONE, Finder
 from scheduler.fit import fits, unmet
 from scheduler.model import Constraint, Report, Resources
@@ -35,7 +38,8 @@ class Membership(enum.StrEnum):
 @dataclass(slots=True)
 class Node:
     """One node in this view. `free` is what its report leaves, less the claims on it; `in_flight` has the claims:
-    when what is claimed ends, on this node's clock (infinity: not known), and how much it is.
+    when what is claimed ends, on this node's clock (infinity: not known), and how much it is. `coming`: the tags of
+    what is claimed; with the reported ones they are the label `RUNS`, which is changed in place.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Node:
     labels: dict[str, str] = field(default_factory=dict)
     images: frozenset[bytes] = frozenset()
     in_flight: dict[Hashable, tuple[float, Resources]] = field(default_factory=dict)
+    coming: Counter[str] = field(default_factory=Counter)
 
     @property
     def alive(self) -> bool:
@@ -66,7 +71,14 @@ class Node:
         self.permitted = report.permitted
         if old is None or old.labels != report.labels:
             self.labels = {"node": report.node, **dict(report.labels)}
+        self.retag()
         self.refresh()
+
+    def retag(self) -> None:
+        """Recompute the tags of what runs there."""
+        runs = joined(self.report.runs if self.report is not None else "", self.coming)
+        if runs or RUNS in self.labels:
+            self.labels[RUNS] = runs
 
     def refresh(self) -> None:
         """Recompute what is free."""
@@ -88,7 +100,8 @@ class ClusterView:
         self._finder = Finder(policy, 1000 // near_equal_permille if near_equal_permille else 1_000_000)
         self._living: SortedList[tuple[int, str]] = SortedList([(number, me)])
         self._nodes: dict[str, Node] = {me: Node(me, number, Membership.ALIVE)}
-        self._claims: dict[Hashable, tuple[str, Resources]] = {}
+        self._claims: dict[Hashable, tuple[str, Resources, tuple[str, ...]]] = {}
+        self._values: dict[tuple[str, Resources, tuple[Constraint, ...]], tuple[str, ...]] = {}
         self._possible: dict[tuple[Resources, tuple[Constraint, ...]], bool] = {}
         self._possible_shape = -1
 
@@ -173,14 +186,20 @@ class ClusterView:
         node.images = held
         self._finder.see(node)
 
-    def claim(self, key: Hashable, name: str, amount: Resources, end_s: float = inf) -> None:
+    def claim(
+        self, key: Hashable, name: str, amount: Resources, end_s: float = inf, tags: tuple[str, ...] = ()
+    ) -> None:
         """Count `amount` as taken on a node until released; a key's newer claim replaces its older one.
 
-        `end_s`: when it will be free again, on this node's clock, if all goes as estimated.
+        `end_s`: when it will be free again, on this node's clock, if all goes as estimated; `tags`:
+        what the task goes by (scheduler.company).
         """
         self.release(key)
         node = self._nodes.setdefault(name, Node(name))
-        self._claims[key] = (name, amount)
+        self._claims[key] = (name, amount, tags)
+        if tags:
+            node.coming.update(tags)
+            node.retag()
         node.in_flight[key] = (end_s, amount)
         node.claimed = node.claimed + amount
         node.refresh()
@@ -190,16 +209,19 @@ class ClusterView:
     def shrink(self, key: Hashable, amount: Resources) -> None:
         """Lower a claim that still stands to `amount`."""
         if key in self._claims:
-            name = self._claims[key][0]
-            self.claim(key, name, amount, self._nodes[name].in_flight[key][0])
+            name, _, tags = self._claims[key]
+            self.claim(key, name, amount, self._nodes[name].in_flight[key][0], tags)
 
     def release(self, key: Hashable) -> None:
         """Drop a claim, if there is one."""
-        name, amount = self._claims.pop(key, ("", None))
+        name, amount, tags = self._claims.pop(key, ("", None, ()))
         if amount is not None:
             node = self._nodes[name]
             del node.in_flight[key]
             node.claimed = node.claimed - amount
+            if tags:
+                node.coming = +(node.coming - Counter(tags))
+                node.retag()
             node.refresh()
             self.version += 1
             self.changed[name] = None
@@ -207,23 +229,43 @@ class ClusterView:
 
     def claims(self) -> list[str]:
         """Return all claims, as text."""
-        return [f"{key} on {name}" for key, (name, _) in self._claims.items()]
+        return [f"{key} on {name}" for key, (name, *_) in self._claims.items()]
 
     # --- what fits where
 
     def possible(self, request: Resources, constraints: tuple[Constraint, ...]) -> bool:
-        """Whether any usable node could take one such task, were it empty. Remembered until `shape` changes."""
-        if self._possible_shape != self.shape or len(self._possible) > POSSIBLE_MAX:
-            self._possible = {}
-            self._possible_shape = self.shape
+        """Whether any usable node could take one such task, were it empty. Remembered until `shape` changes.
+
+        What a node runs is no question here: that may change.
+        """
+        self._forget_if_changed()
         key = (request, constraints)
         known = self._possible.get(key)
         if known is None:
-            known = self._possible[key] = any(
-                node.usable and unmet(constraints, node.labels) is None and fits(request, node.permitted)
-                for node in self._nodes.values()
-            )
+            known = self._possible[key] = any(self._able(request, lasting(constraints)))
         return known
+
+    def values(self, label: str, request: Resources, constraints: tuple[Constraint, ...]) -> tuple[str, ...]:
+        """Return a label's values on the usable nodes that could take such a task, were they empty. Remembered, too."""
+        self._forget_if_changed()
+        key = (label, request, constraints)
+        known = self._values.get(key)
+        if known is None:
+            able = self._able(request, lasting(constraints))
+            found = {value for node in able if (value := node.labels.get(label)) is not None}
+            known = self._values[key] = tuple(sorted(found))
+        return known
+
+    def _able(self, request: Resources, constraints: tuple[Constraint, ...]) -> Iterator[Node]:
+        for node in self._nodes.values():
+            if node.usable and unmet(constraints, node.labels) is None and fits(request, node.permitted):
+                yield node
+
+    def _forget_if_changed(self) -> None:
+        full = len(self._possible) > POSSIBLE_MAX or len(self._values) > POSSIBLE_MAX // 10
+        if full or self._possible_shape != self.shape:
+            self._possible, self._values = {}, {}
+            self._possible_shape = self.shape
 
     def place(
         self,
@@ -241,6 +283,8 @@ class ClusterView:
         `images`: what the tasks need of images (`scheduler.images.wanted`); nodes that have them are preferred. At most
         `per_node` on one node (0: what fits), none on those to `avoid`. Costs O(log nodes) for each node chosen.
         """
+        if any(each.soft or each.operator.passing for each in constraints):
+            return beside(self._finder, self._nodes, request, constraints, count, seed, images)
         return self._finder.place(request, constraints, count, seed, images, per_node=per_node, avoid=avoid)
 
     def best(
@@ -254,7 +298,9 @@ class ClusterView:
         avoid: Container[str] = NONE,
     ) -> list[str]:
         """Return up to `count` nodes that could take one such task, the one that `place` would choose first."""
-        return self._finder.best(request, constraints, seed, images, count=count, avoid=avoid)
+        if any(each.soft or each.operator.passing for each in constraints):
+            avoid = Unfit(self._nodes, request, tuple(each for each in constraints if each.operator.passing), avoid)
+        return self._finder.best(request, lasting(constraints), seed, images, count=count, avoid=avoid)
 
     def grade(self, request: Resources, node: Node, seed: int, images: tuple[bytes, ...] = ()) -> tuple[int, int]:
         """Return how good a node is for a request that fits there: `place` prefers the smallest of these keys."""

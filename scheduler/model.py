@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -16,6 +17,7 @@ from scheduler.spec.gang import Gang
 from scheduler.spec.life import Life
 from scheduler.spec.limits import Limits
 from scheduler.spec.networking import Networking
+from scheduler.spec.placement import Placement
 from scheduler.spec.queueing import Queueing
 from scheduler.spec.security import Security
 
@@ -98,8 +100,8 @@ class State(enum.StrEnum):
 
 
 class Operator(enum.StrEnum):
-    """How a constraint compares a node's label with its values. The last two are implied by what a spec asks: the
-    label, a list parted by commas, has the value; the value is within the label's number, where there is one.
+    """How a constraint compares a node's label with its values. Those from `has` on are implied by what a spec asks:
+    the label, a list parted by commas, has the value; the value is within the label's number, where there is one.
     """
 
     IN = "in"
@@ -108,14 +110,23 @@ class Operator(enum.StrEnum):
     ABSENT = "absent"
     HAS = "has"
     WITHIN = "within"
+    EVEN = "even"  # the value is one of those with the fewest tasks of the job
+    NEAR = "near"  # a task with that tag runs there (scheduler.company)
+    AT_MOST = "at-most"  # no more tasks with that tag run there
+
+    @property
+    def passing(self) -> bool:
+        """Whether what it says of a node changes with what runs, so that it is no property of the node."""
+        return self in (Operator.EVEN, Operator.NEAR, Operator.AT_MOST)
 
 
 class Constraint(msgspec.Struct, frozen=True, array_like=True):
-    """A condition on one label of a node."""
+    """A condition on one label of a node; a `soft` one is left when no node meets it."""
 
     label: str
     operator: Operator = Operator.EXISTS
     values: tuple[str, ...] = ()
+    soft: bool = False
 
 
 class ArrayRange(msgspec.Struct, frozen=True, array_like=True):
@@ -169,6 +180,7 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     life: Life = Life()
     gang: Gang | None = None
     queueing: Queueing = Queueing()
+    placement: Placement = Placement()
 
     def indices(self) -> range:
         """Return the task indices of this job; a plain job has the single task 0, a gang one for each rank."""
@@ -283,12 +295,16 @@ class End(msgspec.Struct, frozen=True, array_like=True):
     amount: Resources
 
 
+Runs = Annotated[str, msgspec.Meta(max_length=512)]
+
+
 class Report(msgspec.Struct, frozen=True):
     """What a node says of itself. Newer means a higher (boot_epoch, sequence), by whatever way it came.
 
     Ratios are in permille of allocatable: 1500 permits committing one and a half times what is there. `ends` tells, in
     order of time, when what is committed comes free; what never ends by itself is not in it. `clock_ms` is the node's
-    own clock when it said so, or says it again.
+    own clock when it said so, or says it again. `runs`: tags of what it runs, as far as there is room
+    (scheduler.company).
     """
 
     node: str
@@ -307,6 +323,7 @@ class Report(msgspec.Struct, frozen=True):
     ends: tuple[End, ...] = ()
     clock_ms: int = 0
     draining: bool = False
+    runs: Runs = ""
 
     @property
     def permitted(self) -> Resources:

@@ -24,6 +24,7 @@ from scheduler.spec.gang import Gang
 from scheduler.spec.life import Life
 from scheduler.spec.limits import Limits
 from scheduler.spec.networking import Networking
+from scheduler.spec.placement import Placement
 from scheduler.spec.queueing import Queueing
 from scheduler.spec.security import Security
 
@@ -76,6 +77,7 @@ class JobBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     life: Life = Life()
     gang: Gang | None = None
     queueing: Queueing = Queueing()
+    placement: Placement = Placement()
 
 
 _decode_any = msgspec.json.Decoder(object).decode
@@ -142,6 +144,7 @@ def job_spec(job: JobBody, prefix: str) -> JobSpec:
             life=job.life,
             gang=job.gang,
             queueing=job.queueing,
+            placement=job.placement,
         )
     except InvalidValue as error:
         if not prefix:

@@ -10,7 +10,7 @@ import click
 
 from node.cli import find, show
 from node.cli.failures import Failure
-from node.cli.options import files, gang, life, limits, networking, queueing, security
+from node.cli.options import files, gang, life, limits, networking, placement, queueing, security
 from node.cli.words import in_options
 from node.errors import ApiProblem
 from node.quantities import parse_cpu, parse_duration, parse_size
@@ -24,6 +24,7 @@ PARTS = {
     "life": life,
     "gang": gang,
     "queueing": queueing,
+    "placement": placement,
 }
 
 
