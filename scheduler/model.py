@@ -41,7 +41,11 @@ class Resources(msgspec.Struct, frozen=True, array_like=True):
 
     def get(self, dimension: str) -> int:
         """Return the amount in one dimension, 0 where there is none."""
-        return next((amount for name, amount in self.items() if name == dimension), 0)
+        if dimension == "cpu":
+            return self.cpu_milli
+        if dimension == "memory":
+            return self.memory_bytes
+        return next((amount for name, amount in self.extra if name == dimension), 0)
 
     def __add__(self, other: Resources) -> Resources:
         return self._combine(other, 1)

@@ -247,8 +247,10 @@ class Cgroups:
         return {pid for directory in self.directories(name) for pid in _processes(directory)}
 
     def inside(self, name: str) -> set[int]:
-        """Everything below the payload: the container itself, without LXC's monitor."""
-        return {pid for directory in self.directories(name) for pid in _processes(directory / PAYLOAD)}
+        """Everything below the payload: the container itself, without LXC's monitor. All of it is below the payload of
+        every hierarchy that has one, so the first that knows somebody tells all."""
+        found = (set(_processes(directory / PAYLOAD)) for directory in self.directories(name))
+        return next(filter(None, found), set())
 
     # --- standing still
 

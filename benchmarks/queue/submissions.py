@@ -1,0 +1,108 @@
+"""How many jobs a second one node takes over its API, each durable before its answer, beside Slurm's C API.
+
+    python benchmarks/queue/submissions.py [--jobs 3000] [--connections 64] [--rounds 3] [--json]
+
+Ours: a node alone with its ledger on disk; jobs that nobody can run yet (they ask for a label that no node has), sent
+over kept connections to its local socket by a client that sends bytes made before and looks for the answer's length.
+"one by one" are single jobs, each connection with one under way; "one connection" is a lone client, which waits for the
+disk every time; "batches" are lists of 100. Slurm: held jobs through slurm_submit_batch_job, one after another, state
+saved to disk now and then, not before the answer. Then an array of 100,000 tasks and one of a million.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import slurm
+from lab import Client, agents_cpu_s, job, lab
+
+BATCH = 100
+HELD = {"constraints": ["never=here"]}
+Row = dict[str, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=3000)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="one line")
+    options = parser.parse_args()
+    jobs, connections, rounds = options.jobs, options.connections, options.rounds
+    rows: dict[str, Row] = {}
+    with lab(1, 16, "process") as client:
+        one = json.dumps(job(["/bin/true"], **HELD)).encode()
+        many = json.dumps([job(["/bin/true"], **HELD)] * BATCH).encode()
+        rows["one by one"] = measured(rounds, jobs, lambda: send(one, jobs, connections))
+        rows["one connection"] = measured(rounds, jobs // 10, lambda: send(one, jobs // 10, 1))
+        rows["batches"] = measured(rounds, jobs, lambda: send(many, jobs // BATCH, 2))
+        rows["array of 100,000"] = accepted(client, 100_000, rounds)
+        rows["array of 1,000,000"] = accepted(client, 1_000_000, 1)
+    if why := slurm.missing():
+        print(f"left out: Slurm: {why}", file=sys.stderr)
+    else:
+        with slurm.slurm(1, 16) as rival:
+            rows["slurm, C API"] = summary([rival.submit_held(1000) for _ in range(rounds)])
+    report(rows, options.json)
+
+
+def summary(rates: list[float]) -> Row:
+    return {"jobs_per_s": statistics.median(rates), "slowest": min(rates), "fastest": max(rates)}
+
+
+def measured(rounds: int, jobs: int, run: Callable[[], None]) -> Row:
+    rates, cpu_s = [], agents_cpu_s()
+    for _ in range(rounds):
+        begin = time.monotonic()
+        run()
+        rates.append(jobs / (time.monotonic() - begin))
+    return {**summary(rates), "agent_ms_per_job": (agents_cpu_s() - cpu_s) * 1000 / (jobs * rounds)}
+
+
+def send(body: bytes, count: int, connections: int) -> None:
+    """Send a body so many times over so many connections; each waits for its answer before it sends the next."""
+
+    def work(share: int) -> None:
+        client = Client()
+        request = client.request("POST", "/v1/jobs", body)
+        for _ in range(share):
+            client.exchange(request)
+
+    shares = [count // connections + (number < count % connections) for number in range(connections)]
+    threads = [threading.Thread(target=work, args=(share,)) for share in shares]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def accepted(client: Client, tasks: int, rounds: int) -> Row:
+    """Return how long an array takes until it is durable and has its id."""
+    times_ms = []
+    for _ in range(rounds):
+        body = job(["/bin/true"], array=f"0-{tasks - 1}", **HELD)
+        begin = time.monotonic()
+        job_id = client.submit(body)
+        times_ms.append((time.monotonic() - begin) * 1000)
+        client.call("DELETE", f"/v1/jobs/{job_id}")
+    return {"accepted_ms": statistics.median(times_ms), "slowest_ms": max(times_ms)}
+
+
+def report(rows: dict[str, Row], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({f"{who}: {what}": round(v, 2) for who, row in rows.items() for what, v in row.items()}))
+        return
+    print(f"submissions to one node, durable; load {os.getloadavg()[0]:.1f}")
+    for who, row in rows.items():
+        print(f"{who:22}" + "   ".join(f"{what} {value:,.2f}" for what, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()
