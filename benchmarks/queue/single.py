@@ -27,7 +27,7 @@ from lab import Client, job, lab, percentile
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 from start_overhead import spec
-from submit_to_running import make_stamp_image, timed
+from rivals import make_stamp_image, timed
 
 from node.host.cgroups import remove_tree
 from node.runtime.lxc.lxc import LxcRuntime
@@ -121,7 +121,7 @@ async def raw(runtime: LxcRuntime, image: Path, number: int) -> float:
     directory = runtime._directory(container.name)
     command, env = runtime._command(container, directory)
     with (directory.path / "ready").open("rb+", buffering=0):  # the hook tells somebody that it is set up
-        took_ms = timed(list(command), env)
+        took_ms = timed(list(command), env).running_ms
     for path in runtime._cgroups.directories(container.name):
         remove_tree(path)
     await runtime.remove(container.name)
