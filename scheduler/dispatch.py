@@ -17,9 +17,9 @@ from scheduler.attempts import NO_TERMS, Attempts, Terms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.eligibility import OWNER, Eligibility
-from scheduler.errors import NotPossible, Overloaded, UnknownJob
+from scheduler.errors import Overloaded, UnknownJob
 from scheduler.evenness import Evenness
-from scheduler.events import AmendJob, Cancel, Hold, Release, Requeue, Submit
+from scheduler.events import AmendJob, Cancel, Hold, Release, Submit
 from scheduler.gangs import Gangs, Hands
 from scheduler.history import History
 from scheduler.images import wanted
@@ -33,7 +33,6 @@ from scheduler.messages import (
     Admitted,
     Ended,
     EndedTaken,
-    Evict,
     Go,
     Gone,
     Holding,
@@ -59,6 +58,7 @@ from scheduler.model import (
     Result,
     TaskRecord,
 )
+from scheduler.moves import Moves
 from scheduler.numbers import home_number
 from scheduler.outcomes import describe, ran_s
 from scheduler.quotas import QuotasTold
@@ -101,8 +101,9 @@ class Home:
         self.quotas = QuotasTold(config, view, alarms, rules.settings, boot_epoch)
         self.gate = Eligibility(config, view, alarms, self._jobs, number, rules)
         self.attempts = Attempts(config, view, alarms, self._jobs)
-        self.leases = LeasesGiven(config)
+        self.leases = LeasesGiven(config, alarms)
         self.usage = Usage(rules.wall)
+        self.moves = Moves(self._jobs, self.attempts, self._outdated)
         self.lineup = Lineup(config, view, alarms, self._jobs, boot_epoch, rules, self.quotas)
         self.amendments = AmendmentsGiven(alarms, self._jobs, boot_epoch, self._amend)
         hands = Hands(self._ask, self._step, self._wait, self._refusal_pause_s)
@@ -199,32 +200,6 @@ class Home:
     def on_release(self, fx: Effects, event: Release) -> None:
         """Let a held job start."""
         self._looked_at(fx, self.gate.release(fx, self.job(event.job_id), event))
-
-    def on_requeue(self, fx: Effects, event: Requeue) -> None:
-        """Stop what runs, and line it up again whatever the job says of losses: its owner wants it so."""
-        job = self.job(event.job_id)
-        if not job.live:
-            raise NotPossible(f"job {job.id} has {'ended' if job.finished else 'nothing that runs'}")
-        for index in list(job.live):
-            self.requeue(fx, job, index, "requeued by its owner", again=True)
-
-    def requeue(self, fx: Effects, job: Job, index: int, why: str, *, again: bool) -> None:
-        """Have a live attempt stopped; another follows its end (if not `again`: as the job says of losses)."""
-        record = job.tasks[index]
-        if not record.leaving:
-            job.put(index, msgspec.structs.replace(record, leaving=why, again=again, reason=why))
-            put_task(fx, job.id, index, job.tasks[index])
-            self.attempts.stop(record.node, AllocationId(job.id, index, record.attempt))
-            fx.job_changed(job.id)
-
-    def on_evict(self, fx: Effects, node: str, evict: Evict) -> None:
-        """A node is being drained."""
-        for id_ in evict.ids:
-            job = self._jobs.get(id_.job)
-            if job is None or not job.current(id_, node):
-                self._outdated(fx, node, id_)
-            else:
-                self.requeue(fx, job, id_.index, f"{node} is drained", again=job.spec.kind is JobKind.SERVICE)
 
     def on_lease_ask(self, fx: Effects, node: str, ask: LeaseAsk) -> None:
         """May single attempts run on?"""
@@ -410,7 +385,7 @@ class Home:
 
     def on_up(self, fx: Effects, node: str) -> None:
         """A node is back."""
-        self._pardon(node)
+        self.leases.pardon(self.attempts.on_node(node))
         self._alarms.cancel(("grace", node))
         self.attempts.on_up(fx, node)
         self.lineup.on_up(node)
@@ -419,7 +394,7 @@ class Home:
 
     def on_down(self, fx: Effects, node: str) -> None:
         """Only the agent is gone: its containers may run, so nothing is moved."""
-        self._pardon(node)
+        self.leases.pardon(self.attempts.on_node(node))
         self._alarms.cancel(("grace", node))
 
     def on_gone_away(self, fx: Effects, node: str, grace_s: float) -> None:
@@ -445,13 +420,6 @@ class Home:
         job = self._jobs.get(id_.job)
         if job is not None and id_.index in job.live and job.tasks[id_.index].attempt == id_.attempt:
             self._lose(fx, job, id_.index, job.tasks[id_.index].reason)
-
-    def _pardon(self, node: str) -> None:
-        """A node was away for less than its leases."""
-        ids = self.attempts.on_node(node)
-        self.leases.pardon(ids)
-        for id_ in ids:
-            self._alarms.cancel(("lease", id_))
 
     def ring_again(self, fx: Effects, job_id: int, index: int) -> None:
         """A task that was kept back may be tried again."""
@@ -582,7 +550,6 @@ class Home:
                 self.usage.ended(fx, job, id_, result)
             self.attempts.over(old.node, id_)
             self.leases.over(id_)
-            self._alarms.cancel(("lease", id_))
         self._touched[job.id] = None
         fx.job_changed(job.id)
 
@@ -632,11 +599,8 @@ class Home:
         """Whether the lost attempt of a single job may still run: then the next one waits until it surely does not."""
         record = job.tasks[index]
         id_ = AllocationId(job.id, index, record.attempt)
-        passed_s = self.leases.passed_s(id_, job.spec.stop_grace_s)
-        if fx.now >= passed_s:
+        if not self.leases.give_up(fx.now, id_, job.spec.stop_grace_s):
             return False
-        self.leases.refuse(id_)
-        self._alarms.set(("lease", id_), passed_s)
         job.put(index, msgspec.structs.replace(record, reason=reason))
         return True
 

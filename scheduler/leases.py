@@ -36,8 +36,9 @@ def is_single(allocation: Allocation) -> bool:
 class LeasesGiven:
     """The home's side: what it granted last, and what it grants no more."""
 
-    def __init__(self, config: SchedulerConfig) -> None:
+    def __init__(self, config: SchedulerConfig, alarms: Alarms) -> None:
         self._config = config
+        self._alarms = alarms
         self._granted: dict[AllocationId, float] = {}
         self._refused: dict[AllocationId, None] = {}
 
@@ -53,14 +54,20 @@ class LeasesGiven:
         if granted:
             fx.say(node, Lease(granted, ask.boot_epoch, ask.clock_s, self._config.lease_s))
 
-    def refuse(self, id_: AllocationId) -> None:
-        """Grant no more: its node is given up."""
+    def give_up(self, now: float, id_: AllocationId, stop_grace_s: float) -> bool:
+        """Its node is given up: grant no more; return whether it may still run. The alarm ("lease", id) rings when not."""
+        passed_s = self.passed_s(id_, stop_grace_s)
+        if now >= passed_s:
+            return False
         self._refused[id_] = None
+        self._alarms.set(("lease", id_), passed_s)
+        return True
 
     def pardon(self, ids: Iterable[AllocationId]) -> None:
         """The node is back before any harm was done."""
         for id_ in ids:
             self._refused.pop(id_, None)
+            self._alarms.cancel(("lease", id_))
 
     def passed_s(self, id_: AllocationId, stop_grace_s: float) -> float:
         """Return when, on this home's clock, it has surely ended; long ago if it was never granted anything."""
@@ -72,7 +79,7 @@ class LeasesGiven:
     def over(self, id_: AllocationId) -> None:
         """The attempt is over."""
         self._granted.pop(id_, None)
-        self._refused.pop(id_, None)
+        self.pardon((id_,))
 
 
 class LeasesTaken:

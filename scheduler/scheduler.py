@@ -251,7 +251,7 @@ class Scheduler:
             case Release():
                 self._home.on_release(fx, event)
             case Requeue():
-                self._home.on_requeue(fx, event)
+                self._home.moves.on_requeue(fx, self._home.job(event.job_id))
             case AmendJob():
                 fx.answer = self._home.on_amend_job(fx, event)
 
@@ -363,7 +363,7 @@ class Scheduler:
             RivalAsk: home.on_news,
             RivalIs: home.on_news,
             LeaseAsk: home.on_lease_ask,
-            Evict: home.on_evict,
+            Evict: home.moves.on_evict,
             Amended: home.amendments.on_amended,
             Amend: node.amendments.on_amend,
             Lease: node.leases.on_lease,

@@ -1,0 +1,55 @@
+"""Attempts that are to end here so that another may run elsewhere or later: requeued by their owner, or evicted.
+
+What is moved is stopped first, and marked in the ledger: when its end is heard, it is lined up again and has cost no
+try. What becomes of it then is dispatch.py's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from scheduler.attempts import Attempts
+from scheduler.effects import Effects
+from scheduler.errors import NotPossible
+from scheduler.jobs import Job
+from scheduler.messages import Evict
+from scheduler.model import AllocationId, JobKind
+from scheduler.records import put_task
+
+Outdated = Callable[[Effects, str, AllocationId], None]
+
+
+class Moves:
+    """Of one home; `outdated` has a node stop what does not count any more."""
+
+    def __init__(self, jobs: Mapping[int, Job], attempts: Attempts, outdated: Outdated) -> None:
+        self._jobs = jobs
+        self._attempts = attempts
+        self._outdated = outdated
+
+    def on_requeue(self, fx: Effects, job: Job) -> None:
+        """Stop what runs, and line it up again whatever the job says of losses: its owner wants it so."""
+        if not job.live:
+            raise NotPossible(f"job {job.id} has {'ended' if job.finished else 'nothing that runs'}")
+        for index in list(job.live):
+            self.requeue(fx, job, index, "requeued by its owner", again=True)
+
+    def requeue(self, fx: Effects, job: Job, index: int, why: str, *, again: bool) -> None:
+        """Have a live attempt stopped; another follows its end (if not `again`: as the job says of losses)."""
+        record = job.tasks[index]
+        if not record.leaving:
+            job.put(index, msgspec.structs.replace(record, leaving=why, again=again, reason=why))
+            put_task(fx, job.id, index, job.tasks[index])
+            self._attempts.stop(record.node, AllocationId(job.id, index, record.attempt))
+            fx.job_changed(job.id)
+
+    def on_evict(self, fx: Effects, node: str, evict: Evict) -> None:
+        """A node is being drained."""
+        for id_ in evict.ids:
+            job = self._jobs.get(id_.job)
+            if job is None or not job.current(id_, node):
+                self._outdated(fx, node, id_)
+            else:
+                self.requeue(fx, job, id_.index, f"{node} is drained", again=job.spec.kind is JobKind.SERVICE)
