@@ -9,6 +9,10 @@ the leader, never into a retry of our own. Does not know what other homes do, no
 
 from __future__ import annotations
 
+from math import inf
+
+from collections.abc import Mapping
+
 import msgspec
 
 from scheduler.alarms import Alarms
@@ -75,11 +79,13 @@ from scheduler.records import (
     task_key,
 )
 from scheduler.rules import Rules
+from scheduler.score import WHY
 from scheduler.submissions import Submissions
 from scheduler.usage import Usage
 from scheduler.validate import validate
 
 REFUSALS_FREE = 3
+RUNNERS_UP = 2
 
 
 class Home:
@@ -94,6 +100,7 @@ class Home:
         self._number = number
         self._rules = rules
         self._sequence = 0
+        self._contended_until_s = -inf
         self._jobs: dict[int, Job] = {}
         self._submissions = Submissions()
         self._touched: dict[int, None] = {}
@@ -172,7 +179,7 @@ class Home:
         if event.spec.queueing.hold:
             record = msgspec.structs.replace(record, held=OWNER)
         job = Job(record, fx.now)
-        fast = not self.lineup.busy()
+        fast = self._fast(fx)
         self._remember(job)
         put_job(fx, record)
         self.gate.enter(fx, job)
@@ -225,7 +232,7 @@ class Home:
         """What keeps a job from starting may have changed: if nothing does, it may be placed at once."""
         self._touched[job.id] = None
         fx.job_changed(job.id)
-        if job.wanted and not job.told.wanted and not self.lineup.busy():
+        if job.wanted and not job.told.wanted and self._fast(fx):
             self._place_now(fx, job)
 
     def on_cancel(self, fx: Effects, event: Cancel) -> None:
@@ -302,6 +309,7 @@ class Home:
         job = self._jobs.get(answer.job)
         amounts = f": needs {answer.need}, free {answer.free}" if answer.need or answer.free else ""
         why = f"{node} refused: {answer.cause}{amounts}"
+        self._contended_until_s = fx.now + self._config.contended_s
         members = []
         for index, attempt in answer.tasks:
             id_ = AllocationId(answer.job, index, attempt)
@@ -460,6 +468,10 @@ class Home:
 
     # --- placing
 
+    def _fast(self, fx: Effects) -> bool:
+        """Whether to place by our own view: nobody waits, and it was not too old just now."""
+        return fx.now >= self._contended_until_s and not self.lineup.busy()
+
     def _place_now(self, fx: Effects, job: Job) -> None:
         """The fast path: nobody waits, so place by our own view."""
         count = min(job.wanted, BATCH_MAX)
@@ -476,9 +488,18 @@ class Home:
             self._place_evenly(fx, job, required, count, images)
             return
         places = self._view.place(job.spec.request, required, count, job.id, images)
+        why = self._why(job, required, places, images) if count == 1 else ""
         for node, times in places.items():
             for _ in range(times):
-                self._ask(fx, job, node, f"placed on {node} by its home")
+                self._ask(fx, job, node, f"placed on {node} by its home{why}")
+
+    def _why(
+        self, job: Job, required: tuple[Constraint, ...], places: Mapping[str, int], images: tuple[bytes, ...]
+    ) -> str:
+        """Say what spoke for the node of a single task, and which were the next best."""
+        others = self._view.best(job.spec.request, required, job.id, images, count=RUNNERS_UP, avoid=frozenset(places))
+        before = f"before {' and '.join(others)}" if others else "nowhere else is room"
+        return f": {WHY[self._config.policy]} ({self._config.policy}), {before}"
 
     def _place_evenly(
         self, fx: Effects, job: Job, required: tuple[Constraint, ...], count: int, images: tuple[bytes, ...]

@@ -10,29 +10,15 @@ from itertools import islice
 
 import msgspec
 
-from scheduler.abilities import describe, requirements
+from scheduler.abilities import requirements
 from scheduler.evenness import Evenness
-from scheduler.fit import Shortage, shortages, unmet
-from scheduler.index import ClusterView, Node
 from scheduler.jobs import Block, Job
-from scheduler.model import Constraint, Resources, State
+from scheduler.model import State
+from scheduler.survey import NOTHING, Short, Survey, Surveys
 
 TASKS_SHOWN = 100
 _MIB = 1 << 20
 _GIB = 1 << 30
-
-
-class Short(msgspec.Struct, frozen=True):
-    """A dimension that is short: on `nodes` nodes; at best `most_free` is free, where `need` is asked for.
-
-    `never` counts those of them that could not take one task even when empty.
-    """
-
-    dimension: str
-    need: int
-    most_free: int
-    nodes: int
-    never: int
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -69,12 +55,11 @@ class Explanation(msgspec.Struct, frozen=True):
     quota: str = ""
 
 
-def explain(job: Job, view: ClusterView, position: int, waiting: int) -> Explanation:
+def explain(job: Job, surveys: Surveys, position: int, waiting: int) -> Explanation:
     """Explain one job of this home."""
+    view = surveys.view
     own = Evenness(job, view).rules() if job.spec.placement.one_by_one else ()
-    survey = _Survey(job.spec.request, (*requirements(job.spec), *own))
-    for node in () if job.finished else view.nodes():
-        survey.look(node)
+    survey = NOTHING if job.finished else surveys.of(job.spec.request, (*requirements(job.spec), *own))
     unfinished = list(islice(job.live, TASKS_SHOWN))
     placed = tuple(Placed(i, job.tasks[i].node, job.tasks[i].state, job.tasks[i].reason) for i in unfinished)
     pending = job.waiting
@@ -98,45 +83,6 @@ def explain(job: Job, view: ClusterView, position: int, waiting: int) -> Explana
     )
 
 
-class _Survey:
-    """Looks at every node once and sorts it by the first thing that keeps it from taking a task."""
-
-    def __init__(self, request: Resources, constraints: tuple[Constraint, ...]) -> None:
-        self._request = request
-        self._constraints = constraints
-        self._short: dict[str, list[tuple[Shortage, bool]]] = {}
-        self.nodes = self.fitting = self.not_accepting = self.unreachable = 0
-        self.excluded: dict[str, int] = {}
-
-    def look(self, node: Node) -> None:
-        self.nodes += 1
-        if not node.alive or node.report is None:
-            self.unreachable += 1
-        elif not node.report.accepting:
-            self.not_accepting += 1
-        elif (constraint := unmet(self._constraints, node.labels)) is not None:
-            text = describe(constraint)
-            self.excluded[text] = self.excluded.get(text, 0) + 1
-        else:
-            short = list(shortages(self._request, node.free))
-            self.fitting += not short
-            for each in short:
-                never = each.need > node.permitted.get(each.dimension)
-                self._short.setdefault(each.dimension, []).append((each, never))
-
-    def shorts(self) -> tuple[Short, ...]:
-        return tuple(
-            Short(
-                dimension,
-                found[0][0].need,
-                max(short.free for short, _ in found),
-                len(found),
-                sum(never for _, never in found),
-            )
-            for dimension, found in self._short.items()
-        )
-
-
 def amount(dimension: str, value: int) -> str:
     """Write an amount with its unit."""
     if dimension == "cpu":
@@ -146,7 +92,7 @@ def amount(dimension: str, value: int) -> str:
     return f"{value / _MIB:.0f}M" if value < _GIB else f"{value / _GIB:.4g}G"
 
 
-def _summary(job: Job, survey: _Survey, pending: int, position: int, waiting: int, leader: str) -> str:
+def _summary(job: Job, survey: Survey, pending: int, position: int, waiting: int, leader: str) -> str:
     if job.finished:
         return f"the job has ended: {job.state.value}{_worst(job)}"
     if pending == 0:
@@ -163,7 +109,7 @@ def _worst(job: Job) -> str:
     return f"; task {index} on {record.node}: {record.reason}" if record is not None else ""
 
 
-def _causes(job: Job, survey: _Survey) -> list[str]:
+def _causes(job: Job, survey: Survey) -> list[str]:
     causes = [
         f"{each.dimension} is short on {each.nodes} of {survey.nodes} nodes (asks {amount(each.dimension, each.need)}, "
         f"at best {amount(each.dimension, max(0, each.most_free))} free)"

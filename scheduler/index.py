@@ -88,14 +88,15 @@ class Node:
 
 class ClusterView:
     """Nodes by name. `shape` counts changes of what the cluster could ever take (members, capacity, labels),
-    `version` all changes that could make room. `changed` names the nodes of which anything changed since its reader
-    emptied it.
+    `version` all changes that could make room, `changes` all. `changed` names the nodes of which anything changed since
+    its reader emptied it.
     """
 
     def __init__(self, me: str, number: int, policy: Policy, near_equal_permille: int) -> None:
         self.me = me
         self.shape = 0
         self.version = 0
+        self.changes = 0
         self.changed: dict[str, None] = {me: None}
         self._finder = Finder(policy, 1000 // near_equal_permille if near_equal_permille else 1_000_000)
         self._living: SortedList[tuple[int, str]] = SortedList([(number, me)])
@@ -159,6 +160,7 @@ class ClusterView:
             self.shape += 1
 
     def _see(self, node: Node) -> None:
+        self.changes += 1
         self.changed[node.name] = None
         self._finder.see(node)
 
@@ -203,6 +205,7 @@ class ClusterView:
         node.in_flight[key] = (end_s, amount)
         node.claimed = node.claimed + amount
         node.refresh()
+        self.changes += 1
         self.changed[name] = None
         self._finder.changed(node)
 
@@ -224,6 +227,7 @@ class ClusterView:
                 node.retag()
             node.refresh()
             self.version += 1
+            self.changes += 1
             self.changed[name] = None
             self._finder.changed(node)
 

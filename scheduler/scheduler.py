@@ -105,6 +105,7 @@ from scheduler.settings import AnySetting, Settings
 from scheduler.settings_exchange import GOSSIP_KEY, SettingsExchange
 from scheduler.sites.keeper import Jobs, Keeper
 from scheduler.sites.site import Site, SiteView
+from scheduler.survey import Surveys
 from scheduler.usage import JobUsage, UsageRow
 from scheduler.validate import validate
 from scheduler.views import JobSummary, JobView, NodeStatus, WaitingView, summary, view
@@ -119,6 +120,7 @@ class Scheduler:
         self._config = config
         self._alarms = Alarms()
         self._view = ClusterView(node, number, POLICIES[config.policy], config.near_equal_permille)
+        self._surveys = Surveys(self._view)
         self._wall = WallClock()
         self._shared = SettingsExchange(config, self._view, self._alarms, number, Settings(), self._wall)
         self._rules = rules = Rules(self._shared.settings, self._wall)
@@ -509,8 +511,8 @@ class Scheduler:
         """Say why a job of this home waits, or where and why it runs; raises UnknownJob."""
         job = self._home.job(job_id)
         if self._leader.leading:
-            return explain(job, self._view, self._leader.position(job_id), self._leader.waiting)
-        return explain(job, self._view, job.told.position, job.told.waiting)
+            return explain(job, self._surveys, self._leader.position(job_id), self._leader.waiting)
+        return explain(job, self._surveys, job.told.position, job.told.waiting)
 
     def waiting(self, now: float = 0.0) -> list[WaitingView]:
         """Return the leader's line in order, if this node leads; those set aside come last, with position -1."""
@@ -561,7 +563,7 @@ class Scheduler:
         if not job.blocks and not waiting and spec.gang is None:
             places = self._view.place(spec.request, constraints, job.wanted, self._seed)
         in_s = None if job.blocks else start_in_s(spec, constraints, self._view, self._horizon, now)
-        return Forecast(places, in_s, waiting, explain(job, self._view, -1, waiting))
+        return Forecast(places, in_s, waiting, explain(job, self._surveys, -1, waiting))
 
     def validate_for(self, owner: str, spec: JobSpec, unix_s: float) -> JobSpec:
         """Return the job as it would be queued; raises InvalidSpec unless it could be taken of this owner."""

@@ -73,6 +73,18 @@ POLICIES: dict[str, Policy] = {
 }
 
 
+WHY = {
+    "best-fit": "the fullest it fits on",
+    "spread": "the emptiest",
+    "balance": "CPU and memory run out together",
+    "dot-product": "what it asks for is most like what is free",
+    "cosine": "what it asks for is most like what is free",
+    "norm": "the least left over",
+    "residue": "the least becomes useless to others",
+}
+"""Why each policy chooses a node, for those who ask."""
+
+
 def mixed(number: int) -> int:
     """Return 32 well-mixed bits of a number (the finaliser of SplitMix64, Steele et al. 2014)."""
     z = (number * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF

@@ -15,8 +15,9 @@ from node.api.documents import (
     TaskDocument,
 )
 from node.api.services import Services
-from scheduler.explain import Explanation, Short, amount
+from scheduler.explain import Explanation, amount
 from scheduler.model import Report, Resources
+from scheduler.survey import Short
 from scheduler.views import JobSummary, JobView, NodeStatus
 
 UNKNOWN = Report(node="", number=0, boot_epoch=0, sequence=0, capacity=Resources(), allocatable=Resources())

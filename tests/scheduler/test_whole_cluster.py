@@ -173,3 +173,14 @@ def test_the_loss_of_the_leader_stops_neither_submission_nor_placement():
 def replace_spec(**facts: object) -> JobSpec:
     """The usual spec with other facts."""
     return JobSpec(**{"name": "job", "argv": ("true",), "request": SPEC.request, **facts})
+
+
+def test_a_single_job_that_runs_tells_why_there_and_which_were_the_next_best():
+    cluster = Cluster(run_mean_s=50.0)
+    job = cluster.submit("n2")
+    cluster.run(1)
+    (placed,) = cluster.agent("n2").explain(job).placed
+    others = " and ".join(sorted({"n1", "n2", "n3"} - {placed.node}))
+    swapped = " and ".join(reversed(others.split(" and ")))
+    said = f"placed on {placed.node} by its home: the fullest it fits on (best-fit), before "
+    assert placed.reason in (said + others, said + swapped)

@@ -12,6 +12,7 @@ from node.cli.failures import TASK_FAILED
 from node.cli.words import JOB_ID
 
 TASKS_SHOWN_MAX = 1000
+TASKS_EXPLAINED_MAX = 20
 
 
 @click.command(short_help="Show one job and its tasks.")
@@ -65,6 +66,8 @@ def explain(job_id: int, as_json: bool, node_api: str | None) -> None:
     print(f"{answer['id']} {show.coloured(answer['state'])}: {answer['summary']}")
     for reason in answer.get("reasons") or ():
         print("  " + reason_text(reason))
+    for task in answer.get("tasks", ())[:TASKS_EXPLAINED_MAX]:
+        print(f"  task {task['index']}: {task['reason']}")
     if answer.get("position") is not None:
         of = f" of {answer['waiting']}" if answer.get("waiting") else ""
         print(f"  position {answer['position']}{of} in the queue kept by {answer.get('leader') or 'nobody yet'}")
