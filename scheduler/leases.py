@@ -55,7 +55,7 @@ class LeasesGiven:
             fx.say(node, Lease(granted, ask.boot_epoch, ask.clock_s, self._config.lease_s))
 
     def give_up(self, now: float, id_: AllocationId, stop_grace_s: float) -> bool:
-        """Its node is given up: grant no more; return whether it may still run. The alarm ("lease", id) rings when not."""
+        """Its node is given up: grant no more; return whether it may still run, and then ring "lease" when not."""
         passed_s = self.passed_s(id_, stop_grace_s)
         if now >= passed_s:
             return False
