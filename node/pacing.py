@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import trio
 
-INTERVAL_S = 0.1
+INTERVAL_S = 0.25
 
 
 class Paced:
