@@ -42,6 +42,8 @@ class Allowances:
     seccomp: Mapping[str, Path] = field(default_factory=dict)
     capabilities: frozenset[str] = CAPABILITIES_DEFAULT
     selinux_context: str | None = None
+    root_bytes: int = 0
+    """Of containers whose job names no size."""
 
     def files(self, allocation: Allocation, secrets: Path | None) -> FileMounts:
         """Return what the container gets beside its root file system; NotAllowed."""
@@ -61,6 +63,7 @@ class Allowances:
             scratch=asked.scratch,
             secrets=secrets,
             read_only_root=asked.read_only_root,
+            root_bytes=asked.root_bytes or self.root_bytes,
         )
 
     def privileges(self, allocation: Allocation) -> Privileges:
@@ -115,6 +118,7 @@ def read_allowances(files: FilesSettings, security: SecuritySettings) -> Allowan
         _profiles(security.seccomp_directory),
         CAPABILITIES_DEFAULT | frozenset(security.capabilities),
         security.selinux_context,
+        files.root_bytes,
     )
 
 
@@ -147,6 +151,8 @@ def _file_abilities(features: frozenset[Feature]) -> Iterator[str]:
         yield "read-only-root"
     if "scratch" in features and scratch_obstacle() is None:
         yield "scratch"
+    if "root_bytes" in features and scratch_obstacle() is None:
+        yield "root-size"
 
 
 def _security_abilities(features: frozenset[Feature]) -> Iterator[str]:

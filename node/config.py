@@ -381,7 +381,11 @@ class Network(Section, name="network", about="Containers' network beyond runtime
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files(Section, name="files", about="Directories of this node that jobs may have as volumes."):
+class Files(
+    Section,
+    name="files",
+    about="Directories of this node that jobs may have as volumes, and the size of their root file systems.",
+):
     """Roots of volumes; what each may hold is read by node/host/volumes.py."""
 
     volumes: dict[str, str] = setting(  # noqa: RUF009 (it is a field, with a factory of its own)
@@ -395,6 +399,14 @@ class Files(Section, name="files", about="Directories of this node that jobs may
         unset="no volumes",
         pattern=r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?",
         expected="a table of texts, its names 1 to 32 small letters, digits, _ and -",
+    )
+    root_bytes: int = setting(
+        0,
+        "The most that a task may write over its image where its job names no size; 0: not limited.",
+        trade_off="Each container then starts about 30 ms later and takes a loop device; without it one task can fill "
+        "the node's disk. For LXC alone: a node of plain processes refuses all tasks with it.",
+        low=0,
+        high=1 << 50,
     )
 
     def __post_init__(self) -> None:

@@ -109,4 +109,4 @@ def scratch_obstacle() -> str | None:
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise MountError(f"scratch space: {command[0]}: {' '.join(done.stderr.split()) or done.returncode}")
+        raise MountError(f"a file system of its own: {command[0]}: {' '.join(done.stderr.split()) or done.returncode}")

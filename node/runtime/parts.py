@@ -36,6 +36,8 @@ class FileMounts:
     secrets: Path | None = None
     """A directory of files in memory, made by the caller; shown read-only at /run/secrets."""
     read_only_root: bool = False
+    root_bytes: int = 0
+    """The most that it may write over its image; 0: as much as the host's disk has."""
 
 
 @dataclass(frozen=True, slots=True)

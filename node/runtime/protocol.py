@@ -38,8 +38,8 @@ INTERFACES_MAX = 8
 Stream = Literal["stdout", "stderr"]
 Feature = Literal[
     "rootfs", "user_base", "user", "hostname", "memory", "cpu", "pids", "tmpfs", "network",
-    "volumes", "scratch", "secrets", "read_only_root", "capabilities", "seccomp", "masked_paths", "selinux",
-    "limits", "devices", "rlimits", "freeze", "enter",
+    "volumes", "scratch", "secrets", "read_only_root", "root_bytes", "capabilities", "seccomp", "masked_paths",
+    "selinux", "limits", "devices", "rlimits", "freeze", "enter",
 ]  # fmt: skip
 """What a runtime may or may not be able to do; `unmet` lists what a spec asks beyond a runtime's features."""
 
@@ -324,6 +324,7 @@ def unmet(spec: ContainerSpec, features: frozenset[Feature]) -> tuple[Feature, .
         "scratch": spec.files.scratch is not None,
         "secrets": spec.files.secrets is not None,
         "read_only_root": spec.files.read_only_root,
+        "root_bytes": spec.files.root_bytes != 0,
         "capabilities": spec.privileges.capabilities != CAPABILITIES,
         "seccomp": spec.privileges.seccomp is not None,
         "masked_paths": bool(spec.privileges.masked_paths),

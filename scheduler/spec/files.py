@@ -73,6 +73,7 @@ class Files(Part, frozen=True):
     scratch: Scratch | None = None
     secrets: tuple[Secret, ...] = ()
     read_only_root: bool = False
+    root_bytes: int = 0
 
 
 def check(files: Files) -> None:
@@ -90,6 +91,8 @@ def check(files: Files) -> None:
     if files.scratch is not None:
         good = SCRATCH_BYTES_MIN <= files.scratch.size_bytes <= BYTES_MAX
         require(good, "files.scratch.size_bytes", files.scratch.size_bytes, f"at least {SCRATCH_BYTES_MIN >> 20}M")
+    good = files.root_bytes == 0 or SCRATCH_BYTES_MIN <= files.root_bytes <= BYTES_MAX
+    require(good, "files.root_bytes", files.root_bytes, f"at least {SCRATCH_BYTES_MIN >> 20}M, or 0: as the node says")
     _check_secrets(files.secrets)
     _check_targets(files)
 
@@ -103,6 +106,7 @@ def needs(files: Files) -> Iterator[Need]:
         "scratch": files.scratch,
         "secrets": files.secrets,
         "read-only-root": files.read_only_root,
+        "root-size": files.root_bytes,
     }
     yield from (("files", ability) for ability, wanted in asked.items() if wanted)
 

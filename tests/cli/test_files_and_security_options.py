@@ -13,7 +13,7 @@ import pytest
 from node.cli.failures import Failure
 from node.cli.options import files, security
 
-NOTHING = {"volumes": (), "tmpfs": (), "scratch": None, "secrets": (), "read_only_root": None}
+NOTHING = {"volumes": (), "tmpfs": (), "scratch": None, "secrets": (), "read_only_root": None, "root_size": None}
 
 
 def body(**options: Any) -> dict[str, Any]:
@@ -37,6 +37,7 @@ def test_a_volume_is_written_as_it_is_read(text: str, volume: dict[str, Any]) ->
 def test_sizes_take_units_and_targets_have_defaults() -> None:
     assert body(tmpfs=("/run:16M",)) == {"tmpfs": [{"target": "/run", "size_bytes": 16 << 20}]}
     assert body(scratch="1G") == {"scratch": {"size_bytes": 1 << 30}}
+    assert body(root_size="64M") == {"root_bytes": 64 << 20}
     assert body(scratch="1G:/work") == {"scratch": {"size_bytes": 1 << 30, "target": "/work"}}
     assert body(read_only_root=True) == {"read_only_root": True}
     assert body() == {}

@@ -364,6 +364,7 @@ async def test_what_a_runtime_cannot_do_it_refuses_by_name(backend: Backend) -> 
         {"files": FileMounts(tmpfs=(Tmpfs(target="/cache", size_bytes=1 << 20),))},
         {"files": FileMounts(scratch=Scratch(size_bytes=8 << 20))},
         {"files": FileMounts(read_only_root=True)},
+        {"files": FileMounts(root_bytes=8 << 20)},
         {
             "files": FileMounts(
                 volumes=(VolumeMount(VolumeRoot("here", Path(tempfile.gettempdir())), "ana", "", "/data", False),)

@@ -168,6 +168,18 @@ async def test_scratch_is_on_disk_ends_at_its_size_and_goes_with_the_container(i
 
 
 @pytest.mark.skipif(scratch_obstacle() is not None, reason=str(scratch_obstacle()))
+async def test_what_is_written_over_the_image_ends_at_its_size(inside: Inside) -> None:
+    line = "dd if=/dev/zero of=/big bs=1M count=100; wc -c < /big; echo x > /etc/x; stat -c %u / /etc/hosts"
+    ending, output = await inside.run(line, files=FileMounts(root_bytes=16 << 20))
+    written, *owners = [word for word in output.splitlines() if word.isdigit()]
+    assert (12 << 20) < int(written) < (16 << 20), output
+    assert owners == ["0", "0"]
+    assert ending.memory_peak_bytes <= 64 << 20
+    await inside.runtime.remove("1.1.1")
+    assert loop_files(inside.runtime.log_path("1.1.1", "stdout").parents[1]) == []
+
+
+@pytest.mark.skipif(scratch_obstacle() is not None, reason=str(scratch_obstacle()))
 async def test_much_scratch_takes_little_room_until_it_is_used(inside: Inside) -> None:
     line = "dd if=/dev/zero of=/scratch/x bs=1M count=1 seek=90000 && sleep 1"
     ending, output = await inside.run(line, files=FileMounts(scratch=Scratch(size_bytes=100 << 30)))

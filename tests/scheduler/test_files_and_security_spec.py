@@ -105,6 +105,7 @@ def test_a_wish_for_less_confinement_is_checked(wish: Security) -> None:
         ({"files": Files(volumes=(Volume(name="homes", target="/h"),))}, {"volumes-writable": "data,homes"}, "homes"),
         ({"files": Files(volumes=(Volume(name="homes", target="/h", read_only=True),))}, {"volumes": "homes"}, "homes"),
         ({"files": Files(scratch=Scratch(size_bytes=8 << 20))}, {"files": "scratch,tmpfs"}, "scratch"),
+        ({"files": Files(root_bytes=8 << 20)}, {"files": "root-size"}, "root-size"),
         ({"files": Files(secrets=(SEALED,))}, {"files": "secrets"}, "secrets"),
         ({"files": Files(read_only_root=True)}, {"files": "read-only-root"}, "read-only-root"),
         ({"security": Security(seccomp="strict")}, {"seccomp": "strict"}, "system call filter strict"),

@@ -36,6 +36,7 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="NAME=SOURCE",
         help="A file /run/secrets/NAME in memory, from @FILE, $VARIABLE or - (stdin): key=@id_ed25519.",
     ),
+    click.option("--root-size", metavar="SIZE", help="The most that it may write over its image."),
     click.option("--read-only-root", is_flag=True, default=None, help="Let the task change nothing but its mounts."),
 )
 
@@ -49,6 +50,7 @@ def body(options: dict[str, Any]) -> dict[str, Any]:
         "scratch": _scratch(scratch) if scratch else None,
         "secrets": [_secret(text) for text in options["secrets"]],
         "read_only_root": options["read_only_root"],
+        "root_bytes": parse_size(options["root_size"], "root-size") if options["root_size"] else None,
     }
     return {key: value for key, value in found.items() if value}
 

@@ -126,6 +126,14 @@ class LxcRuntime(SupervisedRuntime):
         path.chmod(0o700)
         return path
 
+    def _delta(self, spec: ContainerSpec) -> Path:
+        """Where it writes over its image: a folder, or one in a file system of the size asked for."""
+        directory = self._root / spec.name
+        if not spec.files.root_bytes:
+            return directory / "fs" / "delta"
+        image = directory / "layer"
+        return self._staging.scratch(spec.name, image, spec.files.root_bytes, spec.user_base) / "delta"
+
     def _stage(self, spec: ContainerSpec) -> list[Path]:
         """What goes to `staged_targets`, in that order."""
         asked, base = spec.files, spec.user_base
@@ -160,7 +168,7 @@ class LxcRuntime(SupervisedRuntime):
             masked_files=masked_files,
             masked_folders=masked_folders,
             lowers=lowers,
-            delta=directory / "fs" / "delta",
+            delta=self._delta(spec),
             ready=directory / "ready",
             devices=directory / "devices",
             seccomp=self._seccomp,
