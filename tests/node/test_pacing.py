@@ -17,7 +17,7 @@ async def test_the_first_word_is_said_at_once_and_of_many_only_the_last_later(au
             await trio.sleep(INTERVAL_S / 100)
         assert said == [("report", b"0"), ("leads", b"x")]
         await trio.sleep(INTERVAL_S)
-        assert said[2:] == [("report", b"49"), ("leads", b"x")]
+        assert sorted(said[2:]) == [("leads", b"x"), ("report", b"49")]
         await trio.sleep(3 * INTERVAL_S)
         paced.publish("report", b"again")
         assert said[4:] == [("report", b"again")]
