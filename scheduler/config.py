@@ -125,6 +125,12 @@ class SchedulerConfig:
         1,
         "the leader waits this long after room came before it places: the nodes of a gang that ended tell one by one",
     )
+    contended_s: float = setting(
+        2.0,
+        0,
+        3600,
+        "after a refusal a home leaves placing to the leader for this long: others place faster than gossip tells",
+    )
     hold_ttl_s: float = setting(
         10.0, 0.5, 86_400, "a hold on a node ends after this unless the leader renews it, at a third of this"
     )

@@ -9,9 +9,8 @@ the leader, never into a retry of our own. Does not know what other homes do, no
 
 from __future__ import annotations
 
-from math import inf
-
 from collections.abc import Mapping
+from math import inf
 
 import msgspec
 

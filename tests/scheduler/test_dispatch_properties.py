@@ -469,3 +469,17 @@ def test_history_is_bounded_and_its_rows_go_too():
     home.wait(1)
     assert len(home.disk["jobs"]) == len(home.disk["tasks"]) == 3
     assert str(job) in home.disk["jobs"]
+
+
+def test_after_a_refusal_a_home_leaves_placing_to_the_leader_for_a_while():
+    home = Dispatcher(contended_s=2.0)
+    job = home.submit()
+    ((node, id_),) = home.asked()
+    home.hear(node, Refused(job, ((id_.index, id_.attempt),), "cpu", 100, 0))
+    home.give(Cancel(job, 0.0))
+    second = home.submit()
+    assert len(home.asked()) == 1
+    home.give(Cancel(second, 0.0))
+    home.wait(2.1)
+    home.submit()
+    assert len(home.asked()) == 2
