@@ -347,6 +347,16 @@ class Network(Section, name="network", about="Containers' network beyond runtime
         values=r"[A-Za-z0-9_.-]{1,15}( [0-9a-fA-F.:]+/[0-9]{1,3}){1,2}",
         expected="BRIDGE POOL [POOL6], parted by blanks",
     )
+    classes: dict[str, str] = setting(  # noqa: RUF009 (it is a field, with a factory of its own)
+        dict,
+        "Classes of traffic that jobs may choose, by name: MAJOR:MINOR in hexadecimal, as tc counts the classes of the "
+        'queue at the uplink; 0:0 to 0:f are the priorities of a queue without classes. Such as { bulk = "1:20" }.',
+        trade_off="What is marked counts at queues that the operator has set up; the agent makes none.",
+        unset="no classes",
+        pattern=r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?",
+        values=r"[0-9a-f]{1,4}:[0-9a-f]{1,4}",
+        expected="MAJOR:MINOR in hexadecimal, by a name of small letters, digits, _ and -",
+    )
     published_ports: str = setting(
         "1024-32767",
         "Ports of this node that jobs may publish theirs at.",

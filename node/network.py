@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +42,7 @@ class NetworkSettings:
     cgroup_root: str
     published: range
     picked: range
+    classes: Mapping[str, str] = field(default_factory=dict)
     names: bool = True
     routed: bool = False
     closed: tuple[int, ...] = ()
@@ -195,7 +196,8 @@ class Network:
         named = sorted(set(self._networks) - {OWN})
         mtu = bridge_mtu(self._networks[OWN][0])
         found = {"network": ",".join(sorted(able)), "max.mtu": str(mtu)}
-        return found | ({"networks": ",".join(named)} if named else {})
+        found |= {"networks": ",".join(named)} if named else {}
+        return found | ({"classes": ",".join(sorted(self._settings.classes))} if self._settings.classes else {})
 
     # --- inside
 
@@ -217,7 +219,9 @@ class Network:
             for each in asked.publish:
                 port = self._ports.take(each.protocol.value, each.host_port, busy)
                 ports += (PublishedPort(each.protocol.value, port, each.port),)
-            attachment = Attachment(name, allocation.owner, owner_mark, interfaces, ports, asked.open, asked.rate_out)
+            attachment = Attachment(
+                name, allocation.owner, owner_mark, interfaces, ports, asked.open, asked.rate_out, self._class(asked)
+            )
             self._records.put(attachment)
             self._tables.run(rules.added(self._setting.table, attachment))
         except (NetworkError, OSError):
@@ -225,6 +229,11 @@ class Network:
             self._forget(name)
             raise
         return attachment
+
+    def _class(self, asked: Networking) -> str:
+        if asked.traffic_class and asked.traffic_class not in self._settings.classes:
+            raise NetworkError(f"this node has no traffic class {asked.traffic_class}")
+        return self._settings.classes.get(asked.traffic_class, "")
 
     def _interface(self, name: str, network: str, index: int, mac: str) -> Interface:
         if network not in self._pools:

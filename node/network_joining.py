@@ -41,6 +41,7 @@ def settings_of(config: AgentConfig) -> NetworkSettings:
         cgroup_root=runtime.cgroup_root,
         published=network.ports("published_ports"),
         picked=network.ports("picked_ports"),
+        classes=network.classes,
         names=network.names,
         routed=network.mode == "routed",
         closed=(config.api.port, config.gossip.port),

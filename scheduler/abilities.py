@@ -44,6 +44,7 @@ GRANTS = {
     "security": "its containers have no choice of",
     "network": "its network lacks",
     "networks": "it has no network",
+    "classes": "it has no traffic class",
 }
 """Label of what an operator grants to what is said of a node that does not; the name asked for follows."""
 

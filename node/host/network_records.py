@@ -53,6 +53,8 @@ class Attachment(msgspec.Struct, frozen=True):
     ports: tuple[PublishedPort, ...] = ()
     open: bool = False
     rate_out: int = 0
+    traffic_class: str = ""
+    """MAJOR:MINOR of what it sends beyond its bridge."""
 
 
 class Records:

@@ -6,7 +6,8 @@ elements of their sets: the cost of a packet does not grow with the number of co
 
     bridge NAME   what passes between two containers of one bridge: a container speaks with its own addresses alone,
                   keeps to its rate, and reaches those of its owner, or who is open to all
-    inet NAME     what is routed: the same between bridges and nodes, published ports, and what may reach the host
+    inet NAME     what is routed: the same between bridges and nodes, published ports, what may reach the host, and
+                  the classes of what leaves it
 
 Who belongs together is told by a mark, one an owner: the mark of a packet's source is looked up, then whether the pair
 (mark, destination) is known. The mark is cleared before the packet goes on.
@@ -149,6 +150,13 @@ INET = """
   set pools6 { type ipv6_addr; flags interval; }
   set hosts4 { type ipv4_addr; }
   set hosts6 { type ipv6_addr; }
+  map classes4 { type ipv4_addr : classid; }
+  map classes6 { type ipv6_addr : classid; }
+  chain classify {
+    type filter hook postrouting priority 0; policy accept;
+    meta priority set ip saddr map @classes4
+    meta priority set ip6 saddr map @classes6
+  }
   chain arrive {
     type nat hook prerouting priority -100; policy accept;
     fib daddr type local dnat ip to meta l4proto . th dport map @published4
@@ -252,6 +260,8 @@ def _elements(table: str, attachment: Attachment) -> Iterator[str]:
             for family in FAMILIES if address else ():
                 yield f"add element {family} {table} owner{version} {{ {address} : {mark} }}"
                 yield f"add element {family} {table} peers{version} {{ {mark} . {address} }}"
+                if family == "inet" and attachment.traffic_class:
+                    yield f"add element inet {table} classes{version} {{ {address} : {attachment.traffic_class} }}"
                 if attachment.open:
                     yield f"add element {family} {table} open{version} {{ {address} }}"
     first = attachment.interfaces[0]

@@ -49,6 +49,7 @@ class Networking(Part, frozen=True):
     networks: tuple[str, ...] = ()
     ipv6: bool = False
     open: bool = False
+    traffic_class: str = ""
 
 
 def check(networking: Networking) -> None:
@@ -65,6 +66,8 @@ def check(networking: Networking) -> None:
     require(once, "networking.networks", ", ".join(networks), f"{NETWORKS_MAX} at most, each once")
     for name in networks:
         require(_NAME.fullmatch(name), "networking.networks", name, "a network by the name its operators gave it")
+    name = networking.traffic_class
+    require(not name or _NAME.fullmatch(name), "networking.traffic_class", name, "a class by its operators' name")
 
 
 def _check_published(ports: tuple[Publish, ...]) -> None:
@@ -93,3 +96,5 @@ def needs(networking: Networking) -> Iterator[Need]:
     }
     yield from (("network", name) for name, wanted in asked.items() if wanted)
     yield from (("networks", name) for name in networking.networks)
+    if networking.traffic_class:
+        yield "classes", networking.traffic_class

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -56,7 +57,7 @@ class Host:
         self.lab = lab
         lab.ok("lab", "up", "--nodes", 1, timeout_s=60)
         file = Path("/run") / f"fofoca-lab-{lab.lab}" / "n1.toml"
-        more = '[network]\nnetworks = { storage = "ffstore0 10.90.1.0/24" }\n'
+        more = '[network]\nnetworks = { storage = "ffstore0 10.90.1.0/24" }\nclasses = { bulk = "1:20" }\n'
         file.write_text(file.read_text().replace("[network]\n", more, 1))
         self.restart()
 
@@ -143,6 +144,27 @@ def test_a_named_network_is_a_second_interface(host: Host) -> None:
 def test_a_network_that_no_node_has_is_explained(host: Host) -> None:
     job = host.lab.submit(*SMALL, "--join-network", "nowhere", *SLEEP)
     eventually("the network is named", lambda: "nowhere" in host.lab.ok("job", job).out)
+    host.lab.ok("cancel", job)
+
+
+def test_what_a_task_sends_is_in_its_class_at_the_uplink(host: Host) -> None:
+    """The queue there is the operator's: nftables' own counter stands for it, since not every kernel has one."""
+    count = (
+        "table inet ffcount { chain c { type filter hook postrouting priority 10;\n"
+        "meta priority 1:20 counter\n meta priority != 1:20 ip saddr 10.77.0.0/16 counter\n }\n }"
+    )
+    host.here("nft", count)
+    job, _ = host.start("--traffic-class", "bulk")
+    host.within(job, "busybox", "ping", "-c3", "-i0.2", "-W1", "10.78.0.99")
+    marked, others = re.findall(r"counter packets (\d+)", host.here("nft", "list", "table", "inet", "ffcount"))
+    assert (int(marked), int(others)) == (3, 0)
+    host.here("nft", "delete", "table", "inet", "ffcount")
+    host.lab.ok("cancel", job)
+
+
+def test_a_class_that_no_node_has_is_explained(host: Host) -> None:
+    job = host.lab.submit(*SMALL, "--traffic-class", "gold", *SLEEP)
+    eventually("the class is named", lambda: "gold" in host.lab.ok("job", job).out)
     host.lab.ok("cancel", job)
 
 

@@ -19,7 +19,7 @@ from node.host.network_rules import Remote, Setting, added, link_local, removed,
 
 INTERFACE = Interface("", "ffabc", "10.77.1.2", "fd77::2", "02:00:00:00:00:02")
 PORT = PublishedPort("tcp", 8080, 80)
-ANN = Attachment("1.0.1", "ann", 100_000, (INTERFACE,), (PORT,), True, 1_000_000)
+ANN = Attachment("1.0.1", "ann", 100_000, (INTERFACE,), (PORT,), True, 1_000_000, "1:10")
 SETTING = Setting("fofoca_test", ("br0",), (Range.parse("10.77.1.0/24", "fd77::/64"),), range(1024, 2048))
 LOAD = """
 import sys

@@ -25,6 +25,7 @@ from scheduler.spec.networking import Networking, Publish, check, needs
         ({"mtu": 500}, "networking.mtu"),
         ({"networks": ("a", "a")}, "networking.networks"),
         ({"networks": ("../x",)}, "networking.networks"),
+        ({"traffic_class": "1:10"}, "networking.traffic_class"),
     ],
 )
 def test_a_wrong_field_is_named(fields: dict[str, Any], named: str) -> None:
@@ -34,7 +35,12 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], named: str) -> None:
 
 def test_what_is_asked_for_is_what_a_node_must_have() -> None:
     asked = Networking(
-        publish=(Publish(port=80),), rate_in=5_000, networks=("storage",), ipv6=True, mac="02:00:00:00:00:01"
+        publish=(Publish(port=80),),
+        rate_in=5_000,
+        networks=("storage",),
+        traffic_class="bulk",
+        ipv6=True,
+        mac="02:00:00:00:00:01",
     )
     check(asked)
     assert list(needs(asked)) == [
@@ -43,6 +49,7 @@ def test_what_is_asked_for_is_what_a_node_must_have() -> None:
         ("network", "mac"),
         ("network", "ipv6"),
         ("networks", "storage"),
+        ("classes", "bulk"),
     ]
     assert list(needs(Networking())) == []
 
