@@ -32,9 +32,9 @@ async def test_a_submitted_job_is_shown_by_every_node(cluster):
             assert (job["id"], job["name"], job["home"], job["owner"], job["state"]) == (
                 1002, "hello", "n2", "ana", "pending",
             )  # fmt: skip
-            assert job["tasks"] == [
-                {"index": 0, "state": "pending", "node": "", "attempt": 0, "exit_code": None, "reason": "new"}
-            ]
+            (task,) = job["tasks"]
+            known = {"index": 0, "state": "pending", "node": "", "attempt": 0, "exit_code": None, "reason": "new"}
+            assert known.items() <= task.items()
 
 
 async def test_the_spec_is_what_was_asked_for(cluster):

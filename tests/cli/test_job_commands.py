@@ -87,7 +87,7 @@ def test_a_job_is_shown_with_its_tasks(fofoca: Callable[..., Any], agent: Any) -
     agent.prepare("GET", "/v1/jobs/1001", job("failed", OK, BAD))
     lines = fofoca("job", "1001").out.splitlines()
     assert lines[0] == "1001 (x) failed, of lab, home n1"
-    assert lines[1].split() == ["TASK", "STATE", "NODE", "ATTEMPT", "EXIT", "REASON"]
+    assert lines[1].split() == ["TASK", "STATE", "NODE", "ATTEMPT", "EXIT", "ADDRESSES", "PORTS", "REASON"]
     assert lines[3].split() == ["1", "failed", "n3", "1", "7"]
 
 

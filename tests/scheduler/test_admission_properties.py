@@ -41,7 +41,7 @@ from scheduler.messages import (
     decode,
     encode,
 )
-from scheduler.model import AllocationId, JobSpec, Resources, Result
+from scheduler.model import NOWHERE, AllocationId, JobSpec, Resources, Result
 from scheduler.records import TABLES
 from scheduler.reporting import WHOLE
 
@@ -305,7 +305,7 @@ def test_homes_hear_regularly_what_is_held_of_them():
     node.admit(ID, spec(10))
     node.give(ContainerStarted(ID, 0.0))
     node.now += 10.5
-    assert Holding((ID,), (True,)) in node.said(node.give(Timer()), "n1")
+    assert Holding((ID,), (True,), (NOWHERE,)) in node.said(node.give(Timer()), "n1")
 
 
 def test_a_container_that_nobody_ordered_is_stopped_and_removed():

@@ -97,9 +97,9 @@ def reason_text(reason: Any) -> str:
 
 
 def _task(task: dict[str, Any]) -> list[Any]:
-    ports = " ".join(f"{each['host_port']}->{each['port']}/{each['protocol']}" for each in task["ports"])
+    ports = " ".join(f"{each['host_port']}->{each['port']}/{each['protocol']}" for each in task.get("ports", ()))
     cells = [task[key] for key in ("index", "state", "node", "attempt", "exit_code")]
-    return [*cells, " ".join(task["addresses"]), ports, task["reason"]]
+    return [*cells, " ".join(task.get("addresses", ())), ports, task["reason"]]
 
 
 def _summary(entry: dict[str, Any]) -> list[Any]:
