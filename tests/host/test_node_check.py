@@ -135,3 +135,15 @@ def test_a_setting_that_the_kernel_lacks_is_passed_over(tmp_path: Path) -> None:
 def test_this_very_host_can_be_looked_at() -> None:
     findings: Iterable[Finding] = [*readiness.look(HostView()), *sysctls.look(HostView())]
     assert {"Python", "Linux", "cgroup layout"} <= {each.name for each in findings}
+
+
+def test_what_it_misses_for_containers_is_what_the_set_up_installs(tmp_path: Path) -> None:
+    """tools/prepare-host gets every package that containers can't do without, or lose a feature without."""
+    set_up = (Path(__file__).parents[2] / "tools" / "prepare-host").read_text()
+    bare = [each for each in readiness.look(HostView(tmp_path, frozenset())) if each.name != "kernel crash dumps"]
+    fixes = [each.fix.removeprefix("apt-get install ") for each in bare if each.fix.startswith("apt-get install ")]
+    asked = {package for fix in fixes for package in fix.split()}
+    needless = {"lxcfs", "util-linux"}  # a daemon, which operators choose; part of every Debian
+    assert {"lxc", "iproute2", "nftables", "e2fsprogs"} <= asked
+    missing = [package for package in asked - needless if not re.search(rf"\b{re.escape(package)}\b", set_up)]
+    assert not missing

@@ -314,8 +314,11 @@ class LxcRuntime(SupervisedRuntime):
         for name in self._cgroups.names():
             self._clean(name)
         self._cgroups.remove_root()
+        locks = LXC_LOCKS / str(self._root).lstrip("/")
+        for lock in locks.glob(".*"):  # an lxc-execute that was killed may have made its own once more meanwhile
+            lock.unlink(missing_ok=True)
         with suppress(OSError):
-            os.removedirs(LXC_LOCKS / str(self._root).lstrip("/"))
+            os.removedirs(locks)
         self._seccomp.unlink(missing_ok=True)
         self._apparmor.unlink(missing_ok=True)
         self._empty.rmdir()
