@@ -50,12 +50,15 @@ def gossip(nodes: int, seed: int, delay_ms: float, as_json: bool, **script: Any)
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Run so many seeds.")
 @click.option("--gossip", is_flag=True, help="Let real gossip tell who is alive, not a model of it.")
 @click.option("--trace", is_flag=True, help="Print every event.")
+@click.option("--shrink", "shrinks", is_flag=True, help="Cut a broken seed down to few steps, and tell them.")
 def world(
-    nodes: int | None, homes: int | None, jobs: int | None, seed: int, seeds: int, gossip: bool, trace: bool
-) -> None:
+    nodes: int | None, homes: int | None, jobs: int | None, seed: int, seeds: int, gossip: bool, trace: bool,
+    shrinks: bool,
+) -> None:  # fmt: skip
     """Run whole nodes under crashes, partitions and lost messages, and check the promises. The exit code is 1 if one
     was broken; its seed shows it again.
     """
+    from sim.shrink import format_shrunk, shrink
     from sim.world import format_world, run_world
 
     broken = 0
@@ -64,6 +67,8 @@ def world(
         broken += not result.passed
         if seeds == 1 or not result.passed:
             print(format_world(result))
+            if shrinks and not result.passed:
+                print(format_shrunk(shrink(result)))
         elif sys.stderr.isatty():
             print(f"\r\x1b[K{each - seed + 1} of {seeds}, {broken} broken", end="", file=sys.stderr, flush=True)
     if seeds > 1:
