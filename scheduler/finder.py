@@ -13,7 +13,7 @@ of the roster. Owns the order and what is tentatively taken during one question;
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from scheduler.fit import fits, unmet
@@ -22,7 +22,7 @@ from scheduler.model import Constraint, Resources
 from scheduler.residue import Residue
 from scheduler.scale import Scale
 from scheduler.score import Policy, mixed
-from scheduler.shelves import FRACTION_BITS, RING_MASK, SLOTS_MAX, Fits, Shelves
+from scheduler.shelves import FRACTION_BITS, RING_MASK, SLOT_MASK, SLOTS_MAX, Scan, Shelves
 
 ROSTERS_MAX = 64
 CHANGES_MAX = 100_000
@@ -160,11 +160,11 @@ class Finder:
             self._residue.learn(request.cpu_milli, request.memory_bytes, count)
         places: dict[int, int] = {}
         full: set[int] = set()
-        suits = self._suits(request, avoid, full)
+        scan = self._scan(request, avoid, full)
         whole_nodes = not self._policy.emptiest and self._policy.fine is None and not self._policy.learns
         while count > 0:
             roster = self._roster(key)
-            slot = self._find(roster, request, self._seed(seed), suits)
+            slot = self._find(roster, request, self._seed(seed), scan)
             if slot < 0:
                 break
             times = 1
@@ -203,14 +203,24 @@ class Finder:
         """Return the `count` best nodes for one task, best first; fewer when it fits on fewer."""
         key = constraints, _extras(request), images
         full: set[int] = set()
-        suits = self._suits(request, avoid, full)
+        scan = self._scan(request, avoid, full)
         found: list[str] = []
         while len(found) < count:
-            slot = self._find(self._roster(key), request, self._seed(seed), suits)
+            slot = self._find(self._roster(key), request, self._seed(seed), scan)
             if slot < 0:
                 break
             full.add(slot)
             found.append(self._settle(slot))
+        return found
+
+    def able(self, request: Resources, constraints: tuple[Constraint, ...], avoid: Container[str] = NONE) -> list[str]:
+        """Return all nodes that can take one such task now, in no order; those surely too small are not looked at."""
+        roster = self._roster((constraints, _extras(request), ()))
+        found = []
+        for slot in roster.shelves.above(request.get(roster.main)):
+            node = self._nodes[slot]
+            if node is not None and fits(request, self._free[slot]) and node.name not in avoid:
+                found.append(node.name)
         return found
 
     def grade(self, request: Resources, node: Candidate, seed: int, images: tuple[bytes, ...] = ()) -> tuple[int, int]:
@@ -231,9 +241,9 @@ class Finder:
             if self._residue is not None:
                 self._residue.resize(self._scale.whole.get("cpu", 1), self._scale.whole.get("memory", 1))
         if len(self._changes) > CHANGES_MAX:
-            # A roster that was not asked in so long is cheaper to make anew.
-            self._forgotten += len(self._changes)
-            self._changes.clear()
+            # A roster that was not asked since the older half is cheaper to make anew.
+            self._forgotten += CHANGES_MAX // 2
+            del self._changes[: CHANGES_MAX // 2]
         roster = self._rosters.get(key)
         if roster is None:
             main = key[1][0] if key[1] else "cpu"
@@ -299,33 +309,50 @@ class Finder:
 
     # --- one decision
 
-    def _suits(self, request: Resources, avoid: Container[str], full: set[int]) -> Fits:
-        """Return the test of a slot for a request."""
+    def _scan(self, request: Resources, avoid: Container[str], full: set[int]) -> Scan:
+        """Return the search for the first slot that suits a request."""
         cpu, memory, cpus, memories = request.cpu_milli, request.memory_bytes, self._cpu, self._memory
         if request.extra or avoid is not NONE or min(cpu, memory) <= 0:
             nodes, free = self._nodes, self._free
 
-            def suits_rarely(slot: int) -> bool:
+            def suits(slot: int) -> bool:
                 if slot in full or not fits(request, free[slot]):
                     return False
                 node = nodes[slot]
                 return node is not None and node.name not in avoid
 
-            return suits_rarely
+            def scan_rarely(places: Sequence[int], begin: int, last: int) -> int:
+                for at in range(begin, len(places)):
+                    place = places[at]
+                    if place > last:
+                        break
+                    if suits(place & SLOT_MASK):
+                        return at
+                return -1
 
-        def suits(slot: int) -> bool:
-            return cpus[slot] >= cpu and memories[slot] >= memory and slot not in full
+            return scan_rarely
 
-        return suits
+        def scan(places: Sequence[int], begin: int, last: int) -> int:
+            # Most of a decision's time goes here.
+            for at in range(begin, len(places)):
+                place = places[at]
+                if place > last:
+                    break
+                slot = place & SLOT_MASK
+                if memories[slot] >= memory and cpus[slot] >= cpu and slot not in full:
+                    return at
+            return -1
 
-    def _find(self, roster: _Roster, request: Resources, seed: int, suits: Fits) -> int:
+        return scan
+
+    def _find(self, roster: _Roster, request: Resources, seed: int, scan: Scan) -> int:
         """Return the best slot, -1 when there is none."""
         main = request.get(roster.main) if roster.extras else request.cpu_milli
         rest = self._scale.level(request) - main * self._scale.growth(roster.main)
         bonus = int(WEIGHT * self._steps) + 1 if roster.images else 0
         if self._policy.fine is None and self._residue is None:
-            return roster.shelves.first(main, rest, bonus, seed, suits)
-        slots = roster.shelves.firsts(main, rest, bonus, seed, suits, SHORT_LIST)
+            return roster.shelves.first(main, rest, bonus, seed, scan)
+        slots = roster.shelves.firsts(main, rest, bonus, seed, scan, SHORT_LIST)
         if len(slots) < 2:
             return slots[0] if slots else -1
         asked = self._scale.shares(request)

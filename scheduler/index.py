@@ -306,6 +306,13 @@ class ClusterView:
             avoid = Unfit(self._nodes, request, tuple(each for each in constraints if each.operator.passing), avoid)
         return self._finder.best(request, lasting(constraints), seed, images, count=count, avoid=avoid)
 
+    def able(self, request: Resources, constraints: tuple[Constraint, ...]) -> list[str]:
+        """Return all nodes that could take one such task now, in no order, whatever they would run beside it softly."""
+        avoid: Container[str] = NONE
+        if any(each.operator.passing and not each.soft for each in constraints):
+            avoid = Unfit(self._nodes, request, tuple(each for each in constraints if each.operator.passing))
+        return self._finder.able(request, lasting(constraints), avoid)
+
     def grade(self, request: Resources, node: Node, seed: int, images: tuple[bytes, ...] = ()) -> tuple[int, int]:
         """Return how good a node is for a request that fits there: `place` prefers the smallest of these keys."""
         return self._finder.grade(request, node, seed, images)

@@ -25,7 +25,8 @@ LEVEL_SHIFT = SLOT_BITS + RING_BITS
 SLOT_MASK, RING_MASK, LOW_MASK = SLOTS_MAX - 1, (1 << RING_BITS) - 1, (1 << LEVEL_SHIFT) - 1
 NOTHING = 1 << 256
 
-Fits = Callable[[int], bool]
+Scan = Callable[[Sequence[int], int, int], int]
+"""Finds, from an index of these places on and up to a last place, the index of the first whose slot fits; or -1."""
 
 
 def shelf_of(amount: int) -> int:
@@ -88,7 +89,7 @@ class Shelves:
         if not places:
             self._filled &= ~(1 << shelf)
 
-    def first(self, amount: int, rest: int, bonus: int, seed: int, fits: Fits) -> int:
+    def first(self, amount: int, rest: int, bonus: int, seed: int, scan: Scan) -> int:
         """Return the slot that a policy likes best of those that fit, -1 when none does.
 
         `rest`: the level, in the same fractions, of what else is asked for; `bonus`: the most that a level was lowered.
@@ -108,19 +109,25 @@ class Shelves:
                     break
             places = shelves[shelf]
             if places[-1] >= floor and places[0] >> LEVEL_SHIFT <= best >> LEVEL_SHIFT:
-                best = min(best, _first_on(places, floor, seed, fits, best))
+                best = min(best, _first_on(places, floor, seed, scan, best))
         return best & SLOT_MASK if best != NOTHING else -1
 
-    def firsts(self, amount: int, rest: int, bonus: int, seed: int, fits: Fits, count: int) -> list[int]:
+    def firsts(self, amount: int, rest: int, bonus: int, seed: int, scan: Scan, count: int) -> list[int]:
         """Return the best that fits of each of the first `count` shelves that have one."""
         found: list[int] = []
         for shelf, floor in self._opened(amount, rest, bonus):
-            best = _first_on(shelf, floor, seed, fits, NOTHING)
+            best = _first_on(shelf, floor, seed, scan, NOTHING)
             if best != NOTHING:
                 found.append(best & SLOT_MASK)
                 if len(found) == count:
                     break
         return found
+
+    def above(self, amount: int) -> Iterator[int]:
+        """Yield the slots of the shelves that may have enough."""
+        for shelf, _ in self._opened(amount, 0, 0):
+            for place in shelf:
+                yield place & SLOT_MASK
 
     def _opened(self, amount: int, rest: int, bonus: int) -> Iterator[tuple[Sequence[int], int]]:
         """Yield the shelves that may have enough, smallest first, and a rank that nothing fitting there is below."""
@@ -134,29 +141,19 @@ class Shelves:
             yield self._shelves[shelf], floor
 
 
-def _first_on(places: Sequence[int], floor: int, seed: int, fits: Fits, below: int) -> int:
+def _first_on(places: Sequence[int], floor: int, seed: int, scan: Scan, below: int) -> int:
     """Return the least rank on one shelf of what fits, if it is below (in level at least); else NOTHING."""
-    end = len(places)
-    last = below | LOW_MASK
-    for place in range(bisect_left(places, floor), end):
-        each = places[place]
-        if each > last:
-            break
-        if fits(each & SLOT_MASK):
-            return _drawn(places, place, seed, fits)
-    return NOTHING
+    place = scan(places, bisect_left(places, floor), below | LOW_MASK)
+    return _drawn(places, place, seed, scan) if place >= 0 else NOTHING
 
 
-def _drawn(places: Sequence[int], place: int, seed: int, fits: Fits) -> int:
+def _drawn(places: Sequence[int], place: int, seed: int, scan: Scan) -> int:
     """Return the least rank of what fits on the level of the first that does, at `place`."""
     first = places[place]
     level = first >> LEVEL_SHIFT
-    after = bisect_left(places, (level + 1) << LEVEL_SHIFT, place + 1)
-    if after > place + 1:
-        begin = bisect_left(places, (level << LEVEL_SHIFT) | (seed << SLOT_BITS), place, after)
-        for nearest in range(begin, after):
-            each = places[nearest]
-            if fits(each & SLOT_MASK):
-                first = each
-                break
+    if place + 1 < len(places) and places[place + 1] >> LEVEL_SHIFT == level:
+        begin = bisect_left(places, (level << LEVEL_SHIFT) | (seed << SLOT_BITS), place)
+        nearest = scan(places, begin, first | LOW_MASK)
+        if nearest >= 0:
+            first = places[nearest]
     return rank_of(level, (first >> SLOT_BITS) & RING_MASK, first & SLOT_MASK, seed)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from scheduler import finder
 from scheduler.finder import SHORT_LIST, Finder
 from scheduler.fit import fits, unmet
 from scheduler.images import locality
@@ -183,6 +184,36 @@ def test_the_engine_finds_what_a_look_at_every_node_would(policy: str, per_mille
         assert found == scan(policy, steps, cluster.view, query), f"seed {seed}: {query}"
 
 
+def test_what_changes_are_forgotten_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finder, "CHANGES_MAX", 10)
+    test_the_engine_finds_what_a_look_at_every_node_would("best-fit", 5, 1)
+
+
+def test_a_roster_that_is_asked_often_is_never_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finder, "CHANGES_MAX", 20)
+    cluster = Cluster(1, "best-fit", 5)
+    cluster.view.place(WISHES[0], (), 1, 0)
+    (roster,) = cluster.view._finder._rosters.values()
+    for key in range(100):
+        cluster.view.claim(key, "n9", Resources(1, 1))
+        cluster.view.place(WISHES[0], (), 1, 0)
+        assert roster.seen >= cluster.view._finder._forgotten
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_nodes_that_can_take_a_task_are_those_that_a_scan_finds(seed: int) -> None:
+    cluster = Cluster(seed, "best-fit", 5)
+    for _ in range(100):
+        cluster.step()
+        query = cluster.query()
+        able = {
+            node.name
+            for node in cluster.view.nodes()
+            if node.usable and fits(query.request, node.free) and unmet(query.constraints, node.labels) is None
+        }
+        assert set(cluster.view.able(query.request, query.constraints)) == able, f"seed {seed}: {query}"
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_same_history_gives_the_same_places(policy: str) -> None:
     def places() -> list[dict[str, int]]:
@@ -221,13 +252,13 @@ def test_the_best_nodes_are_in_the_order_of_place() -> None:
 
 def test_weights_say_which_dimension_counts() -> None:
     for weights, chosen in (({"cpu": 100}, "b"), ({"memory": 100}, "a")):
-        finder = Finder(POLICIES["best-fit"], 1000, weights=weights)
+        engine = Finder(POLICIES["best-fit"], 1000, weights=weights)
         for name, room in (("a", Resources(900, 100)), ("b", Resources(100, 900))):
             report = Report(name, 1, 1, 1, Resources(1000, 1000), Resources(1000, 1000), Resources(1000, 1000) - room)
             node = Node(name, membership=Membership.ALIVE)
             node.take(report)
-            finder.see(node)
-        assert finder.place(Resources(10, 10), (), 1, 0) == {chosen: 1}
+            engine.see(node)
+        assert engine.place(Resources(10, 10), (), 1, 0) == {chosen: 1}
 
 
 def test_shelves_are_in_order_and_know_their_least() -> None:
