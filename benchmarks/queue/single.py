@@ -26,8 +26,8 @@ import trio
 from lab import Client, job, lab, percentile
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
-from start_overhead import spec
 from rivals import make_stamp_image, timed
+from start_overhead import spec
 
 from node.host.cgroups import remove_tree
 from node.runtime.lxc.lxc import LxcRuntime
