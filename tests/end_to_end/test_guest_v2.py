@@ -43,7 +43,7 @@ def test_the_limits_of_containers_hold_on_pure_v2() -> None:
     in_guest(SHORT)
 
 
-@pytest.mark.skipif(not ALL, reason="takes eight minutes (make test-guest)")
+@pytest.mark.skipif(not ALL, reason="takes ten minutes (make test-guest)")
 def test_all_else_that_containers_promise_holds_on_pure_v2() -> None:
     in_guest(REST)
 
