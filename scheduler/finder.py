@@ -7,7 +7,8 @@ the ones not used for longest are dropped, and each catches up with what changed
 costs one entry in a list of changes, and many updates of one node are one.
 
 A decision costs O(log nodes) while tasks fit where the order says that they should; never more than a look at each node
-of the roster. Owns the order and what is tentatively taken during one question; knows no claims, reports or jobs.
+of the roster. What fitted nowhere is not looked for again until room grew somewhere. Owns the order and what is
+tentatively taken during one question; knows no claims, reports or jobs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from scheduler.shelves import FRACTION_BITS, RING_MASK, SLOT_MASK, SLOTS_MAX, Sc
 
 ROSTERS_MAX = 64
 CHANGES_MAX = 100_000
+HOPELESS_MAX = 1000
 SHORT_LIST = 4
 NONE: frozenset[str] = frozenset()
 RESIDUE_WEIGHT = 30
@@ -86,6 +88,7 @@ class Finder:
         self._sizes: list[Resources | None] = []
         self._changes: list[int] = []
         self._forgotten = 0
+        self._hopeless: set[tuple[Resources, tuple[Constraint, ...]]] = set()
         self._rosters: OrderedDict[Key, _Roster] = OrderedDict()
         self._residue = Residue(1, 1) if policy.learns else None
 
@@ -97,6 +100,7 @@ class Finder:
         if slot is None:
             slot = self._slots[node.name] = self._new_slot()
             self._nodes[slot] = node
+        self._hopeless.clear()
         self._rings[slot] = mixed(node.number) if self._drawn else 0
         size = node.permitted if node.usable else None
         if size != self._sizes[slot]:
@@ -133,6 +137,8 @@ class Finder:
         return len(self._nodes) - 1
 
     def _set(self, slot: int, free: Resources) -> None:
+        if self._hopeless and not _within(free, self._free[slot]):
+            self._hopeless.clear()
         self._free[slot] = free
         self._cpu[slot], self._memory[slot] = free.cpu_milli, free.memory_bytes
         self._changes.append(slot)
@@ -158,6 +164,9 @@ class Finder:
         key = constraints, _extras(request), images
         if self._residue is not None:
             self._residue.learn(request.cpu_milli, request.memory_bytes, count)
+        asked = (request, constraints)
+        if asked in self._hopeless:
+            return {}
         places: dict[int, int] = {}
         full: set[int] = set()
         scan = self._scan(request, avoid, full)
@@ -166,6 +175,8 @@ class Finder:
             roster = self._roster(key)
             slot = self._find(roster, request, self._seed(seed), scan)
             if slot < 0:
+                if not places and avoid is NONE and len(self._hopeless) < HOPELESS_MAX:
+                    self._hopeless.add(asked)
                 break
             times = 1
             if whole_nodes and count > 1:
@@ -369,6 +380,10 @@ class Finder:
         assert self._residue is not None, "a policy has a score, learns, or is an order"
         growth = self._residue.growth((request.cpu_milli, request.memory_bytes), (free.cpu_milli, free.memory_bytes))
         return -RESIDUE_WEIGHT * growth - (sum(shares) - sum(asked)) / len(shares)
+
+
+def _within(free: Resources, old: Resources) -> bool:
+    return free.cpu_milli <= old.cpu_milli and free.memory_bytes <= old.memory_bytes and free.extra == old.extra
 
 
 def _extras(request: Resources) -> tuple[str, ...]:
