@@ -267,3 +267,14 @@ def test_shelves_are_in_order_and_know_their_least() -> None:
     for shelf in range(1, shelves[-1]):
         assert shelf_of(least_of(shelf)) == shelf
         assert shelf_of(least_of(shelf) - 1) == shelf - 1
+
+
+def test_what_fitted_nowhere_is_found_once_room_grew() -> None:
+    view = ClusterView("n1", 1, POLICIES["best-fit"], 5)
+    view.hear(Report("n1", 1, 1, 1, SIZES[0], SIZES[0]))
+    view.claim("a", "n1", Resources(7500, 10))
+    assert view.place(Resources(1000, 10), (), 1, 0) == {}
+    view.claim("b", "n1", Resources(100, 10))
+    assert view.place(Resources(1000, 10), (), 1, 0) == {}
+    view.release("a")
+    assert view.place(Resources(1000, 10), (), 1, 0) == {"n1": 1}
