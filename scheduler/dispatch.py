@@ -20,6 +20,7 @@ from scheduler.attempts import NO_TERMS, Attempts, Terms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.eligibility import OWNER, Eligibility
+from scheduler.endings import Endings
 from scheduler.errors import Overloaded, UnknownJob
 from scheduler.evenness import Evenness
 from scheduler.events import AmendJob, Cancel, Hold, Release, Submit
@@ -53,17 +54,14 @@ from scheduler.model import (
     NOWHERE,
     AllocationId,
     Constraint,
-    JobKind,
     JobRecord,
     JobSpec,
-    OnLost,
     Reach,
     Result,
     TaskRecord,
 )
 from scheduler.moves import Moves
 from scheduler.numbers import home_number
-from scheduler.outcomes import describe, ran_s
 from scheduler.quotas import QuotasTold
 from scheduler.records import (
     JOBS,
@@ -114,6 +112,7 @@ class Home:
         self.amendments = AmendmentsGiven(alarms, self._jobs, boot_epoch, self._amend)
         hands = Hands(self._ask, self._step, self._wait, self._refusal_pause_s)
         self.gangs = Gangs(config, view, alarms, self._jobs, self.attempts, hands)
+        self._endings = Endings(config, self.gangs, self.leases, self._step, self._wait)
 
     # --- what the rest of this node asks
 
@@ -344,7 +343,7 @@ class Home:
         self.attempts.answered(node, id_)
         self.attempts.stopped(node, id_)
         if job is not None and job.current(id_, node):
-            self._conclude(fx, job, id_.index, result)
+            self._endings.conclude(fx, job, id_.index, result)
         fx.say(node, EndedTaken((id_,)))
 
     def on_gone(self, fx: Effects, node: str, gone: Gone) -> None:
@@ -353,7 +352,7 @@ class Home:
             self.attempts.stopped(node, id_)
             job = self._jobs.get(id_.job)
             if job is not None and job.current(id_, node) and phase_of(job.tasks[id_.index]) is not Phase.ASKED:
-                self._lose(fx, job, id_.index, f"{node} no longer has it")
+                self._endings.lose(fx, job, id_.index, f"{node} no longer has it")
 
     def on_holding(self, fx: Effects, node: str, holding: Holding) -> None:
         """What a node holds of us: the outdated is stopped, the rest is brought up to date."""
@@ -420,13 +419,13 @@ class Home:
             return
         self.attempts.on_lost(node)
         for id_ in self.attempts.on_node(node):
-            self._lose(fx, self._jobs[id_.job], id_.index, f"{node} is lost")
+            self._endings.lose(fx, self._jobs[id_.job], id_.index, f"{node} is lost")
 
     def ring_lease(self, fx: Effects, id_: AllocationId) -> None:
         """The last lease that a lost attempt may have had has passed."""
         job = self._jobs.get(id_.job)
         if job is not None and id_.index in job.live and job.tasks[id_.index].attempt == id_.attempt:
-            self._lose(fx, job, id_.index, job.tasks[id_.index].reason)
+            self._endings.lose(fx, job, id_.index, job.tasks[id_.index].reason)
 
     def ring_again(self, fx: Effects, job_id: int, index: int) -> None:
         """A task that was kept back may be tried again."""
@@ -580,63 +579,6 @@ class Home:
 
     # --- ends
 
-    def _conclude(self, fx: Effects, job: Job, index: int, result: Result) -> None:
-        """The newest attempt ended by itself (or could not be run), or was ended to make room."""
-        leaving = job.tasks[index].leaving
-        if leaving and not result.success:
-            self._lose(fx, job, index, leaving, ended=True)
-        elif job.spec.gang is not None:
-            self.gangs.ended(fx, job, index, result, self._may_retry(job, index))
-        elif job.spec.kind is JobKind.SERVICE and _goes_on(job.spec, result):
-            self._again_after(fx, job, index, describe(result), ran_s(result) >= self._config.service_stable_s)
-        elif result.error is not None and result.exit_code is None:
-            self._unrunnable(fx, job, index, result)
-        elif result.success:
-            self._step(fx, job, index, Step.SUCCEED, result=result)
-        else:
-            self._step(fx, job, index, Step.FAIL, reason=describe(result), result=result)
-
-    def _unrunnable(self, fx: Effects, job: Job, index: int, result: Result) -> None:
-        """It never ran, or its end was not seen: try again while the job allows."""
-        if self._may_retry(job, index):
-            self._again_after(fx, job, index, describe(result), False)
-        else:
-            self._step(fx, job, index, Step.FAIL, reason=describe(result), result=result)
-
-    def _lose(self, fx: Effects, job: Job, index: int, reason: str, *, ended: bool = False) -> None:
-        """The newest attempt is lost with its node: a new one, or the end, as the job says."""
-        if not ended and job.spec.on_lost is OnLost.SINGLE and self._must_wait(fx, job, index, reason):
-            return
-        if job.spec.gang is not None:
-            self.gangs.lost(fx, job, index, reason, self._may_retry(job, index))
-        elif self._may_retry(job, index):
-            self._step(fx, job, index, Step.RETRY, reason=reason)
-            self._wait(fx, job, index, 0.0)
-        else:
-            self._step(fx, job, index, Step.LOSE, reason=reason)
-
-    def _must_wait(self, fx: Effects, job: Job, index: int, reason: str) -> bool:
-        """Whether the lost attempt of a single job may still run: then the next one waits until it surely does not."""
-        record = job.tasks[index]
-        id_ = AllocationId(job.id, index, record.attempt)
-        if not self.leases.give_up(fx.now, id_, job.spec.stop_grace_s):
-            return False
-        job.put(index, msgspec.structs.replace(record, reason=reason))
-        return True
-
-    def _may_retry(self, job: Job, index: int) -> bool:
-        record = job.tasks[index]
-        if job.spec.kind is JobKind.SERVICE or record.again:
-            return True
-        left = bool(record.leaving) or record.tries + 1 < job.spec.attempts_max
-        return job.spec.on_lost is not OnLost.FAIL and left
-
-    def _again_after(self, fx: Effects, job: Job, index: int, reason: str, stable: bool) -> None:
-        tries = 0 if stable else min(job.tasks[index].tries, 30)
-        pause_s = job.spec.life.pause_s(tries, self._config.restart_s, self._config.restart_max_s)
-        self._step(fx, job, index, Step.RETRY, reason=reason)
-        self._wait(fx, job, index, pause_s)
-
     def _wait(self, fx: Effects, job: Job, index: int, pause_s: float) -> None:
         """Line a task up again, now or later."""
         if pause_s > 0:
@@ -657,8 +599,3 @@ class Home:
         self._submissions.forget(job)
         self._history.drop(fx, job)
         put_number(fx, "sequence", self._sequence)
-
-
-def _goes_on(spec: JobSpec, result: Result) -> bool:
-    """Whether a service is started again; what never ran has not had its chance yet."""
-    return result.exit_code is None or spec.life.goes_on(result.success)
