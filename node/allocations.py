@@ -183,9 +183,12 @@ class Allocations:
 
     def _read_log(self, name: str, stream: Stream, offset: int, limit: int) -> LogChunk:
         try:
-            return self._host.runtime.read_log(name, stream, offset, limit)
+            chunk = self._host.runtime.read_log(name, stream, offset, limit)
         except (UnknownContainerError, FileNotFoundError):
             return self._host.output.read(name, stream, offset, limit)
+        if not chunk.data and name in self._removing:  # its files may go while they are read, which looks like an end
+            return self._host.output.read(name, stream, offset, limit)
+        return chunk
 
     async def _run(self, live: _Live) -> None:
         id = live.allocation.id
