@@ -328,6 +328,7 @@ class World:
             "messages": self.network.counters.datagrams_sent,
             "lost": self.network.counters.datagrams_lost + self.network.counters.datagrams_cut,
             "faults": len(self.plan.faults),
+            "commits lost": sum(host.commits.lost for host in self.hosts.values()),
         }
 
 

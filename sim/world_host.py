@@ -2,8 +2,8 @@
 
 Does what an agent's shell does, in the same order: outcomes are committed in groups, then their actions are carried out
 one by one. A crash may fall on any of these steps; it takes all that was not committed, and every action not yet
-carried out. Containers survive their agent and die with their host. Clocks: each host's monotonic clock has its own
-zero, its wall clock its own error.
+carried out. Containers survive their agent and die with their host, and some of what was not synced with them. Clocks:
+each host's monotonic clock has its own zero, its wall clock its own error.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from scheduler.errors import SchedulerError
 from scheduler.events import (
     Action,
     AmendContainer,
+    Change,
     ContainerChanged,
     ContainerEnded,
     ContainerStarted,
@@ -25,7 +26,6 @@ from scheduler.events import (
     Measured,
     Outcome,
     Publish,
-    Put,
     Received,
     RemoveContainer,
     RenewLease,
@@ -39,6 +39,7 @@ from scheduler.model import Allocation, AllocationId, Resources, Result
 from scheduler.records import ALLOCATIONS, TABLES, HeldRecord, read_table
 from sim.faults import UNIX_ZERO_S
 from sim.kernel import Handle
+from sim.world_disk import CommitLog
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -85,6 +86,7 @@ class Host:
     published: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     accepting: bool = True
     crash_steps: int | None = None
+    commits: CommitLog = field(default_factory=CommitLog)
     _life: int = 0
     _queue: list[_Queued] = field(default_factory=list)
     _busy: bool = False
@@ -147,8 +149,11 @@ class Host:
         self.world.network.detach(self.name)
 
     def lose_power(self) -> None:
-        """The host dies: agent and containers with it; the disk stays."""
+        """The host dies: agent and containers with it; the disk stays, but for some of what was not synced."""
         self.crash()
+        lost = self.commits.lose_power(self.disk, self.world.kernel.random("power", self.name, self.boot_epoch))
+        if lost:
+            self.world.note(self.name, f"{lost} commits that were not synced are lost")
         self.up = False
         self.world.note(self.name, "host dies")
         self.world.set_host(self.name, up=False)
@@ -165,6 +170,7 @@ class Host:
         self.world.note(self.name, "disk is lost")
         for table in self.disk.values():
             table.clear()
+        self.commits.clear()
         self.containers.clear()
 
     def get_power(self) -> None:
@@ -220,19 +226,17 @@ class Host:
         if life != self._life or self._crashes_here():
             return
         batch, self._queue = self._queue, []
-        for queued in batch:
-            for change in queued.outcome.changes:
-                self.world.checks.committing(self.name, change, self.disk)
-                if isinstance(change, Put):
-                    self.disk[change.table][change.key] = change.value
-                else:
-                    self.disk[change.table].pop(change.key, None)
+        changes = [change for queued in batch for change in queued.outcome.changes]
+        self.commits.commit(self.disk, changes, self._about_to)
         steps: list[Callable[[], object]] = []
         for queued in batch:
             if queued.answer is not None:
                 steps.append(partial(queued.answer, queued.outcome.answer))
             steps += [partial(self._carry_out, action) for action in queued.outcome.actions]
         self._walk(life, steps, 0)
+
+    def _about_to(self, change: Change) -> None:
+        self.world.checks.committing(self.name, change, self.disk)
 
     def _walk(self, life: int, steps: list[Callable[[], object]], position: int) -> None:
         """Carry out the steps one by one; a crash may fall between any two."""

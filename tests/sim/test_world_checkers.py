@@ -12,6 +12,8 @@ from scheduler.index import ClusterView
 from scheduler.lifecycle import LIVE, phase_of
 from scheduler.messages import EndedTaken
 from scheduler.model import TaskRecord
+from scheduler.records import ALLOCATIONS, JOBS, TASKS
+from sim import world_disk
 from sim.faults import Features, draw_plan
 from sim.world import WorldResult, run_world
 
@@ -134,3 +136,8 @@ def test_two_leaders_of_one_epoch_are_seen(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(leader.Leader, "_reign", reign)
     assert broken_promises("no epoch twice")
+
+
+def test_tasks_that_are_not_synced_are_seen_at_a_power_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world_disk, "LOST_WITH_THE_HOST", frozenset({ALLOCATIONS, JOBS, TASKS}))
+    assert broken_promises("acknowledged is durable", Features(host_crashes=True, arrays=True))

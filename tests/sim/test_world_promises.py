@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sim.faults import Features, Plan, draw_plan
 from sim.world import format_world, run_world
 
 SEEDS_EACH = 10
@@ -47,3 +48,14 @@ def test_worlds_are_full_of_trouble() -> None:
     assert sum(result.figures["containers"] for result in results) > 200
     assert sum(result.figures["lost"] for result in results) > 50
     assert len({name for result in results for name in result.plan.features.names()}) > 20
+
+
+def test_power_losses_take_commits_that_were_not_synced_and_no_promise_is_broken() -> None:
+    results = [run_world(seed, plan=_with_power_losses(seed)) for seed in range(12)]
+    for result in results:
+        assert result.passed, format_world(result)
+    assert sum(result.figures["commits lost"] for result in results) > 20
+
+
+def _with_power_losses(seed: int) -> Plan:
+    return draw_plan(seed, nodes=4, jobs=20, features=Features(host_crashes=True, arrays=True, singles=True))
