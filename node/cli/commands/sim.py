@@ -6,6 +6,7 @@ import click
 
 from node.cli.sim_run import run
 from node.cli.sim_size import size
+from node.cli.sim_snapshot import snapshot
 from node.cli.sim_sweep import sweep
 from node.cli.sim_worlds import gossip, world
 
@@ -15,5 +16,5 @@ def sim() -> None:
     """Run the agents' own machines in virtual time, from a seed: same seed, same run."""
 
 
-for command in (run, size, sweep, gossip, world):
+for command in (run, size, sweep, snapshot, gossip, world):
     sim.add_command(command)
