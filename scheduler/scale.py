@@ -58,8 +58,7 @@ class Scale:
         self.extra = growth
 
     def level(self, amount: Resources) -> int:
-        """Return what an amount adds up to, as a weighted mean share in steps, times 2**FRACTION_BITS; less than nothing
-        counts as nothing."""
+        """Return what an amount adds up to: a weighted mean share in steps, times 2**FRACTION_BITS, never below 0."""
         cpu, memory = amount.cpu_milli, amount.memory_bytes
         total = (cpu * self.cpu if cpu > 0 else 0) + (memory * self.memory if memory > 0 else 0)
         for name, count in amount.extra:
