@@ -53,9 +53,7 @@ def _check_parts(spec: JobSpec) -> None:
     if spec.gang is not None:
         gang.check(spec.gang)
         _require(spec.array is None, "gang", "with array", "a job is an array or a gang, not both")
-        _require(
-            spec.on_lost is not OnLost.SINGLE, "gang", "with on_lost single", "a gang is requeued whole, or fails"
-        )
+        _require(spec.on_lost is not OnLost.SINGLE, "gang", "with on_lost single", "a gang is requeued whole, or fails")
         _require(
             not spec.placement.hard and not spec.placement.prefer_spread,
             "placement",
