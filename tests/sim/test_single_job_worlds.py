@@ -8,7 +8,7 @@ import pytest
 
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
-from scheduler.dispatch import Home
+from scheduler.endings import Endings
 from scheduler.effects import Effects
 from scheduler.events import StartContainer
 from scheduler.index import ClusterView
@@ -43,7 +43,7 @@ def broken_promises(seeds: range) -> set[str]:
 
 
 def test_without_waiting_for_the_lease_two_would_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Home, "_must_wait", lambda *_: False)
+    monkeypatch.setattr(Endings, "_must_wait", lambda *_: False)
     assert "a single job never runs twice" in broken_promises(range(12))
 
 
