@@ -229,6 +229,11 @@ class Leader:
         position, quota = self.position(wait.job), self._capped.get(wait.job, "")
         fx.say(home, WaitHeard(wait.job, wait.boot_epoch, wait.version, position, self.waiting, quota))
 
+    def on_forgotten(self, home: str) -> None:
+        """A home is gone for good, and with it what its jobs drew of limits."""
+        self.quotas.on_forgotten(home)
+        self._dirty = True
+
     def on_tally(self, fx: Effects, home: str, tally: Tally) -> None:
         """A home's word on what its attempts draw on a quota."""
         if self.leading and self._view.alive(home):

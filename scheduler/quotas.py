@@ -76,6 +76,12 @@ class QuotasKept:
         self._in_flight.clear()
         self.version += 1
 
+    def on_forgotten(self, home: str) -> None:
+        """Nobody remembers this home: what it drew is given back. Until then its containers may run on elsewhere."""
+        for homes in self._tallies.values():
+            if homes.pop(home, None) is not None:
+                self.version += 1
+
     def on_tally(self, home: str, tally: Tally) -> None:
         """A home's word on what its attempts draw; older words than the one known are not believed."""
         homes = self._tallies.setdefault(tally.quota, {})

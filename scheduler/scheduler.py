@@ -300,6 +300,7 @@ class Scheduler:
         """Gossip has forgotten a node for good, and so do we, once no task of ours is bound to it."""
         if node != self.node and not self._view.alive(node):
             self._home.on_forgotten(fx, node)
+            self._leader.on_forgotten(node)
             self._admission.on_forgotten(node)
             self._view.forget(node)
             self._horizon.forget(node)

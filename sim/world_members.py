@@ -10,13 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from scheduler.events import Heard, MemberDown, MemberFailed, MemberLeft, MemberUp
+from scheduler.events import Heard, MemberDown, MemberFailed, MemberForgotten, MemberLeft, MemberUp
 
 if TYPE_CHECKING:
     from sim.world import World
     from sim.world_host import Host
 
-ALIVE = "alive"
+ALIVE, FORGOTTEN = "alive", "forgotten"
+FORGET_S = 900.0
+"""Whoever failed or left so long ago is forgotten, as gossip's own bound has it; longer than any cut that heals."""
 _VERDICTS: dict[str, type[MemberLeft | MemberDown | MemberFailed]] = {
     "left": MemberLeft,
     "down": MemberDown,
@@ -90,7 +92,10 @@ class Members:
         now = self._world.kernel.now
         if opinion.doubted_s is None:
             opinion.doubted_s = now
-        if opinion.verdict and opinion.verdict != seen and now - opinion.doubted_s >= patience_s:
+        if opinion.verdict in ("failed", "left") and now - opinion.doubted_s >= FORGET_S:
+            opinion.verdict = FORGOTTEN
+            host.post(MemberForgotten(other.name))
+        if opinion.verdict not in ("", FORGOTTEN, seen) and now - opinion.doubted_s >= patience_s:
             opinion.verdict = seen
             host.post(_VERDICTS[seen](other.name))
 

@@ -29,6 +29,12 @@ def test_no_world_breaks_a_promise_when_real_gossip_tells_who_is_alive(batch: in
         assert result.passed, format_world(result)
 
 
+@pytest.mark.parametrize(("seed", "nodes"), [(5341, 3), (5083, 2)])
+def test_a_home_that_is_lost_for_good_gives_its_licences_back(seed: int, nodes: int) -> None:
+    result = run_world(seed, nodes, nodes, 25)
+    assert result.passed, format_world(result)
+
+
 def test_the_same_seed_gives_the_same_world_to_the_last_message() -> None:
     first, second = run_world(3, traced=True), run_world(3, traced=True)
     assert first.trace == second.trace
