@@ -8,8 +8,8 @@ import pytest
 
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
-from scheduler.endings import Endings
 from scheduler.effects import Effects
+from scheduler.endings import Endings
 from scheduler.events import StartContainer
 from scheduler.index import ClusterView
 from scheduler.leases import LeasesTaken
