@@ -52,6 +52,20 @@ class PortDocument(msgspec.Struct, frozen=True, kw_only=True):
     port: int
 
 
+class ResultDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended, as its node measured it; times are 0 where it never ran."""
+
+    exit_code: int | None
+    signal: int | None
+    oom_killed: bool
+    timed_out: bool
+    error: str | None
+    memory_peak_bytes: int
+    cpu_ns: int
+    started_unix_s: float
+    ended_unix_s: float
+
+
 class TaskDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A task; `attempt` 0 and an empty `node` mean that nothing was tried yet."""
 
@@ -63,6 +77,7 @@ class TaskDocument(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     addresses: tuple[str, ...] = ()
     ports: tuple[PortDocument, ...] = ()
+    result: ResultDocument | None = None
 
 
 class JobDocument(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,11 +12,12 @@ from node.api.documents import (
     NodeDocument,
     PortDocument,
     Ratios,
+    ResultDocument,
     TaskDocument,
 )
 from node.api.services import Services
 from scheduler.explain import Explanation, amount
-from scheduler.model import Report, Resources
+from scheduler.model import Report, Resources, Result
 from scheduler.survey import Short
 from scheduler.views import JobSummary, JobView, NodeStatus
 
@@ -57,10 +58,17 @@ def job(view: JobView) -> JobDocument:
                 reason=task.reason,
                 addresses=task.reach.addresses,
                 ports=tuple(PortDocument(protocol=p, host_port=at, port=port) for p, at, port in task.reach.ports),
+                result=_result(task.result),
             )
             for task in view.tasks
         ],
     )
+
+
+def _result(result: Result | None) -> ResultDocument | None:
+    if result is None:
+        return None
+    return ResultDocument(**{name: getattr(result, name) for name in ResultDocument.__struct_fields__})
 
 
 def explanation(explained: Explanation) -> ExplanationDocument:

@@ -120,3 +120,12 @@ def test_a_single_task_runs_under_a_lease(agents: Agents) -> None:
     assert leases
     assert int(leases[0].read_text()) > 1000 * (time.clock_gettime(time.CLOCK_BOOTTIME) + 20)
     n2.cancel(job)
+
+
+def test_how_a_task_ended_is_shown_in_full(agents: Agents) -> None:
+    home = agents["n1"]
+    job = home.submit(argv=["sh", "-c", "kill -9 $$"], attempts_max=1)
+    assert home.wait(job)["state"] == "failed"
+    result = agents["n2"].get(f"/v1/jobs/{job}")["tasks"][0]["result"]
+    assert (result["exit_code"], result["signal"], result["oom_killed"]) == (137, 9, False)
+    assert 0 < result["started_unix_s"] <= result["ended_unix_s"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class Cluster:
         source = self.folder / "source"
         source.mkdir(exist_ok=True)
         (source / "content").write_text(text.ljust(1000))
+        for path in (source / "content", source):
+            os.utime(path, (1_700_000_000, 1_700_000_000))  # the same content is the same image at any second
         staging = await ImageStore.open(self.folder / "staging")
         image = await staging.import_directory("staged", source)
         return (await self.nodes[at].put(name, tag, staging.export(image.digest))).digest
