@@ -148,7 +148,7 @@ class SupervisedRuntime(ABC):
             raise UnsupportedError(self.name, missing)
         directory = self._known(spec.name)
         old = directory.spec()
-        if old is None or not directory.is_locked():
+        if old is None or directory.exit() is not None or not directory.is_locked():
             raise UpdateError(spec.name, "it does not run (any more)")
         new = with_limits(old, spec)
         if new != old:
@@ -241,8 +241,9 @@ class SupervisedRuntime(ABC):
         return found
 
     def _settle(self, directory: ContainerDirectory) -> Recovered:
+        """An exit that is written is the end, even while its supervisor takes a moment to go."""
         spec = directory.spec()
-        if directory.is_locked():
+        if directory.exit() is None and directory.is_locked():
             return Recovered(directory.name, running=True, spec=spec)
         ending = directory.exit()
         ending = self._explain(directory, ending) if ending is not None else self._bury(directory)
