@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from node.door.config import Door
 from node.errors import InvalidConfig
 from node.host.volumes import read_roots
 from node.keys import ClusterKeys, read_keys
@@ -537,6 +538,7 @@ class AgentConfig:
     files: Files = field(default_factory=Files)
     security: Security = field(default_factory=Security)
     limits: Limits = field(default_factory=Limits)
+    door: Door = field(default_factory=Door)
     log: Logging = field(default_factory=Logging)
 
     def __post_init__(self) -> None:
@@ -544,6 +546,8 @@ class AgentConfig:
             for name, host in (("gossip.host", self.gossip.host), ("api.host", self.api.host)):
                 if not is_loopback(host):
                     raise InvalidConfig(name, host, "expected a loopback address, or cluster.key_file to be set")
+        if self.door.listen is not None:
+            split_address("door.listen", self.door.listen)
         if len(str(self.socket_path)) > 101:
             raise InvalidConfig("node.data_dir", self.node.data_dir, "expected a shorter path, or api.unix_socket set")
 
