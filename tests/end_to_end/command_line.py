@@ -97,6 +97,11 @@ def stop(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=10)
 
 
+def files_below(top: Path) -> list[Path]:
+    """Every file below a directory; what vanishes while one looks is left out, as `Path.rglob` does not."""
+    return [Path(folder) / name for folder, _, names in os.walk(top) for name in names]
+
+
 def remains_of(lab: str) -> list[str]:
     """What a lab has left on this machine."""
     from node.lab import leftovers

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from node.runtime import lxc_obstacles
-from tests.end_to_end.command_line import CommandLine, eventually
+from tests.end_to_end.command_line import CommandLine, eventually, files_below
 
 pytestmark = [
     pytest.mark.xdist_group("network-options"),
@@ -82,7 +82,8 @@ class Host:
         """The processes of a container, its own init first."""
         for top in ("pids", ""):
             path = Path("/sys/fs/cgroup") / top / f"fofoca-lab-{self.lab.lab}" / "n1" / container
-            found = [int(pid) for each in sorted(path.rglob("cgroup.procs")) for pid in each.read_text().split()]
+            groups = sorted(each for each in files_below(path) if each.name == "cgroup.procs")
+            found = [int(pid) for each in groups for pid in each.read_text().split()]
             if found:
                 return found
         return []

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.agents import AgentProcess, Agents
-from tests.end_to_end.command_line import eventually
+from tests.end_to_end.command_line import eventually, files_below
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_single_task_runs_under_a_lease(agents: Agents) -> None:
     job = n2.submit(argv=["sleep", "60"], on_lost="single")
     eventually("it runs", lambda: state(n2, job) == "running")
     node = agents.nodes[n2.task(job)["node"]]
-    leases = [path for path in Path(node.data).rglob("lease") if f"{job}.0.1" in str(path)]
+    leases = [path for path in files_below(Path(node.data)) if path.name == "lease" and f"{job}.0.1" in str(path)]
     assert leases
     assert int(leases[0].read_text()) > 1000 * (time.clock_gettime(time.CLOCK_BOOTTIME) + 20)
     n2.cancel(job)

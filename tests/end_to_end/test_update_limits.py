@@ -38,24 +38,27 @@ def running(fofoca: CommandLine, *options: str) -> int:
     return job
 
 
-def shown(job: int, *names: str) -> str:
-    """What the kernel says of task 0, of whichever file this version has."""
-    found = [path for name in names for path in GROUPS.glob(f"**/{job}.0.1/payload/{name}")]
+def shown(fofoca: CommandLine, job: int, *names: str, index: int = 0) -> str:
+    """What the kernel says of a task, of whichever file this version has."""
+    task = f"fofoca-lab-{fofoca.lab}/{fofoca.task(job, index)['node']}/{job}.{index}.1/payload"
+    places = (GROUPS / name.partition(".")[0] for name in names)
+    found = [place / task / name for place, name in zip(places, names, strict=True) if (place / task / name).exists()]
+    found += [GROUPS / task / name for name in names if (GROUPS / task / name).exists()]
     return found[0].read_text().strip() if found else ""
 
 
-def memory(job: int) -> str:
-    return shown(job, "memory.limit_in_bytes", "memory.max")
+def memory(fofoca: CommandLine, job: int, index: int = 0) -> str:
+    return shown(fofoca, job, "memory.limit_in_bytes", "memory.max", index=index)
 
 
 def test_a_job_is_changed_while_it_runs_through_any_node(fofoca: CommandLine, lab: dict[str, Any]) -> None:
     job = running(fofoca)
-    assert memory(job) == str(32 << 20)
+    assert memory(fofoca, job) == str(32 << 20)
     for pids, node in enumerate(lab["nodes"], 40):
         changed = fofoca.ok("update", "--node-api", node["api"], job, "--memory", f"{pids}M", "--pids", pids)
         assert changed.out == f"{job}: changed, 1 running task\n"
-        assert memory(job) == str(pids << 20)
-        assert shown(job, "pids.max") == str(pids)
+        assert memory(fofoca, job) == str(pids << 20)
+        assert shown(fofoca, job, "pids.max") == str(pids)
     fofoca.ok("cancel", job)
 
 
@@ -65,8 +68,8 @@ def test_what_no_node_has_room_for_is_refused_by_name_and_nothing_changes(fofoca
     assert refused.code != 0
     assert "memory" in refused.err
     assert "keeps its limits" in refused.err
-    assert memory(job) == str(32 << 20)
-    assert shown(job, "pids.max") != "7"
+    assert memory(fofoca, job) == str(32 << 20)
+    assert shown(fofoca, job, "pids.max") != "7"
     fofoca.ok("cancel", job)
 
 
@@ -74,10 +77,8 @@ def test_one_task_of_an_array_can_be_changed_alone(fofoca: CommandLine) -> None:
     job = running(fofoca, "--array", "0-1")
     eventually("it runs", lambda: fofoca.task(job, 1)["state"] == "running")
     fofoca.ok("update", f"{job}.0", "--limit-memory", "64M")
-    assert memory(job) == str(64 << 20)
-    (other,) = [path for name in ("memory.limit_in_bytes", "memory.max")
-                for path in GROUPS.glob(f"**/{job}.1.1/payload/{name}")]  # fmt: skip
-    assert other.read_text().strip() == str(32 << 20)
+    assert memory(fofoca, job) == str(64 << 20)
+    assert memory(fofoca, job, index=1) == str(32 << 20)
     fofoca.ok("cancel", job)
 
 
