@@ -94,10 +94,15 @@ class SchedulerConfig:
         "the lowest node takes the leader's role after being lowest this long: less starts more short reigns",
     )
     sites_max: int = setting(10_000, 1, 1_000_000, "most sites this node keeps, asleep ones included")
+    sites_per_owner_max: int = setting(1000, 1, 1_000_000, "most sites of one user that this node keeps")
     sites_up_per_owner_max: int = setting(1000, 1, 1_000_000, "most sites of one user that this node keeps up at once")
     site_tries_max: int = setting(5, 1, 1000, "a site whose container ends this often before it was used is given up")
     site_break_s: float = setting(10.0, 0.1, 3600, "for this long; twice as long each further time")
     site_break_max_s: float = setting(600.0, 0.1, 86_400, "and never longer than this")
+    site_linger_s: float = setting(
+        5.0, 0, 3600, "a container runs on this long after another took its site over: requests under way may end"
+    )
+    site_retry_s: float = setting(30.0, 0.1, 3600, "how often another node is asked again to take a sleeping site")
     settle_s: float = setting(1.0, 0, 60, "a new leader waits at most this long for the homes' waiting jobs")
     queue_policy: str = dataclasses.field(
         default="easy",

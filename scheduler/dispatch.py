@@ -330,8 +330,9 @@ class Home:
         if job is None or not job.current(id_, node):
             self._outdated(fx, node, id_)
             return
-        if reach != NOWHERE:
+        if reach != NOWHERE and job.reach.get(id_.index) != reach:
             job.reach[id_.index] = reach
+            fx.job_changed(job.id)
         if phase_of(job.tasks[id_.index]) is not Phase.RUNNING:
             self.attempts.answered(node, id_)
             self._step(fx, job, id_.index, Step.START, reason=job.tasks[id_.index].reason)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from scheduler.model import NOWHERE, Allocation, AllocationId, JobSpec, Reach, Resources, Result
 from scheduler.settings import AnySetting
+from scheduler.sites.claims import Keeping
 from scheduler.sites.site import Site
 
 # --- events
@@ -211,11 +212,35 @@ class SiteUsed:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteReady:
+    """The shell: the container that ProbeSite named answers."""
+
+    key: str
+    id: AllocationId
+
+
+@dataclass(frozen=True, slots=True)
 class SiteUnready:
-    """A door waited in vain for a site that runs to answer."""
+    """The shell: the container that ProbeSite named did not answer in time; or a door (no `id`): it does no more."""
 
     key: str
     why: str
+    id: AllocationId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSlept:
+    """Its owner: end the site's container now; UnknownSite, NotPossible for one that is always on."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class SitesElsewhere:
+    """Another node tells what it keeps; of two keepers of a site one gives up. `Outcome.answer`: what both keep."""
+
+    node: str
+    kept: tuple[Keeping, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +273,10 @@ class Timer:
     """The time `Scheduler.next_timer()` named has come (or any later time)."""
 
 
+SiteEvent = (
+    SiteWanted | SiteUsed | SiteReady | SiteUnready | SiteSlept | SitesElsewhere | SiteDropped | TaskFrozen | TaskThawed
+)
+
 Event = (
     Submit
     | Cancel
@@ -269,13 +298,8 @@ Event = (
     | AmendJob
     | ContainerChanged
     | Accepting
-    | SiteWanted
-    | SiteUsed
-    | SiteUnready
-    | SiteDropped
-    | TaskFrozen
-    | TaskThawed
     | Timer
+    | SiteEvent
 )
 
 # --- changes of the ledger
@@ -370,6 +394,18 @@ class JobChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeSite:
+    """Try until a site's container answers there, or `ready_s` is over; tell by SiteReady or SiteUnready."""
+
+    key: str
+    id: AllocationId
+    address: str
+    port: int
+    path: str
+    ready_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class FreezeTask:
     """Freeze the container of a site's task on that node; answer with TaskFrozen."""
 
@@ -389,9 +425,13 @@ class ThawTask:
 
 @dataclass(frozen=True, slots=True)
 class SiteChanged:
-    """A site kept here changed: wake those who wait for it."""
+    """A site kept here changed: wake those who wait for it, tell doors that know it.
+
+    `everywhere`: it is new, gone or has other hosts, which doors that never heard of it must know, too.
+    """
 
     key: str
+    everywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,6 +451,7 @@ Action = (
     | RemoveContainer
     | Publish
     | JobChanged
+    | ProbeSite
     | FreezeTask
     | ThawTask
     | SiteChanged

@@ -224,10 +224,14 @@ class Allocation(msgspec.Struct, frozen=True):
 
 
 class Reach(msgspec.Struct, frozen=True, array_like=True):
-    """Where a running task is reached: its addresses, and what it publishes as (protocol, its node's port, its own)."""
+    """Where a running task is reached: its addresses, and what it publishes as (protocol, its node's port, its own).
+
+    `host`: its node's address, where the task's own ones mean nothing to other nodes.
+    """
 
     addresses: tuple[str, ...] = ()
     ports: tuple[tuple[str, int, int], ...] = ()
+    host: str = ""
 
 
 NOWHERE = Reach()

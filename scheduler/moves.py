@@ -28,6 +28,8 @@ class Moves:
         self._jobs = jobs
         self._attempts = attempts
         self._outdated = outdated
+        self.replaced: Callable[[Effects, int], bool] = lambda _fx, _job: False
+        """Whether somebody sees to it that another job takes this one's place before it ends."""
 
     def on_requeue(self, fx: Effects, job: Job) -> None:
         """Stop what runs, and line it up again whatever the job says of losses: its owner wants it so."""
@@ -51,5 +53,5 @@ class Moves:
             job = self._jobs.get(id_.job)
             if job is None or not job.current(id_, node):
                 self._outdated(fx, node, id_)
-            else:
+            elif not self.replaced(fx, job.id):
                 self.requeue(fx, job, id_.index, f"{node} is drained", again=job.spec.kind is JobKind.SERVICE)

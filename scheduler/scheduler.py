@@ -41,6 +41,10 @@ from scheduler.events import (
     Requeue,
     SetSetting,
     SiteDropped,
+    SiteEvent,
+    SiteReady,
+    SitesElsewhere,
+    SiteSlept,
     SiteUnready,
     SiteUsed,
     SiteWanted,
@@ -103,7 +107,9 @@ from scheduler.rules import Rules
 from scheduler.score import POLICIES
 from scheduler.settings import AnySetting, Settings
 from scheduler.settings_exchange import GOSSIP_KEY, SettingsExchange
-from scheduler.sites.keeper import Jobs, Keeper
+from scheduler.sites.claims import Keeping
+from scheduler.sites.keeper import Keeper
+from scheduler.sites.kept import Jobs
 from scheduler.sites.site import Site, SiteView
 from scheduler.survey import Surveys
 from scheduler.usage import JobUsage, UsageRow
@@ -136,6 +142,7 @@ class Scheduler:
             self._alive,
             self._wall.unix_s,
         )
+        self._home.moves.replaced = self._keeper.on_evict
         self._settings_seen = 0
         self._seed = seed
         self._items = self._item_handlers()
@@ -204,10 +211,10 @@ class Scheduler:
                 self._member(fx, event)
             case MemberForgotten():
                 self._forget(fx, event.node)
-            case SiteWanted() | SiteUsed() | SiteUnready() | SiteDropped() | TaskFrozen() | TaskThawed():
-                self._site(fx, event)
             case Timer():
                 pass
+            case _:
+                self._site(fx, event)
 
     def _container(self, fx: Effects, event: ContainerStarted | ContainerEnded | ContainerChanged) -> None:
         """What the runtime says of this node's containers."""
@@ -219,9 +226,7 @@ class Scheduler:
             case ContainerChanged():
                 self._admission.amendments.on_changed(fx, event)
 
-    def _site(
-        self, fx: Effects, event: SiteWanted | SiteUsed | SiteUnready | SiteDropped | TaskFrozen | TaskThawed
-    ) -> None:
+    def _site(self, fx: Effects, event: SiteEvent) -> None:
         """What doors and shell say of the sites kept here."""
         keeper = self._keeper
         match event:
@@ -229,10 +234,16 @@ class Scheduler:
                 fx.answer = keeper.on_wanted(fx, event)
             case SiteUsed():
                 keeper.on_used(fx, event)
+            case SiteReady():
+                keeper.on_ready(fx, event)
             case SiteUnready():
-                keeper.on_unready(fx, event.key, event.why)
+                keeper.on_unready(fx, event)
+            case SiteSlept():
+                keeper.on_slept(fx, event.key)
             case SiteDropped():
                 keeper.on_drop(fx, event.key, moved=event.moved)
+            case SitesElsewhere():
+                fx.answer = keeper.on_elsewhere(fx, event)
             case TaskFrozen():
                 keeper.on_frozen(fx, event.key, event.job, event.worked)
             case TaskThawed():
@@ -433,6 +444,7 @@ class Scheduler:
             "news": following.ring_news,
             "amend": home.amendments.ring,
             "site": self._keeper.ring,
+            "retire": self._keeper.ring_retire,
             "sweep": lambda fx, _: home.ring_sweep(fx),
             "rivals": lambda fx, _: home.ring_rivals(fx),
             "settings": lambda fx, _: self._shared.ring(fx),
@@ -494,6 +506,22 @@ class Scheduler:
     def sites(self, now: float) -> list[SiteView]:
         """Return all sites kept here."""
         return [self._keeper.view(key, now) for key in self._keeper.names()]
+
+    def sites_answering(self, host: str, now: float) -> list[SiteView]:
+        """Return the sites kept here that answer for a host name."""
+        return [self._keeper.view(key, now) for key in self._keeper.answering(host)]
+
+    def keeps(self, key: str) -> bool:
+        """Whether this node keeps a site."""
+        return self._keeper.has(key)
+
+    def keepings(self) -> list[Keeping]:
+        """Return the sites kept here, for comparing with what another node keeps."""
+        return self._keeper.keepings()
+
+    def keepers(self) -> list[str]:
+        """Return the nodes that sites may be kept by now."""
+        return self._alive()
 
     def site_spec(self, key: str) -> Site:
         """Return what a site kept here is; raises UnknownSite."""

@@ -11,9 +11,7 @@ for a while nobody is kept waiting for it.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -21,48 +19,30 @@ from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.errors import NotPossible, Overloaded, SchedulerError, UnknownSite
-from scheduler.events import Cancel, FreezeTask, SiteChanged, SiteMoved, SiteUsed, SiteWanted, Submit, ThawTask
+from scheduler.events import (
+    FreezeTask,
+    ProbeSite,
+    SiteChanged,
+    SiteMoved,
+    SiteReady,
+    SitesElsewhere,
+    SiteUnready,
+    SiteUsed,
+    SiteWanted,
+    Submit,
+    ThawTask,
+)
 from scheduler.jobs import Job
 from scheduler.lifecycle import Phase, phase_of
 from scheduler.model import AllocationId
 from scheduler.records import SITES, Rows, read_table
+from scheduler.sites.claims import Keeping, outdone
 from scheduler.sites.hashing import keeper_of
+from scheduler.sites.kept import UP, Jobs, Kept, address_of, place_of
 from scheduler.sites.site import Site, SitePhase, SiteRecord, SiteStep, SiteView, take
+from scheduler.sites.succession import Succession
 
 _encode = msgspec.msgpack.Encoder().encode
-UP = (SitePhase.STARTING, SitePhase.AWAKE, SitePhase.FREEZING, SitePhase.FROZEN, SitePhase.THAWING)
-
-
-@dataclass(slots=True)
-class Kept:
-    """A site kept here. `wanted`: somebody asked for it while it could not be given; `open`: connections by door."""
-
-    site: Site
-    phase: SitePhase = SitePhase.ASLEEP
-    job: int = 0
-    attempt: int = 0
-    used_s: float = 0.0
-    busy_until_s: float = 0.0
-    open: Counter[str] = field(default_factory=Counter)
-    wanted: bool = False
-    unfreezable: bool = False
-    failures: int = 0
-    broken_until_s: float = 0.0
-    reason: str = ""
-
-
-class Jobs:
-    """What the keeper needs of this node's home."""
-
-    def __init__(
-        self,
-        submit: Callable[[Effects, Submit], int],
-        cancel: Callable[[Effects, Cancel], None],
-        get: Callable[[int], Job | None],
-    ) -> None:
-        self.submit = submit
-        self.cancel = cancel
-        self.get = get
 
 
 class Keeper:
@@ -85,14 +65,16 @@ class Keeper:
         self._unix_s = unix_s
         self._sites: dict[str, Kept] = {}
         self._by_job: dict[int, str] = {}
+        self._by_host: dict[str, set[str]] = {}
+        self._succession = Succession(config, alarms, jobs, self._by_job, unix_s)
 
     # --- questions
 
     def view(self, key: str, now: float) -> SiteView:
         """Return a site kept here; raises UnknownSite."""
         kept = self._kept(key)
-        node, address = self._reach(kept) if kept.phase is SitePhase.AWAKE else ("", "")
-        site = kept.site
+        site, awake, broken = kept.site, kept.phase is SitePhase.AWAKE, kept.phase is SitePhase.BROKEN
+        node, address, port = place_of(self._jobs.get(kept.job) if awake else None, site.port)
         return SiteView(
             key=key,
             owner=site.owner,
@@ -100,13 +82,13 @@ class Keeper:
             keeper=self._me,
             hosts=site.hosts,
             application=site.application,
-            port=site.port,
+            port=port,
             job=kept.job,
             node=node,
             address=address,
             weight=site.weight,
-            reason=kept.reason,
-            retry_s=max(0.0, kept.broken_until_s - now) if kept.phase is SitePhase.BROKEN else 0.0,
+            reason=kept.reason or self._why_not_yet(kept),
+            retry_s=max(0.0, kept.broken_until_s - now) if broken else 0.0,
             idle_for_s=max(0.0, now - kept.used_s),
             open=kept.open.total(),
         )
@@ -114,6 +96,10 @@ class Keeper:
     def names(self) -> Iterator[str]:
         """Yield the keys of all sites kept here."""
         yield from self._sites
+
+    def answering(self, host: str) -> list[str]:
+        """Return the keys of those that answer for a host name."""
+        return sorted(self._by_host.get(host, ()))
 
     def site(self, key: str) -> Site:
         """Return what a site is; raises UnknownSite."""
@@ -123,23 +109,44 @@ class Keeper:
         """Whether a site is kept here."""
         return key in self._sites
 
+    def keepings(self) -> list[Keeping]:
+        """Return all sites kept here, for comparing with another keeper's."""
+        return [_keeping(kept) for kept in self._sites.values()]
+
     # --- beginning
 
     def restore(self, fx: Effects, rows: Rows) -> None:
         """Take over what the ledger remembers; jobs were restored before."""
         for record in read_table(rows, SITES, SiteRecord).values():
-            kept = self._sites[record.site.key] = Kept(record.site, job=record.job, used_s=fx.now)
-            job = self._jobs.get(record.job) if record.job else None
-            if job is None or job.finished:
-                kept.job = 0
-                continue
-            self._by_job[job.id] = record.site.key
-            kept.phase = SitePhase.LEAVING if job.record.cancelled else SitePhase.STARTING
-            kept.attempt = job.task(0).attempt
-            if self._reach(kept)[1] and kept.phase is SitePhase.STARTING:
-                # A container that was ordered to freeze may not have heard it: thawing one that runs does nothing.
-                kept.phase = SitePhase.FROZEN if record.frozen else SitePhase.AWAKE
+            kept = Kept(record.site, job=record.job, next_job=record.next_job, retired=record.retired)
+            kept.used_s, kept.woken_unix_s = fx.now, record.woken_unix_s
+            self._keep(kept)
+            self._restore_jobs(fx, kept, record)
+            if kept.phase is SitePhase.ASLEEP and kept.site.always_on:
+                kept.wanted = True
+                self._alarms.set(("site", kept.site.key), fx.now)
             self._arm(kept)
+
+    def _restore_jobs(self, fx: Effects, kept: Kept, record: SiteRecord) -> None:
+        for retired in kept.retired:
+            self._succession.retire(fx, kept, retired)
+        following = self._jobs.get(kept.next_job) if kept.next_job else None
+        if following is None or following.finished:
+            kept.next_job = 0
+        else:
+            self._by_job[following.id] = kept.site.key
+        job = self._jobs.get(kept.job) if kept.job else None
+        if job is None or job.finished:
+            kept.job = 0
+            return
+        self._by_job[job.id] = kept.site.key
+        kept.attempt = job.task(0).attempt
+        kept.phase = SitePhase.LEAVING if job.record.cancelled else SitePhase.STARTING
+        if phase_of(job.task(0)) is Phase.RUNNING and record.frozen and kept.phase is SitePhase.STARTING:
+            # It may not have heard the order to freeze: thawing one that runs does nothing.
+            kept.phase = SitePhase.FROZEN
+        elif kept.phase is SitePhase.STARTING:
+            self._probe(fx, kept, job.id)
 
     # --- what doors say
 
@@ -147,24 +154,29 @@ class Keeper:
         """Somebody asks for this site: give it, or begin to. Raises NotPossible, Overloaded, InvalidSpec."""
         site = event.site
         kept = self._sites.get(site.key)
+        known = kept is not None
         if kept is None:
-            if len(self._sites) >= self._config.sites_max:
-                raise Overloaded(f"this node keeps {self._config.sites_max} sites (sites_max); remove some")
+            self._require_room(site)
             kept = Kept(site)
         elif kept.site.owner != site.owner:
             raise NotPossible(f"site {site.key} belongs to another user")
+        wake = event.wake or site.always_on
         asleep = kept.phase is SitePhase.ASLEEP or (kept.phase is SitePhase.BROKEN and fx.now >= kept.broken_until_s)
-        if event.wake and asleep:
+        if wake and asleep:
             self._wake(fx, kept, site)
-        changed = kept.site != site or site.key not in self._sites or asleep
+        changed = kept.site != site or not known
+        if changed and known:
+            self._drop_hosts(kept.site)
         kept.site, kept.used_s = site, fx.now
-        self._sites[site.key] = kept
-        if event.wake and kept.phase is SitePhase.FROZEN:
+        self._keep(kept)
+        if wake and kept.phase is SitePhase.FROZEN:
             self._thaw(fx, kept)
-        elif event.wake and kept.phase in (SitePhase.FREEZING, SitePhase.LEAVING):
+        elif wake and kept.phase in (SitePhase.FREEZING, SitePhase.LEAVING):
             kept.wanted = True
-        if changed:
+        if changed or asleep:
             self._write(fx, kept)
+        if changed:
+            fx.act(SiteChanged(site.key, everywhere=True))
         self._arm(kept)
         return self.view(site.key, fx.now)
 
@@ -188,27 +200,75 @@ class Keeper:
             if kept.open.pop(door, None):
                 self._arm(kept)
 
-    def on_unready(self, fx: Effects, key: str, why: str) -> None:
-        """A door waited in vain for a site that runs to answer."""
-        kept = self._sites.get(key)
-        if kept is not None and kept.phase in (SitePhase.AWAKE, SitePhase.STARTING):
-            kept.phase = SitePhase.STARTING
-            self._break(fx, kept, why)
+    def on_slept(self, fx: Effects, key: str) -> None:
+        """Its owner wants its container to end; raises UnknownSite, NotPossible."""
+        kept = self._kept(key)
+        if kept.site.always_on:
+            raise NotPossible(f"site {key} is always on; make it one that is not, or remove it")
+        if kept.phase in UP:
+            self._stop(fx, kept)
+            self._arm(kept)
 
     def on_drop(self, fx: Effects, key: str, *, moved: bool = False) -> None:
         """Forget a site, and end its container; raises UnknownSite. One that moved but was woken since stays."""
         kept = self._kept(key)
         if moved and kept.phase is not SitePhase.ASLEEP:
             return
-        if kept.job:
-            self._by_job.pop(kept.job, None)
-            self._jobs.cancel(fx, Cancel(kept.job, 0.0))
+        self._by_job.pop(kept.job, None)
+        self._jobs.end(fx, kept.job)
+        self._succession.end_all(fx, kept)
         self._alarms.cancel(("site", key))
+        self._drop_hosts(kept.site)
         del self._sites[key]
         fx.delete(SITES, key)
-        fx.act(SiteChanged(key))
+        fx.act(SiteChanged(key, everywhere=True))
+
+    def on_elsewhere(self, fx: Effects, event: SitesElsewhere) -> Sequence[Keeping]:
+        """Another keeper tells what it keeps: return what both do, and give up what is the other's."""
+        both = [other for other in event.kept if other.key in self._sites]
+        mine = [_keeping(self._sites[other.key]) for other in both]
+        for own, other in zip(mine, both, strict=True):
+            if outdone(own, self._me, other, event.node):
+                self.on_drop(fx, own.key)
+        return mine
 
     # --- what containers do
+
+    def on_ready(self, fx: Effects, event: SiteReady) -> None:
+        """A container answers at its address."""
+        kept = self._sites.get(event.key)
+        if kept is None or event.id not in kept.probed:
+            return
+        kept.probed = tuple(each for each in kept.probed if each != event.id)
+        job = self._jobs.runs(event.id.job)
+        if job is None or job.task(0).attempt != event.id.attempt:
+            return
+        if event.id.job == kept.next_job:
+            self._succession.take_over(fx, kept, event.id)
+            self._write(fx, kept)
+        if event.id.job == kept.job and kept.phase is SitePhase.STARTING:
+            kept.reason = ""
+            self._step(fx, kept, SiteStep.READY)
+            kept.used_s = fx.now
+        self._arm(kept)
+
+    def on_unready(self, fx: Effects, event: SiteUnready) -> None:
+        """A container did not answer in time; or a door found that one does no more, so it is tried again."""
+        kept = self._sites.get(event.key)
+        if kept is None:
+            return
+        if event.id is None:
+            if kept.phase is SitePhase.AWAKE:
+                self._step(fx, kept, SiteStep.LOSE)
+                self._probe(fx, kept, kept.job)
+        elif event.id in kept.probed:
+            kept.probed = tuple(each for each in kept.probed if each != event.id)
+            if event.id.job == kept.next_job:
+                self._succession.give_up(fx, kept)
+                self._write(fx, kept)
+            elif event.id.job == kept.job and kept.phase is SitePhase.STARTING:
+                self._break(fx, kept, event.why)
+        self._arm(kept)
 
     def on_frozen(self, fx: Effects, key: str, job: int, worked: bool) -> None:
         """The container of this job was frozen, or can't be."""
@@ -222,10 +282,10 @@ class Keeper:
         self._arm(kept)
 
     def on_thawed(self, fx: Effects, key: str, job: int) -> None:
-        """The container of this job goes on."""
+        """The container of this job goes on; after a restart it may not be known yet where it is reached."""
         kept = self._sites.get(key)
         if kept is not None and kept.job == job and kept.phase is SitePhase.THAWING:
-            self._step(fx, kept, SiteStep.THAWED)
+            self._step(fx, kept, SiteStep.THAWED if self._jobs.runs(job) else SiteStep.LOSE)
             self._write(fx, kept)
             self._arm(kept)
 
@@ -235,18 +295,29 @@ class Keeper:
         if key is None:
             return
         kept, job = self._sites[key], self._jobs.get(job_id)
-        if job is None or job.finished:
+        if job_id == kept.next_job:
+            self._next_changed(fx, kept, job)
+        elif job is None or job.finished:
             self._ended(fx, kept, job)
-            return
-        task = job.task(0)
-        if phase_of(task) is Phase.RUNNING and self._reach(kept)[1]:
-            kept.attempt = task.attempt
+        elif self._jobs.runs(job_id):
+            kept.attempt = job.task(0).attempt
             if kept.phase is SitePhase.STARTING:
-                self._step(fx, kept, SiteStep.READY)
-                kept.used_s = fx.now
-                self._arm(kept)
-        elif task.attempt != kept.attempt or phase_of(task) is not Phase.RUNNING:
+                self._probe(fx, kept, job_id)
+        elif job.task(0).attempt != kept.attempt or phase_of(job.task(0)) is not Phase.RUNNING:
             self._restarted(fx, kept, job)
+
+    def on_evict(self, fx: Effects, job_id: int) -> bool:
+        """A container's node is drained: whether the keeper sees to it, so that it must not be stopped yet."""
+        kept = self._sites.get(self._by_job.get(job_id, ""))
+        if kept is None or job_id != kept.job or kept.phase is SitePhase.STARTING:
+            return False
+        if kept.phase in (SitePhase.AWAKE, SitePhase.THAWING):
+            self._succession.begin(fx, kept)
+            self._write(fx, kept)
+        elif kept.phase is SitePhase.FROZEN:
+            self._stop(fx, kept)
+        self._arm(kept)
+        return True
 
     def ring(self, fx: Effects, key: str) -> None:
         """A site's time is up: freeze it, or stop it; one that sleeps goes to the node that should keep it."""
@@ -258,9 +329,19 @@ class Keeper:
             self._freeze(fx, kept)
         elif kept.phase in (SitePhase.AWAKE, SitePhase.FROZEN) and idle_s >= kept.site.idle_s + kept.site.frozen_s:
             self._stop(fx, kept)
+        elif kept.phase is SitePhase.BROKEN:
+            self._wake_again(fx, kept)
         elif kept.phase is SitePhase.ASLEEP:
             self._hand_over(fx, kept)
         self._arm(kept)
+
+    def ring_retire(self, fx: Effects, which: tuple[str, int]) -> None:
+        """Requests to a container whose place was taken have had their time."""
+        key, job = which
+        kept = self._sites.get(key)
+        if kept is not None:
+            self._succession.retire(fx, kept, job)
+            self._write(fx, kept)
 
     def on_members(self, fx: Effects) -> None:
         """Who keeps what may have changed: sites that sleep move to their new keepers, a few at a time."""
@@ -277,30 +358,44 @@ class Keeper:
             raise Overloaded(
                 f"{site.owner} has {up} sites up here (sites_up_per_owner_max); one of them must sleep before this one"
             )
-        kept.job = self._jobs.submit(fx, Submit(site.owner, site.spec, self._unix_s(fx.now)))
+        unix_s = self._unix_s(fx.now)
+        kept.job = self._jobs.submit(fx, Submit(site.owner, site.spec, unix_s))
         kept.attempt, kept.unfreezable, kept.wanted, kept.reason = 0, False, False, ""
+        kept.woken_unix_s = unix_s
         self._by_job[kept.job] = site.key
         if kept.phase is SitePhase.BROKEN:
             self._step(fx, kept, SiteStep.MEND)
         self._step(fx, kept, SiteStep.START)
 
+    def _probe(self, fx: Effects, kept: Kept, job_id: int) -> None:
+        """Have somebody try whether the container answers; one attempt is tried by one at a time."""
+        job = self._jobs.runs(job_id)
+        if job is None:
+            return
+        id_ = AllocationId(job_id, 0, job.task(0).attempt)
+        if id_ in kept.probed:
+            return
+        kept.probed = (*(each for each in kept.probed if each.job != job_id), id_)
+        site = kept.site
+        address, port = address_of(job.reach[0], site.port)
+        fx.act(ProbeSite(site.key, id_, address, port, site.ready_path, site.ready_s))
+
     def _freeze(self, fx: Effects, kept: Kept) -> None:
         self._step(fx, kept, SiteStep.FREEZE)
         kept.wanted = False
         self._write(fx, kept)
-        node = self._reach(kept)[0]
-        fx.act(FreezeTask(kept.site.key, AllocationId(kept.job, 0, kept.attempt), node))
+        fx.act(FreezeTask(kept.site.key, AllocationId(kept.job, 0, kept.attempt), self._node(kept)))
 
     def _thaw(self, fx: Effects, kept: Kept) -> None:
         self._step(fx, kept, SiteStep.THAW)
         kept.wanted = False
-        node = self._reach(kept)[0]
-        fx.act(ThawTask(kept.site.key, AllocationId(kept.job, 0, kept.attempt), node))
+        fx.act(ThawTask(kept.site.key, AllocationId(kept.job, 0, kept.attempt), self._node(kept)))
 
     def _stop(self, fx: Effects, kept: Kept) -> None:
         self._step(fx, kept, SiteStep.STOP)
         kept.wanted = False
-        self._jobs.cancel(fx, Cancel(kept.job, 0.0))
+        self._succession.give_up(fx, kept)
+        self._jobs.end(fx, kept.job)
 
     def _break(self, fx: Effects, kept: Kept, why: str) -> None:
         """Nobody is kept waiting for it for a while, twice as long each time."""
@@ -309,10 +404,21 @@ class Keeper:
         kept.broken_until_s = fx.now + min(pause_s, self._config.site_break_max_s)
         kept.reason = why
         self._step(fx, kept, SiteStep.BREAK)
-        job, kept.job = kept.job, 0
+        job, kept.job, kept.probed = kept.job, 0, ()
         self._by_job.pop(job, None)
-        self._jobs.cancel(fx, Cancel(job, 0.0))
+        self._jobs.end(fx, job)
+        self._succession.give_up(fx, kept)
         self._write(fx, kept)
+        self._arm(kept)
+
+    def _next_changed(self, fx: Effects, kept: Kept, job: Job | None) -> None:
+        """The successor runs, or never will; one that does not stay up is followed by another at the next question."""
+        if job is None or job.finished or job.task(0).tries >= self._config.site_tries_max:
+            self._succession.give_up(fx, kept)
+            self._write(fx, kept)
+            self._arm(kept)
+        else:
+            self._probe(fx, kept, job.id)
 
     def _restarted(self, fx: Effects, kept: Kept, job: Job) -> None:
         """Its container is gone, and its home starts another: it can't be used until then."""
@@ -322,33 +428,43 @@ class Keeper:
             self._write(fx, kept)
         if kept.phase is SitePhase.STARTING and job.task(0).tries >= self._config.site_tries_max:
             self._break(fx, kept, job.task(0).reason or "its container does not stay up")
+        self._arm(kept)
 
     def _ended(self, fx: Effects, kept: Kept, job: Job | None) -> None:
         self._by_job.pop(kept.job, None)
-        kept.job = 0
+        if kept.phase is not SitePhase.LEAVING and self._succession.promote(kept):
+            if kept.phase is not SitePhase.STARTING:
+                self._step(fx, kept, SiteStep.LOSE)
+            self._write(fx, kept)
+            return
+        kept.job, kept.probed = 0, ()
         if kept.phase is SitePhase.STARTING:
             kept.reason = job.task(0).reason if job is not None else "its job is gone"
         self._step(fx, kept, SiteStep.ENDED)
         kept.open.clear()
+        kept.wanted = kept.wanted or kept.site.always_on
         self._write(fx, kept)
         self._alarms.set(("site", kept.site.key), fx.now)
 
     def _hand_over(self, fx: Effects, kept: Kept) -> None:
         if kept.wanted:
-            kept.wanted = False
             self._wake_again(fx, kept)
             return
         keeper = keeper_of(kept.site.key, self._members())
         if keeper != self._me:
             fx.act(SiteMoved(kept.site, keeper))
+            self._alarms.set(("site", kept.site.key), fx.now + self._config.site_retry_s)
 
     def _wake_again(self, fx: Effects, kept: Kept) -> None:
-        """Somebody asked while its container was ending."""
+        """Somebody asked while its container was ending, or it is always on."""
+        kept.wanted = False
         try:
             self._wake(fx, kept, kept.site)
         except SchedulerError as error:
-            kept.reason = str(error)
+            kept.reason, kept.wanted = str(error), kept.site.always_on
             fx.act(SiteChanged(kept.site.key))
+            if kept.wanted:
+                self._alarms.set(("site", kept.site.key), fx.now + self._config.site_retry_s)
         else:
             self._write(fx, kept)
 
@@ -360,13 +476,32 @@ class Keeper:
             raise UnknownSite(f"no site {key} at this node")
         return kept
 
-    def _reach(self, kept: Kept) -> tuple[str, str]:
-        """Return the node and the address of a site's running container, both empty while there is none."""
-        job = self._jobs.get(kept.job) if kept.job else None
-        if job is None or phase_of(job.task(0)) is not Phase.RUNNING:
-            return "", ""
-        reach = job.reach.get(0)
-        return job.task(0).node, reach.addresses[0] if reach is not None and reach.addresses else ""
+    def _keep(self, kept: Kept) -> None:
+        self._sites[kept.site.key] = kept
+        for host in kept.site.hosts:
+            self._by_host.setdefault(host, set()).add(kept.site.key)
+
+    def _drop_hosts(self, site: Site) -> None:
+        for host in site.hosts:
+            keys = self._by_host.get(host, set())
+            keys.discard(site.key)
+            if not keys:
+                self._by_host.pop(host, None)
+
+    def _require_room(self, site: Site) -> None:
+        if len(self._sites) >= self._config.sites_max:
+            raise Overloaded(f"this node keeps {self._config.sites_max} sites (sites_max); remove some")
+        owned = sum(each.site.owner == site.owner for each in self._sites.values())
+        if owned >= self._config.sites_per_owner_max:
+            raise Overloaded(f"{site.owner} has {owned} sites here (sites_per_owner_max); remove some")
+
+    def _node(self, kept: Kept) -> str:
+        job = self._jobs.get(kept.job)
+        return job.task(0).node if job is not None else ""
+
+    def _why_not_yet(self, kept: Kept) -> str:
+        job = self._jobs.get(kept.job) if kept.phase is SitePhase.STARTING else None
+        return job.task(0).reason if job is not None else ""
 
     def _step(self, fx: Effects, kept: Kept, step: SiteStep) -> None:
         kept.phase = take(kept.phase, step)
@@ -376,7 +511,10 @@ class Keeper:
         """Ring when the next of its times is up, if nobody uses it until then."""
         key = ("site", kept.site.key)
         site = kept.site
-        if site.always_on or kept.open or kept.phase not in (SitePhase.AWAKE, SitePhase.FROZEN):
+        if kept.phase is SitePhase.BROKEN and site.always_on:
+            self._alarms.set(key, kept.broken_until_s)
+            return
+        if site.always_on or kept.open or kept.next_job or kept.phase not in (SitePhase.AWAKE, SitePhase.FROZEN):
             if kept.phase is not SitePhase.ASLEEP:
                 self._alarms.cancel(key)
             return
@@ -385,5 +523,8 @@ class Keeper:
         self._alarms.set(key, max(due_s, kept.busy_until_s))
 
     def _write(self, fx: Effects, kept: Kept) -> None:
-        frozen = kept.phase in (SitePhase.FREEZING, SitePhase.FROZEN, SitePhase.THAWING)
-        fx.put(SITES, kept.site.key, _encode(SiteRecord(kept.site, kept.job, frozen)))
+        fx.put(SITES, kept.site.key, _encode(kept.record()))
+
+
+def _keeping(kept: Kept) -> Keeping:
+    return Keeping(kept.site.key, kept.phase in UP, kept.woken_unix_s)

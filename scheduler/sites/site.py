@@ -83,6 +83,8 @@ class Site(msgspec.Struct, frozen=True, omit_defaults=True):
     """One backend. `idle_s` without use freezes it, `frozen_s` more stop it; `always_on`: neither ever happens.
 
     `spec` is a service of one task that listens on `port`; `weight` is its share among instances with the same hosts.
+    It is awake once the port takes a connection and, if there is a `ready_path`, a GET of it is answered with less than
+    500; a container that does not within `ready_s` of its start is given up.
     """
 
     key: str
@@ -95,14 +97,22 @@ class Site(msgspec.Struct, frozen=True, omit_defaults=True):
     frozen_s: float = 900.0
     weight: int = 1
     always_on: bool = False
+    ready_s: float = 30.0
+    ready_path: str = ""
 
 
 class SiteRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The row of the ledger: the site, its job (0: none), and whether its container was last ordered to freeze."""
+    """The row of the ledger: the site, its job (0: none), and whether its container was last ordered to freeze.
+
+    `next_job` is to take the place of `job`; `retired` are to end soon.
+    """
 
     site: Site
     job: int = 0
     frozen: bool = False
+    next_job: int = 0
+    retired: tuple[int, ...] = ()
+    woken_unix_s: float = 0.0
 
 
 class SiteView(msgspec.Struct, frozen=True):

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.errors import IllegalTransition, NotPossible, Overloaded, UnknownSite
-from scheduler.events import Action, Cancel, FreezeTask, SiteMoved, SiteUsed, SiteWanted, Submit, ThawTask
+from scheduler.events import (
+    Action,
+    Cancel,
+    FreezeTask,
+    ProbeSite,
+    SiteMoved,
+    SiteReady,
+    SitesElsewhere,
+    SiteUnready,
+    SiteUsed,
+    SiteWanted,
+    Submit,
+    ThawTask,
+)
 from scheduler.jobs import Job
-from scheduler.model import JobKind, JobRecord, JobSpec, Reach, Resources, State, TaskRecord
+from scheduler.model import AllocationId, JobKind, JobRecord, JobSpec, Reach, Resources, State, TaskRecord
+from scheduler.sites.claims import Claim, Claims, Keeping, outdone
 from scheduler.sites.hashing import keeper_of
-from scheduler.sites.keeper import Jobs, Keeper
+from scheduler.sites.keeper import Keeper
+from scheduler.sites.kept import Jobs, address_of
 from scheduler.sites.site import TABLE, Site, SitePhase, SiteStep, SiteView, take
 
 SPEC = JobSpec("site", ("httpd",), Resources(250, 64 << 20), kind=JobKind.SERVICE)
@@ -70,10 +88,20 @@ class House:
         assert isinstance(view, SiteView)
         return view
 
-    def runs(self, job: int, attempt: int = 1, tries: int = 0) -> None:
-        self.jobs[job].put(0, TaskRecord(State.RUNNING, attempt, "n2", admitted=True, tries=tries))
+    def starts(self, job: int, attempt: int = 1, tries: int = 0, node: str = "n2") -> AllocationId:
+        """The container runs; return the attempt, which nobody has seen answer yet."""
+        self.jobs[job].put(0, TaskRecord(State.RUNNING, attempt, node, admitted=True, tries=tries))
         self.jobs[job].reach[0] = Reach(("10.77.2.5",))
         self.do("on_job", job)
+        return AllocationId(job, 0, attempt)
+
+    def runs(self, job: int, attempt: int = 1, tries: int = 0, node: str = "n2") -> None:
+        """The container runs and answers."""
+        id_ = self.starts(job, attempt, tries, node)
+        (probe,) = self.last(ProbeSite)
+        assert isinstance(probe, ProbeSite)
+        assert (probe.id, probe.address, probe.port) == (id_, "10.77.2.5", 8080)
+        self.do("on_ready", SiteReady(probe.key, id_))
 
     def ends(self, job: int) -> None:
         self.jobs[job].put(0, TaskRecord(State.CANCELLED, 1, "n2", reason="cancelled"))
@@ -85,7 +113,7 @@ class House:
             self.now = max(self.now, due)
             key = self.alarms.pop_due(self.now, self.alarms.mark)
             assert key is not None
-            self.do("ring", key[1])
+            self.do({"site": "ring", "retire": "ring_retire"}[key[0]], key[1])
         self.now = end
 
     def phase(self, key: str = KEY) -> SitePhase:
@@ -279,6 +307,185 @@ def test_a_sleeping_site_moves_to_the_node_that_should_keep_it() -> None:
     house.do("on_drop", KEY, moved=True)
     with pytest.raises(UnknownSite):
         house.phase()
+
+
+def test_a_site_is_awake_only_when_it_answers() -> None:
+    house = House()
+    job = house.want().job
+    id_ = house.starts(job)
+    view = house.want()
+    assert (view.phase, view.address) == (SitePhase.STARTING, "")
+    house.do("on_job", job)
+    assert len(house.last(ProbeSite)) == 1, "one attempt is tried by one at a time"
+    house.do("on_ready", SiteReady(KEY, AllocationId(job, 0, 9)))
+    assert house.phase() is SitePhase.STARTING
+    house.do("on_ready", SiteReady(KEY, id_))
+    assert house.want().address == "10.77.2.5"
+
+
+def test_a_container_that_never_answers_opens_the_breaker() -> None:
+    house = House()
+    job = house.want().job
+    house.do("on_unready", SiteUnready(KEY, "nothing listens on port 8080", house.starts(job)))
+    view = house.want()
+    assert (view.phase, view.reason) == (SitePhase.BROKEN, "nothing listens on port 8080")
+    assert house.jobs[job].record.cancelled
+
+
+def test_a_door_that_finds_nobody_has_the_container_tried_again_and_breaks_nothing() -> None:
+    house = House()
+    job = awake(house)
+    house.do("on_unready", SiteUnready(KEY, "connection refused"))
+    assert house.phase() is SitePhase.STARTING
+    (probe,) = house.last(ProbeSite)
+    assert isinstance(probe, ProbeSite)
+    house.do("on_ready", SiteReady(KEY, probe.id))
+    assert (house.phase(), house.want().job) == (SitePhase.AWAKE, job)
+
+
+def test_a_published_port_is_reached_at_the_node() -> None:
+    reach = Reach(("10.0.3.2",), (("udp", 20_001, 8080), ("tcp", 20_000, 8080)), "192.0.2.7")
+    assert address_of(reach, 8080) == ("192.0.2.7", 20_000)
+    assert address_of(Reach(("10.77.1.2",)), 8080) == ("10.77.1.2", 8080)
+    assert address_of(Reach(host="127.0.0.1"), 8080) == ("127.0.0.1", 8080)
+
+
+def test_a_drained_node_keeps_the_container_until_another_answers_and_requests_have_ended() -> None:
+    house = House()
+    old = awake(house)
+    assert house.do("on_evict", old) is True
+    assert house.do("on_evict", old) is True
+    (new,) = house.jobs.keys() - {old}
+    house.passes(10_000)
+    assert (house.want().job, house.phase()) == (old, SitePhase.AWAKE), "nothing answers elsewhere yet"
+    house.runs(new, node="n3")
+    view = house.want()
+    assert (view.phase, view.job, view.node) == (SitePhase.AWAKE, new, "n3")
+    assert not house.jobs[old].record.cancelled
+    house.passes(4)
+    assert not house.jobs[old].record.cancelled, "requests that were under way go on"
+    house.passes(2)
+    assert house.jobs[old].record.cancelled
+    assert house.keeper.view(KEY, house.now).job == new
+
+
+def test_a_successor_that_fails_is_given_up_and_followed_by_another() -> None:
+    house = House()
+    old = awake(house)
+    house.do("on_evict", old)
+    (failed,) = house.jobs.keys() - {old}
+    house.do("on_unready", SiteUnready(KEY, "no answer", house.starts(failed, node="n3")))
+    assert house.jobs[failed].record.cancelled
+    assert house.want().job == old
+    house.do("on_evict", old)
+    (new,) = house.jobs.keys() - {old, failed}
+    house.last(ProbeSite)
+    house.runs(new, node="n3")
+    assert house.want().job == new
+
+
+def test_a_container_that_ends_while_its_successor_starts_is_followed_by_it() -> None:
+    house = House()
+    old = awake(house)
+    house.do("on_evict", old)
+    (new,) = house.jobs.keys() - {old}
+    house.ends(old)
+    assert (house.want().phase, house.want().job) == (SitePhase.STARTING, new)
+    house.runs(new, node="n3")
+    assert house.want().address
+
+
+def test_a_sleeping_container_is_ended_by_a_drain_and_one_that_starts_is_moved_by_its_home() -> None:
+    house = House()
+    job = awake(house)
+    house.passes(301)
+    house.do("on_frozen", KEY, job, True)
+    assert house.do("on_evict", job) is True
+    assert house.jobs[job].record.cancelled
+    house.ends(job)
+    assert house.do("on_evict", house.want().job) is False
+    assert house.do("on_evict", 999) is False
+
+
+def test_what_is_always_on_starts_again_by_itself() -> None:
+    house = House()
+    wanted = site(always_on=True)
+    house.do("on_wanted", SiteWanted(wanted, wake=False))
+    (job,) = house.jobs
+    house.runs(job)
+    house.ends(job)
+    house.passes(0.1)
+    (again,) = house.jobs.keys() - {job}
+    house.do("on_unready", SiteUnready(KEY, "no answer", house.starts(again)))
+    assert house.phase() is SitePhase.BROKEN
+    house.passes(10.1)
+    assert house.phase() is SitePhase.STARTING
+    with pytest.raises(NotPossible, match="always on"):
+        house.do("on_slept", KEY)
+
+
+def test_an_owner_can_put_a_site_to_sleep() -> None:
+    house = House()
+    job = awake(house)
+    house.do("on_slept", KEY)
+    house.ends(job)
+    house.passes(1)
+    assert (house.phase(), len(house.jobs)) == (SitePhase.ASLEEP, 1)
+
+
+def test_hosts_lead_to_their_sites_and_to_no_others() -> None:
+    house = House()
+    house.want()
+    house.want(site("b:u:shimoo:2"))
+    assert house.keeper.answering("shimoo.com.br") == [KEY, "b:u:shimoo:2"]
+    house.want(msgspec.structs.replace(site(), hosts=("other.br",)))
+    assert house.keeper.answering("shimoo.com.br") == ["b:u:shimoo:2"]
+    house.do("on_drop", "b:u:shimoo:2")
+    assert house.keeper.answering("shimoo.com.br") == []
+    assert house.keeper.answering("other.br") == [KEY]
+
+
+def test_of_two_keepers_the_one_whose_container_was_woken_last_goes_on() -> None:
+    one, other = House(), House()
+    other.now = 500.0
+    old, new = awake(one), awake(other)
+    (mine,) = one.keeper.keepings()
+    (theirs,) = other.do("on_elsewhere", SitesElsewhere("n1", (mine,)))  # type: ignore[misc]
+    one.do("on_elsewhere", SitesElsewhere("n9", (theirs,)))
+    assert not one.keeper.has(KEY)
+    assert one.jobs[old].record.cancelled
+    assert other.phase() is SitePhase.AWAKE
+    assert not other.jobs[new].record.cancelled
+
+
+keepings = st.builds(Keeping, st.just(KEY), st.booleans(), st.sampled_from([0.0, 1.0, 2.0]))
+
+
+@given(keepings, keepings)
+def test_exactly_one_of_two_keepers_gives_up(mine: Keeping, theirs: Keeping) -> None:
+    assert outdone(mine, "n1", theirs, "n2") is not outdone(theirs, "n2", mine, "n1")
+
+
+@given(st.permutations(["n1"] * 3 + ["n2"] * 3), st.integers(0, 50))
+def test_of_two_that_take_a_site_at_once_exactly_one_does(order: list[str], number: int) -> None:
+    """Each begins and asks, is heard by the other, hears the answer: in any order of these six steps."""
+    key = f"b:u:user:{number}"
+    claims = {name: Claims(name) for name in ("n1", "n2")}
+    steps = dict.fromkeys(claims, 0)
+    answers: dict[str, Claim] = {}
+    keeps: set[str] = set()
+    for node in order:
+        other = "n2" if node == "n1" else "n1"
+        steps[node] += 1
+        if steps[node] == 1:
+            claims[node].begin(key)
+        elif steps[node] == 2:
+            answers[node] = Claim.KEPT if other in keeps else claims[other].asked(key, node)
+        else:
+            if claims[node].settle(key, {other: answers[node]}) == node:
+                keeps.add(node)
+            claims[node].end(key)
+    assert len(keeps) == 1
 
 
 def test_keys_are_spread_and_few_move_when_a_member_goes() -> None:
