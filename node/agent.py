@@ -36,6 +36,7 @@ from node.gossip_io import GossipService, GossipSettings
 from node.grants import Grants
 from node.hands import Hands
 from node.home import Home
+from node.host.boot import BootRecord
 from node.host.cores import CorePool, cores_by_memory_node
 from node.host.data_directory import DataDirectory
 from node.host.image_build import BuildSettings
@@ -113,6 +114,15 @@ def _first_leaf(error: BaseException) -> BaseException:
     return error
 
 
+async def _settle(boot: BootRecord, effects: Effects) -> None:
+    """What a restart of the host ended is in the ledger: from now on it tells of this boot."""
+    await effects.flush()
+    try:
+        await trio.to_thread.run_sync(boot.settle)
+    except OSError as error:
+        log.warning("this boot of the host can't be recorded; a restarted agent tries again", why=str(error))
+
+
 class Agent:
     """One node, from start to stop."""
 
@@ -179,8 +189,10 @@ class Agent:
             effects.enqueue(machine.handle(trio.current_time(), meter.sample()))
             if network is not None:
                 await join_cluster(network, self._config, peers, gossip, nursery)
-            await hands.allocations.recover(machine.allocations())
+            boot = BootRecord(self._directory.boot)
+            await hands.allocations.recover(machine.allocations(), restarted=boot.is_former())
             nursery.start_soon(effects.run)
+            nursery.start_soon(_settle, boot, effects)
             nursery.start_soon(meter.run, effects.post)
             members.connect(effects.post, lambda name: nursery.start_soon(self._tell, name, images, keys))
             self._connect_images(images, runtime, gossip, effects)

@@ -56,6 +56,7 @@ PAUSED_S = 1.0
 NOT_FOUND = 127
 """What a shell says of a command that does not exist; a verdict, so that no other node tries it."""
 
+HOST_RESTARTED = "the host was restarted"
 _EXPECTED = (ContainerError, NodeError, NetworkError, MountError, HostError, OSError)
 """What may go wrong with one container on a sound node; said to its user."""
 
@@ -100,11 +101,12 @@ class Allocations:
         self._images: dict[str, tuple[str, ...]] = {}
         self._removing: set[str] = set()
 
-    async def recover(self, held: Iterable[Allocation]) -> None:
+    async def recover(self, held: Iterable[Allocation], *, restarted: bool = False) -> None:
         """After a restart: bring every allocation the machine holds and every container found into agreement.
 
         A held allocation goes on where it was (or is set up now, if it never was); a container that nothing holds is
-        removed.
+        removed. `restarted`: the host was, too. Then nothing goes on, and what left no trace of having run may have
+        run all the same, so it has ended.
         """
         wanted = {str(allocation.id): allocation for allocation in held}
         for found in await self._host.runtime.recover():
@@ -118,9 +120,17 @@ class Allocations:
         self._host.grants.keep_only(wanted)
         await self._host.limiter.keep_only(wanted.keys() | self._removing)
         for allocation in wanted.values():
+            if restarted and not _was_seen_running(self._recovered.get(allocation.id)):
+                self._lose(allocation)
             # One that may run under a lease only, and does not run, is started when there is a lease again.
-            if allocation.id in self._recovered or not is_single(allocation):
+            elif allocation.id in self._recovered or not is_single(allocation):
                 self.start(allocation)
+
+    def _lose(self, allocation: Allocation) -> None:
+        self._recovered.pop(allocation.id, None)
+        self._use(allocation)
+        self._host.grants.forget(str(allocation.id))
+        self._post(ContainerEnded(allocation.id, Result(error=HOST_RESTARTED)))
 
     def start(self, allocation: Allocation, lease_until_s: float | None = None) -> None:
         """Set up and start the container in the background. A second call for the same id renews its lease at most."""
@@ -349,3 +359,7 @@ class Allocations:
             await trio.to_thread.run_sync(self._host.output.adopt, self._host.runtime, name)
         except Exception as error:  # A full disk, mostly: the more reason to remove the container.
             log.exception("a container's output is lost", container=name, why=str(error))
+
+
+def _was_seen_running(found: Recovered | None) -> bool:
+    return found is not None and (found.exit is None or found.exit.started_unix_s is not None)

@@ -40,6 +40,11 @@ class DataDirectory:
         return self.root / "containers"
 
     @property
+    def boot(self) -> Path:
+        """The host's boot that the rest tells of (node.host.boot)."""
+        return self.root / "boot"
+
+    @property
     def run(self) -> Path:
         """Sockets and other things that a reboot may clear."""
         return self.root / "run"

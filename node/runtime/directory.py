@@ -27,10 +27,10 @@ from pathlib import Path
 
 import msgspec
 
+from node.host.boot import boot_id
 from node.runtime.protocol import ContainerSpec, Exit
 
 EXIT_BYTES_MAX = 1024
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class ContainerDirectory:
@@ -180,10 +180,6 @@ def all_directories(root: Path) -> list[ContainerDirectory]:
         elif entry.is_dir() and not entry.name.startswith("."):
             found.append(ContainerDirectory(entry))
     return found
-
-
-def boot_id() -> str:
-    return BOOT_ID.read_text().strip()
 
 
 def _exit(fields: dict[str, str]) -> Exit:

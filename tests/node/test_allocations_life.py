@@ -230,6 +230,30 @@ async def test_what_never_ran_is_set_up_anew_after_a_restart(disk: Disk, autojum
     assert disk.ended().result.success
 
 
+async def test_after_a_restart_of_the_host_nothing_is_run_of_which_nobody_knows_whether_it_ran(
+    disk: Disk, autojump_clock: trio.abc.Clock
+) -> None:
+    unseen, ended = task(1), task(2)
+    held = [disk.allocation("exit", "0", id=unseen), disk.allocation("sleep", "1", "7", id=ended)]
+    async with trio.open_nursery() as first:
+        disk.agent(first).start(held[1])
+        await trio.sleep(5)
+        first.cancel_scope.cancel()
+    disk.events.clear()
+    async with trio.open_nursery() as second:
+        hands = disk.agent(second)
+        await hands.recover(held, restarted=True)
+        await trio.sleep(20)
+        assert disk.started == []
+        assert disk.ended(unseen).result.error == "the host was restarted"
+        assert disk.ended(ended).result.exit_code == 7
+        for id_ in (unseen, ended):
+            hands.remove(id_)
+        await trio.sleep(20)
+        assert disk.containers.containers == {}
+        assert disk.addresses == 0
+
+
 def single(disk: Disk, *argv: str) -> Allocation:
     allocation = disk.allocation(*argv)
     spec = msgspec.structs.replace(allocation.spec, on_lost=OnLost.SINGLE)
