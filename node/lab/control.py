@@ -25,7 +25,7 @@ from node.lab.lock import locked
 from node.lab.looking import POLL_S, Progress, agents, node_of, require_on, running, wait_until_met
 from node.lab.record import Lab
 
-MEET_TIMEOUT_S = 30.0
+MEET_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 12.0
 IMPORT_TIMEOUT_S = 60.0
 IMAGE = "busybox"
