@@ -6,6 +6,8 @@
     │   │   ├── InvalidConfig    the same, of a configuration file
     │   │   └── UnknownImage     the field is always `image`
     │   ├── NotFound             no such thing, or not one this caller may know of
+    │   │   └── UnknownSite      no node keeps a site of this key
+    │   ├── NotNow               can't be done to this thing in its state, or to another's
     │   ├── NotPermitted         known caller, but not theirs to do
     │   ├── BadToken             MalformedToken, ForgedToken, ExpiredToken
     │   └── TooLarge             over a documented bound
@@ -54,6 +56,14 @@ class UnknownImage(InvalidValue):
 
 class NotFound(CallerError):
     """No such thing, or not one this caller may know of."""
+
+
+class UnknownSite(NotFound):
+    """No node keeps a site of this key."""
+
+
+class NotNow(CallerError):
+    """It can't be done to this thing in its state, or it is somebody else's."""
 
 
 class NotPermitted(CallerError):

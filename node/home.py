@@ -43,10 +43,14 @@ class Home:
         A second submission of the same owner and `key` gets the first one's id. Raises InvalidSpec, UnknownImage or
         InvalidValue with nothing changed.
         """
-        spec = self._secrets.seal(owner, await self._resolved(spec))
+        spec = await self.completed(owner, spec)
         job_id = await self._effects.ask(Submit(owner, spec, time.time(), key))
         assert isinstance(job_id, int)
         return job_id
+
+    async def completed(self, owner: str, spec: JobSpec) -> JobSpec:
+        """Return the spec as this node's machine takes it: the image resolved, secrets sealed. UnknownImage."""
+        return self._secrets.seal(owner, await self._resolved(spec))
 
     async def cancel(self, job_id: int) -> None:
         """End the job's tasks; UnknownJob if there is no such job here."""
