@@ -49,6 +49,11 @@ GRANTS = {
 """Label of what an operator grants to what is said of a node that does not; the name asked for follows."""
 
 
+def is_ability(label: str) -> bool:
+    """Whether a label tells what a node can do or grants, and was not given by its operator to place by."""
+    return label in (LIMITS, DISKS, DEVICES) or label in GRANTS or label.startswith(MAXIMUM)
+
+
 def requirements(spec: JobSpec) -> tuple[Constraint, ...]:
     """Return the spec's own constraints and those its parts imply."""
     beside = rules(spec)

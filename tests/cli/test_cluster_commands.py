@@ -26,6 +26,16 @@ def test_nodes_show_how_full_they_are(fofoca: Callable[..., Any], agent: Any) ->
     assert json.loads(fofoca("nodes", "--json").out) == [NODE]
 
 
+def test_what_nodes_can_do_is_told_apart_from_what_their_operator_gave(fofoca: Callable[..., Any], agent: Any) -> None:
+    labels = {"disk": "ssd", "limits": "rlimits,swap", "max.mtu": "1500", "network": "ipv6", "kernel": "6.1"}
+    agent.prepare("GET", "/v1/nodes", [{**NODE, "labels": labels}, {**NODE, "name": "n2", "labels": labels}])
+    (_, row, _) = fofoca("nodes").out.splitlines()
+    assert row.endswith("queue leader, cordoned, disk=ssd")
+    agent.prepare("GET", "/v1/nodes", [{**NODE, "labels": labels}, {**NODE, "name": "n2", "labels": labels}])
+    rows = [line.split() for line in fofoca("nodes", "--labels").out.splitlines()[1:]]
+    assert rows == [[label, value, "n1,n2"] for label, value in sorted(labels.items())]
+
+
 def test_members_show_who_is_where_and_since_when(fofoca: Callable[..., Any], agent: Any) -> None:
     agent.prepare("GET", "/v1/members", [MEMBER, {**MEMBER, "name": "n1"}])
     lines = fofoca("members").out.splitlines()

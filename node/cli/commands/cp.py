@@ -85,7 +85,7 @@ def _get(session: Session, target: str) -> None:
         sys.stdout.buffer.flush()
         return
     reader, writer = os.pipe()
-    unpacking = _Unpacking(reader, Path(target))
+    unpacking = Unpacking(reader, Path(target))
     with os.fdopen(writer, "wb") as pipe:
         _finish(session, pipe.write)
     unpacking.join()
@@ -93,7 +93,7 @@ def _get(session: Session, target: str) -> None:
         raise Failure(f"{target}: {unpacking.failed}", TASK_FAILED)
 
 
-class _Unpacking(threading.Thread):
+class Unpacking(threading.Thread):
     """The task's word is not trusted: nothing is written outside the target, and no device, owner or set-id bit."""
 
     def __init__(self, reader: int, target: Path) -> None:
@@ -116,6 +116,7 @@ class _Unpacking(threading.Thread):
 
     def _unpack(self, pipe: io.BufferedReader) -> None:
         folder, name = (self._target, "") if self._target.is_dir() else (self._target.parent, self._target.name)
+        links: list[tarfile.TarInfo] = []
         with tarfile.open(fileobj=pipe, mode="r|", bufsize=BLOCK_BYTES) as tar:
             for entry in tar:
                 if name:
@@ -123,21 +124,41 @@ class _Unpacking(threading.Thread):
                     entry.name = name + slash + below
                     if entry.islnk():
                         entry.linkname = name + "/" + entry.linkname.partition("/")[2]
-                _extract(tar, entry, folder)
+                if hasattr(tarfile, "data_filter"):
+                    tar.extract(entry, folder, filter="data")
+                elif entry.issym():
+                    links.append(entry)
+                else:
+                    _extract(tar, entry, folder)
+        for link in links:
+            _link(link, folder)
 
 
 def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None:
-    """Python before 3.11.4 has no filters, and links can't be made safely by hand there."""
-    if hasattr(tarfile, "data_filter"):
-        tar.extract(entry, folder, filter="data")
-        return
-    if not (entry.isreg() or entry.isdir()):
-        raise tarfile.TarError(f"{entry.name} is a link; copying links needs Python 3.11.4")
-    if entry.name.startswith("/") or ".." in entry.name.split("/"):
-        raise tarfile.TarError(f"{entry.name} would be outside of the target")
+    """The filter of Python 3.11.4, for those before; symbolic links come last: nothing is written through them."""
+    if not (entry.isreg() or entry.isdir() or entry.islnk()):
+        raise tarfile.TarError(f"{entry.name} is a device or a pipe")
+    _inside(folder, entry.name, entry.name)
+    if entry.islnk():
+        _inside(folder, entry.linkname, entry.name)
     entry.mode = entry.mode & 0o755 | (0o700 if entry.isdir() else 0o600)
     entry.uid, entry.gid, entry.uname, entry.gname = os.geteuid(), os.getegid(), "", ""
     tar.extract(entry, folder)
+
+
+def _link(entry: tarfile.TarInfo, folder: Path) -> None:
+    _inside(folder, entry.name, entry.name)
+    _inside(folder, os.path.join(os.path.dirname(entry.name), entry.linkname), entry.name)
+    path = folder / entry.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    path.symlink_to(entry.linkname)
+
+
+def _inside(folder: Path, name: str, entry: str) -> None:
+    if os.path.isabs(name) or not Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
+        raise tarfile.TarError(f"{entry} leads out of the target")
 
 
 def _finish(session: Session, take: Callable[[bytes], Any]) -> None:

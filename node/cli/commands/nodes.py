@@ -11,23 +11,25 @@ import click
 
 from node.caller import Agents
 from node.cli import find, show
+from scheduler.abilities import is_ability
 
 WATCH_INTERVAL_S = 1.0
 MEASURED_LABELS = frozenset({"arch", "cgroup", "kernel", "node", "runtime"})
-"""Labels every node has; the table leaves them to --json, so that what the operator gave stands out."""
+"""Labels every node has; the table leaves them, and its abilities, to --labels: what the operator gave stands out."""
 
 
 @click.command(short_help="Show the nodes and how full they are.")
 @click.option("--watch", is_flag=True, help="Show anew every second, until interrupted.")
+@click.option("--labels", is_flag=True, help="Show every label instead, what each node can do included.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @find.node_api_option
-def nodes(watch: bool, as_json: bool, node_api: str | None) -> None:
+def nodes(watch: bool, labels: bool, as_json: bool, node_api: str | None) -> None:
     """Show the nodes: what is committed to tasks, what is used, what is offered."""
     agents = find.agents(node_api)
     if as_json:
         show.print_json(agents.get("/v1/nodes").json())
         return
-    _once_or_again(watch, lambda: print_nodes(agents))
+    _once_or_again(watch, lambda: print_labels(agents) if labels else print_nodes(agents))
 
 
 @click.command(short_help="Show the members as one node's gossip sees them.")
@@ -47,6 +49,16 @@ def print_nodes(agents: Agents) -> None:
     """The table of `fofoca nodes`."""
     head = ["NODE", "STATE", "CPU", "", "MEMORY", "", "USED CPU", "USED MEM", "TASKS", "NOTE"]
     show.print_table(head, [_node_row(node) for node in agents.get("/v1/nodes").json()])
+
+
+def print_labels(agents: Agents) -> None:
+    """The table of `fofoca nodes --labels`; nodes that say the same share a row."""
+    sayers: dict[tuple[str, str], list[str]] = {}
+    for node in agents.get("/v1/nodes").json():
+        for label, value in (node.get("labels") or {}).items():
+            sayers.setdefault((label, value), []).append(node["name"])
+    rows = [(label, value, ",".join(names)) for (label, value), names in sorted(sayers.items())]
+    show.print_table(["LABEL", "VALUE", "NODES"], rows)
 
 
 def print_members(agents: Agents) -> None:
@@ -71,8 +83,9 @@ def _node_row(node: dict[str, Any]) -> list[Any]:
         notes.append("draining" if node.get("containers") else "drained")
     elif not node.get("accepting", True):
         notes.append("cordoned")
-    labels = {name: value for name, value in (node.get("labels") or {}).items() if name not in MEASURED_LABELS}
-    notes += [f"{name}={value}" if value else name for name, value in labels.items()]
+    labels = node.get("labels") or {}
+    given = {name: labels[name] for name in labels if name not in MEASURED_LABELS and not is_ability(name)}
+    notes += [f"{name}={value}" if value else name for name, value in given.items()]
     return [
         node["name"],
         node["state"],
