@@ -66,7 +66,9 @@ class Keeping:
         complete: Callable[[str, JobSpec], Awaitable[JobSpec]],
         set_frozen: Callable[[str, bool], Awaitable[None]],
         nursery: trio.Nursery,
+        probe: Callable[[str, int, str, float], Awaitable[str]] = answers,
     ) -> None:
+        self._probe_at = probe
         self._effects = effects
         self._machine = effects.machine
         self._me = peers.name
@@ -116,7 +118,7 @@ class Keeping:
         return True
 
     async def _probe(self, action: ProbeSite) -> None:
-        why = await answers(action.address, action.port, action.path, action.ready_s)
+        why = await self._probe_at(action.address, action.port, action.path, action.ready_s)
         if why:
             log.warning("a site's container does not answer", site=action.key, container=str(action.id), why=why)
             self._effects.post(SiteUnready(action.key, why, action.id))
