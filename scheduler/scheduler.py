@@ -545,6 +545,7 @@ class Scheduler:
 
     def waiting(self, now: float = 0.0) -> list[WaitingView]:
         """Return the leader's line in order, if this node leads; those set aside come last, with position -1."""
+        starts_s = self._leader.starts_s()
         return [
             WaitingView(
                 job=job_id,
@@ -556,6 +557,7 @@ class Scheduler:
                 account=entry.wait.account,
                 waiting_s=max(0.0, now - entry.wish.rank.since_s),
                 quota=self._leader.quota_of(job_id),
+                start_in_s=max(0.0, starts_s[job_id] - now) if job_id in starts_s else None,
             )
             for job_id, entry in self._leader.entries()
         ]

@@ -63,7 +63,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
 class WaitingView(msgspec.Struct, frozen=True):
     """A job in the leader's line; `position` 0 is next, -1 is set aside or has all its orders on their way.
 
-    `quota`: the one that has no room for it, and so it is aside.
+    `quota`: the one that has no room for it, and so it is aside. `start_in_s`: when its reservation begins,
+    None without one.
     """
 
     job: int
@@ -75,6 +76,7 @@ class WaitingView(msgspec.Struct, frozen=True):
     account: str = ""
     waiting_s: float = 0.0
     quota: str = ""
+    start_in_s: float | None = None
 
 
 def summary(job: Job, home: str) -> JobSummary:
