@@ -11,6 +11,7 @@ set aside, so that it blocks nobody. What was ordered but not answered is a clai
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
@@ -119,6 +120,11 @@ class Leader:
     def position(self, job_id: int) -> int:
         """Return a job's place in the line (0: next), or -1 when it is in none."""
         return self._line.position(job_id)
+
+    def starts_s(self) -> dict[int, float]:
+        """Return when each job with a reservation is expected to start; the others can't be told."""
+        planned = ((each.wish.job, each.window()[0]) for each in self._plan.reservations)
+        return {job_id: due_s for job_id, due_s in planned if due_s < inf}
 
     def entries(self) -> list[tuple[int, Entry]]:
         """Return the waiting jobs in order, those set aside last."""

@@ -6,6 +6,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
+from node import console
 from node.api import amend, forward, images, inside, jobs, keys, nodes, problems, queue, rpc, settings, task_logs, usage
 from node.api.exchange import Handler, Resource
 from node.api.services import Services
@@ -49,6 +50,7 @@ def build(services: Services) -> ASGIApp:
     """Return the application, and register its calls (`http`, `http.wait`, `log.read`) with the peers."""
     routes = [Route(RPC_PATH, rpc.RpcDoor(services))]
     routes += [Route(path, Resource(services, handlers)) for path, handlers in ROUTES.items()]
+    routes += console.routes()
     app = Router(routes, redirect_slashes=False, default=_nothing_here)
     for method in (forward.METHOD, forward.WAITING_METHOD):
         services.peers.register(method, forward.receiver(app))

@@ -23,9 +23,17 @@ _decode_accepting = msgspec.json.Decoder(AcceptingBody).decode
 
 
 async def version(exchange: Exchange) -> Response:
-    """GET /v1/version."""
-    services = exchange.services
-    return json_response({"version": services.version, "node": services.node, "cluster": services.cluster})
+    """GET /v1/version: which node answers, and whom it takes the caller for."""
+    services, principal = exchange.services, exchange.principal
+    return json_response(
+        {
+            "version": services.version,
+            "node": services.node,
+            "cluster": services.cluster,
+            "user": principal.name,
+            "role": principal.role,
+        }
+    )
 
 
 async def list_nodes(exchange: Exchange) -> Response:

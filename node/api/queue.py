@@ -33,7 +33,9 @@ async def show(exchange: Exchange) -> Response:
 
 def _row(each: WaitingView) -> dict[str, object]:
     position = each.position + 1 if each.position >= 0 else None
-    return {**msgspec.structs.asdict(each), "position": position, "waiting_s": round(each.waiting_s, 3)}
+    start_in_s = None if each.start_in_s is None else round(each.start_in_s, 3)
+    told = {"position": position, "waiting_s": round(each.waiting_s, 3), "start_in_s": start_in_s}
+    return {**msgspec.structs.asdict(each), **told}
 
 
 async def forecast(exchange: Exchange, work: JobSpec | list[JobSpec]) -> Response:

@@ -49,7 +49,8 @@ async def test_nodes_have_what_users_compare(cluster):
 async def test_version_and_members_are_this_nodes_own_view(cluster):
     cluster["n2"].states["n1"] = "alive"
     async with cluster["n2"].client() as client:
-        assert (await client.get("/v1/version")).json() == {"version": "0", "node": "n2", "cluster": "test"}
+        told = (await client.get("/v1/version")).json()
+        assert told == {"version": "0", "node": "n2", "cluster": "test", "user": "ana", "role": "user"}
         assert (await client.get("/v1/members")).json() == [{"name": "n1", "state": "alive"}]
 
 

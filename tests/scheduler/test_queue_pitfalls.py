@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from scheduler import Scheduler, SchedulerConfig
 from scheduler.events import (
     Heard,
@@ -388,6 +390,16 @@ def test_holds_go_on_the_nodes_that_free_latest_and_long_jobs_take_the_others():
     assert held > {"n4", "n5"}
     assert [go.node for go in lead.waits("n3", 1003, estimate_s=1e6)] == list({"n2", "n3"} - held)
     assert lead.waits("n3", 2003, estimate_s=1e6) == []
+
+
+def test_who_waits_with_a_reservation_is_told_when_it_begins_and_the_others_are_told_nothing():
+    lead = Lead().begin()
+    lead.report("n2", 1000, ends=(End(50_000, Resources(1000, 0)),))
+    lead.report("n3", 1000)
+    lead.waits("n2", 1002)
+    lead.waits("n3", 1003)
+    told = {view.job: view.start_in_s for view in lead.machine.waiting(lead.now + 10)}
+    assert told == {1002: pytest.approx(50 - lead.now - 10), 1003: None}
 
 
 def test_short_jobs_take_held_nodes_first():

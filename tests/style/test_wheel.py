@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOTS = {"scheduler", "cluster", "sim", "node"}
-DATA_SUFFIXES = {".c", ".html", ".js", ".css"}
+DATA_SUFFIXES = {".c", ".html", ".js", ".css", ".svg"}
 
 
 def package_folders() -> set[str]:
