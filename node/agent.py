@@ -12,7 +12,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import cast
@@ -29,6 +30,8 @@ from node.api.rpc import serve_calls
 from node.api.server import Listening, serve
 from node.api.services import Bounds, Services
 from node.config import AgentConfig, split_address
+from node.disk_room import DiskRoom
+from node.door.opening import NodeSites
 from node.effects import Effects
 from node.errors import InvalidConfig, NodeError
 from node.footprint import settle
@@ -50,6 +53,7 @@ from node.image_names import ImageNames
 from node.job_secrets import JobSecrets
 from node.key_exchange import KeyExchange
 from node.ledger.protocol import Content, Ledger
+from node.ledger.spare import Spare
 from node.ledger.sqlite import SqliteLedger
 from node.limit_policy import LimitPolicy, read_policy
 from node.limiter import Limiter
@@ -130,6 +134,7 @@ class Agent:
         self._config = config
         self._name = config.node_name
         self._directory = DataDirectory(config.data_dir)
+        self._boot = BootRecord(self._directory.boot)
         self._keys = config.cluster_keys()
         self._ready = False
         self._stop = trio.Event()
@@ -137,12 +142,13 @@ class Agent:
     async def run(self) -> None:
         """Start, serve until a signal, stop in order."""
         self._directory.prepare()
-        ledger = await SqliteLedger.open(self._directory.ledger, LOST_WITH_THE_HOST)
+        spare = Spare(self._directory.ledger_spare)
+        ledger = await SqliteLedger.open(self._directory.ledger, LOST_WITH_THE_HOST, spare)
         try:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._obey, signals, nursery.cancel_scope)
-                    await self._run(ledger)
+                    await self._run(ledger, spare)
                     nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
@@ -157,7 +163,7 @@ class Agent:
             else:
                 everything.cancel()
 
-    async def _run(self, ledger: Ledger) -> None:
+    async def _run(self, ledger: Ledger, spare: Spare) -> None:
         rows = await ledger.load()
         policy = read_policy(self._config.limits, self._directory.root)
         runtime = await self._open_runtime(policy)
@@ -170,50 +176,63 @@ class Agent:
         images = await self._images(peers, members)
         keys = self._key_exchange(gossip.key_ring, peers, members)
         grants = self._grants(gossip.key_ring)
+        room = DiskRoom(self._directory.root, self._config.resources.reserve_disk_bytes, spare)
         async with trio.open_nursery() as nursery:
             await nursery.start(gossip.run)
             boot_epoch = gossip.boot_epoch
             number = await self._number(ledger, rows, members, boot_epoch)
             machine = Scheduler(self._scheduling(), self._name, number, boot_epoch, random.getrandbits(64))
-            effects = Effects(machine, ledger, lambda action: hands.perform(action))
+            effects = Effects(machine, ledger, lambda action: hands.perform(action), lambda: spare.waiting)
             host = await trio.to_thread.run_sync(self._host, runtime, images, inventory, grants, policy, network)
+            host = replace(host, address=self._reach_of_containers(gossip, network))
+            home = self._home(effects, images, gossip.key_ring, runtime, room)
+            sessions = Sessions(runtime, nursery)
+            published = network is not None and bool(host.address)
+            sites = NodeSites(self._config, effects, home, peers, sessions, nursery, published=published)
             hands = Hands(
                 effects,
                 allocations=Allocations(host, effects.post, nursery),
-                home=Home(effects, images, JobSecrets(gossip.key_ring), image_required="rootfs" in runtime.features),
+                home=home,
+                sites=sites,
                 outbox=Outbox(peers, effects.received, effects.keep_up, nursery),
                 publish=Paced(gossip.set_state, nursery).publish,
             )
-            meter = self._meter(runtime, inventory, grants, policy, network)
+            meter = self._meter(runtime, inventory, grants, policy, network, room)
             effects.enqueue(machine.restore(trio.current_time(), time.time(), rows))
             effects.enqueue(machine.handle(trio.current_time(), meter.sample()))
             if network is not None:
                 await join_cluster(network, self._config, peers, gossip, nursery)
-            boot = BootRecord(self._directory.boot)
-            await hands.allocations.recover(machine.allocations(), restarted=boot.is_former())
+            await hands.allocations.recover(machine.allocations(), restarted=self._boot.is_former())
             nursery.start_soon(effects.run)
-            nursery.start_soon(_settle, boot, effects)
+            nursery.start_soon(_settle, self._boot, effects)
             nursery.start_soon(meter.run, effects.post)
-            members.connect(effects.post, lambda name: nursery.start_soon(self._tell, name, images, keys))
+            members.connect(sites.follow, lambda name: nursery.start_soon(self._tell, name, images, keys, sites))
             self._connect_images(images, runtime, gossip, effects)
             nursery.start_soon(images.upkeep.run)
             if keys is not None:
                 nursery.start_soon(keys.run)
-            sessions = Sessions(runtime, nursery)
             nursery.start_soon(sessions.run)
             services = self._services(hands, peers, images, keys, gossip, number, sessions)
-            async with trio.open_nursery() as serving:
-                await serving.start(serve, build(services), partial(serve_calls, services), self._listening())
-                members.publish(number, boot_epoch, settled=True)
-                log.info("ready", number=number, api=self._api_address, runtime=runtime.name)
-                self._ready = True
-                settle()
-                await self._stop.wait()
-                serving.cancel_scope.cancel()
+            await self._serve(services, sites, partial(self._announce, members, number, boot_epoch, runtime.name))
             with trio.move_on_after(STOP_TIMEOUT_S):
                 await effects.flush()
                 await gossip.leave()
             nursery.cancel_scope.cancel()
+
+    async def _serve(self, services: Services, sites: NodeSites, announce: Callable[[], None]) -> None:
+        """Serve users and other nodes until the agent is told to stop; `announce` that they can come."""
+        async with trio.open_nursery() as serving:
+            await serving.start(serve, build(services), partial(serve_calls, services), self._listening())
+            await serving.start(sites.serve, services.gate.verify)
+            announce()
+            self._ready = True
+            settle()
+            await self._stop.wait()
+            serving.cancel_scope.cancel()
+
+    def _announce(self, members: Members, number: int, boot_epoch: int, runtime: str) -> None:
+        members.publish(number, boot_epoch, settled=True)
+        log.info("ready", number=number, api=self._api_address, runtime=runtime)
 
     def _connect_images(self, images: ImageExchange, runtime: Runtime, gossip: GossipService, effects: Effects) -> None:
         """From now on everybody, this node's own machine included, hears which images are here."""
@@ -226,11 +245,17 @@ class Agent:
         images.announce(publish)
 
     @staticmethod
-    async def _tell(name: str, images: ImageExchange, keys: KeyExchange | None) -> None:
+    async def _tell(name: str, images: ImageExchange, keys: KeyExchange | None, sites: NodeSites) -> None:
         """Tell a node that appeared what it may have missed; keys first, for without them it hears nothing."""
         if keys is not None:
             await keys.tell(name)
+        await sites.keeping.compare(name)
         await images.tell(name)
+
+    def _reach_of_containers(self, gossip: GossipService, network: Network | None) -> str:
+        """Return where other nodes reach this one's containers, empty where these have addresses for that."""
+        routed = network is not None and self._config.network.mode == "routed"
+        return "" if routed else gossip.address[0]
 
     # --- the parts, from the configuration
 
@@ -314,12 +339,14 @@ class Agent:
         grants: Grants,
         policy: LimitPolicy,
         network: Network | None,
+        room: DiskRoom,
     ) -> Meter:
         own = {**grants.allowances.labels(runtime.features), **policy.labels(runtime.abilities)}
         own |= network.labels() if network is not None else {}
         labels = {"node": self._name, **self._config.node.labels, **own}
         sliced = self._config.resources.memory_bytes is not None
-        return Meter(inventory, labels, None if sliced else UsageSampler(self._directory.root), runtime.usage)
+        sampler = None if sliced else UsageSampler(self._directory.root)
+        return Meter(inventory, labels, sampler, runtime.usage, room.check)
 
     async def _images(self, peers: Peers, members: Members) -> ImageExchange:
         settings = self._config.images
@@ -327,6 +354,11 @@ class Agent:
         names = ImageNames(self._directory.root / "image_names")
         build = BuildSettings(settings.build_mirror or "", settings.build_timeout_s, settings.disk_bytes_max)
         return ImageExchange(store, names, peers, members.alive, ImageSettings(settings.unnamed_keep_s, build))
+
+    @staticmethod
+    def _home(effects: Effects, images: ImageExchange, ring: KeyRing | None, runtime: Runtime, room: DiskRoom) -> Home:
+        required = "rootfs" in runtime.features
+        return Home(effects, images, JobSecrets(ring), image_required=required, require_room=room.require)
 
     def _grants(self, ring: KeyRing | None) -> Grants:
         allowances = read_allowances(self._config.files, self._config.security)
@@ -365,6 +397,9 @@ class Agent:
             lost_grace_s=settings.lost_grace_s,
             left_grace_s=max(settings.lost_grace_s, LEFT_GRACE_S),
             history_jobs=settings.history_jobs_max,
+            sites_max=self._config.door.sites_max,
+            sites_per_owner_max=self._config.door.sites_per_user_max,
+            sites_up_per_owner_max=self._config.door.sites_up_per_user_max,
         )
 
     async def _number(self, ledger: Ledger, rows: Content, members: Members, boot_epoch: int) -> int:

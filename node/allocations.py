@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
+import msgspec
 import trio
 
 from node import logs
@@ -86,6 +87,8 @@ class Host:
     limiter: Limiter
     settings: RuntimeSettings
     cpu_milli: int
+    address: str = ""
+    """Where other nodes reach its containers; empty where these have addresses of their own for that."""
 
 
 class Allocations:
@@ -267,7 +270,8 @@ class Allocations:
         live.started = True
         await self._lease(live)
         network = self._host.network
-        self._post(ContainerStarted(id, 0.0, network.reach(str(id)) if network is not None else NOWHERE))
+        reach = network.reach(str(id)) if network is not None else NOWHERE
+        self._post(ContainerStarted(id, 0.0, msgspec.structs.replace(reach, host=self._host.address)))
         if live.stop_grace_s is not None:
             await self._stop(str(id), live.stop_grace_s)
         return await self._host.runtime.wait(str(id))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from node.allocations import Allocations
+from node.door.opening import NodeSites
 from node.effects import Effects
 from node.home import Home
 from node.outbox import Outbox
@@ -31,6 +32,7 @@ class Hands:
     home: Home
     outbox: Outbox
     publish: Callable[[str, bytes], None]
+    sites: NodeSites
 
     def perform(self, action: Action) -> None:
         """Carry out one action; everything slow goes on in the background."""
@@ -51,3 +53,5 @@ class Hands:
                 self.publish(action.key, action.value)
             case JobChanged():
                 self.home.changed(action.job_id)
+            case _:
+                self.sites.perform(action)

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from node import logs
-from node.config import AgentConfig
+from node.config import AgentConfig, split_address
 from node.gossip_io import GossipService
 from node.host.network_pools import Range
 from node.neighbours import KEY, Neighbours
@@ -44,8 +44,13 @@ def settings_of(config: AgentConfig) -> NetworkSettings:
         classes=network.classes,
         names=network.names,
         routed=network.mode == "routed",
-        closed=(config.api.port, config.gossip.port),
+        closed=(config.api.port, config.gossip.port, *_door_port(config)),
     )
+
+
+def _door_port(config: AgentConfig) -> tuple[int, ...]:
+    """Behind a node's address a container could pass for one of the door's front ends."""
+    return (split_address("door.listen", config.door.listen)[1],) if config.door.listen is not None else ()
 
 
 async def join_cluster(

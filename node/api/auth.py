@@ -39,8 +39,14 @@ class Gate:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise MalformedToken("expected a header `Authorization: Bearer TOKEN` (`fofoca token create` makes tokens)")
+        return self.verify(token.strip())
+
+    def verify(self, token: str) -> Principal:
+        """Return whom a token speaks for; BadToken, for any on a node without keys."""
+        if self._ring is None:
+            raise MalformedToken("this node has no cluster key, so no token is any good here")
         self._follow(self._ring)
-        return self._verify(token.strip())
+        return self._verify(token)
 
     def check_node(self, headers: Headers) -> None:
         """Check what can be checked before a call's seal is opened; without a key there is no seal."""

@@ -190,10 +190,15 @@ class ClusterSites:
     # --- members
 
     def on_gone(self, node: str) -> None:
-        """A node is away, and its containers: nobody waits for its answers. Those it kept elsewhere may go on."""
+        """A host is gone, and its containers with it."""
+        for key in [key for key, known in self._known.items() if known.view.node == node]:
+            self._forget(key)
+        self.on_away(node)
+
+    def on_away(self, node: str) -> None:
+        """An agent is gone: nobody waits for its answers. Containers go on, so awake sites that it kept answer."""
         for key, known in list(self._known.items()):
-            awake = known.view.phase is SitePhase.AWAKE
-            if known.view.node == node or (known.view.keeper == node and not awake):
+            if known.view.keeper == node and known.view.phase is not SitePhase.AWAKE:
                 self._forget(key)
         for each in self._found.values():
             each.until_s = 0.0

@@ -44,29 +44,33 @@ class Endpoint:
     host: str
     api_port: int
     gossip_port: int
+    door_port: int
 
 
 def endpoints(count: int, isolated: bool) -> list[Endpoint]:
     if isolated:
         numbers = range(1, count + 1)
-        return [Endpoint(layout.underlay_address(n), layout.API_PORT, layout.GOSSIP_PORT) for n in numbers]
+        ports = (layout.API_PORT, layout.GOSSIP_PORT, layout.DOOR_PORT)
+        return [Endpoint(layout.underlay_address(n), *ports) for n in numbers]
     return [Endpoint("127.0.0.1", *ports) for ports in _free_ports(count)]
 
 
-def _free_ports(count: int) -> list[tuple[int, int]]:
-    """Pairs of ports that nobody listens on at the moment; the second one is free for UDP too."""
-    pairs: list[tuple[int, int]] = []
+def _free_ports(count: int) -> list[tuple[int, int, int]]:
+    """Three ports a node that nobody listens on at the moment; the second one is free for UDP too."""
+    found: list[tuple[int, int, int]] = []
     with contextlib.ExitStack() as held:
-        while len(pairs) < count:
+        while len(found) < count:
+            door = held.enter_context(socket.socket())
             api = held.enter_context(socket.socket())
             gossip = held.enter_context(socket.socket())
             datagrams = held.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+            door.bind(("127.0.0.1", 0))
             api.bind(("127.0.0.1", 0))
             gossip.bind(("127.0.0.1", 0))
             with contextlib.suppress(OSError):
                 datagrams.bind(("127.0.0.1", gossip.getsockname()[1]))
-                pairs.append((api.getsockname()[1], gossip.getsockname()[1]))
-    return pairs
+                found.append((api.getsockname()[1], gossip.getsockname()[1], door.getsockname()[1]))
+    return found
 
 
 def create_key(folder: Path) -> tuple[Path, str]:
@@ -111,6 +115,10 @@ def write(
             "address_pool6": layout.container_subnet6(node.number),
         },
         "scheduler": {"lost_grace_s": LOST_GRACE_S},
+        "door": {
+            "listen": f"{endpoint.host}:{endpoint.door_port}",
+            "front_ends": layout.front_ends(bool(node.netns)),
+        },
     }
     Path(node.config).write_text("\n".join(_table(name, values) for name, values in sections.items()))
 

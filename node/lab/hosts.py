@@ -49,6 +49,7 @@ def describe(plan: Plan, isolated: bool) -> tuple[Lab, list[configuration.Endpoi
                 config=str(layout.state_folder() / f"{name}.toml"),
                 log=str(layout.state_folder() / f"{name}.log"),
                 netns=layout.namespace(name) if isolated else "",
+                door_port=endpoint.door_port,
             )
         )
     return Lab(_runtime(plan, isolated), isolated, "", tuple(nodes), os.geteuid()), endpoints
@@ -79,7 +80,7 @@ def switch_on(node: LabNode) -> LabNode:
 
 def keep_silent(node: LabNode) -> None:
     """Let the ports of a node without a network of its own behave as a missing host's."""
-    ports = [str(node.api_port), str(node.gossip_port)]
+    ports = [str(node.api_port), str(node.gossip_port), str(node.door_port)]
     _start_keeper(node, [sys.executable, "-m", "node.lab.silence", node.host, *ports])
 
 

@@ -16,6 +16,7 @@ from node.errors import InvalidValue
 NODES_MAX = 200
 API_PORT = 8642
 GOSSIP_PORT = 7946
+DOOR_PORT = 8650
 FABRIC_BRIDGE = "fab0"
 NETNS_FOLDER = Path("/run/netns")
 LAB_NAME = re.compile(r"[a-z][a-z0-9]{0,11}", re.ASCII)
@@ -96,6 +97,11 @@ def fabric_port(number: int) -> str:
 
 def underlay_address(number: int) -> str:
     return f"10.78.0.{number}"
+
+
+def front_ends(isolated: bool) -> list[str]:
+    """The networks whose requests at the lab's doors count as a front end's: the nodes' own."""
+    return ["10.78.0.0/24"] if isolated else ["127.0.0.0/8"]
 
 
 def container_subnet(number: int) -> str:

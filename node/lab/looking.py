@@ -41,6 +41,14 @@ def require_on(node: LabNode) -> None:
         raise LabMisuse(f"{node.name} is switched off; `fofoca lab start {node.name}` brings it back")
 
 
+def first_on(lab: Lab) -> LabNode:
+    """Return the first node that is switched on. Raises LabMisuse."""
+    node = next((node for node in lab.nodes if record.is_on(node)), None)
+    if node is None:
+        raise LabMisuse("all nodes are switched off; `fofoca lab start NODE` brings one back")
+    return node
+
+
 def agents(lab: Lab) -> Agents:
     """All agents of the lab that are switched on, as the lab's administrator."""
     places = [parse_address(f"unix://{node.api_socket}") for node in lab.nodes if record.is_on(node)]

@@ -31,11 +31,17 @@ class LabNode:
     netns: str  # "" without network namespaces
     keeper_pid: int = 0  # 0: switched off
     keeper_start_ticks: int = 0  # tells the keeper from a later process with the same pid
+    door_port: int = 0
 
     @property
     def api_url(self) -> str:
         """Where its agent's API listens."""
         return f"http://{self.host}:{self.api_port}"
+
+    @property
+    def door_url(self) -> str:
+        """Where its request door listens."""
+        return f"http://{self.host}:{self.door_port}"
 
 
 @dataclass(frozen=True)

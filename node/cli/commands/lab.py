@@ -88,7 +88,10 @@ def status(as_json: bool) -> None:
 @click.argument("name", metavar="NODE")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(name: str, command: tuple[str, ...]) -> None:
-    """Run a command in a node's network, with FOFOCA_API and FOFOCA_TOKEN set to its agent's."""
+    """Run a command in a node's network, with FOFOCA_API and FOFOCA_TOKEN set to its agent's.
+
+    FOFOCA_DOOR is the request door of the first node that is on, whose front end such a command is.
+    """
     from node.lab import keeper, looking
 
     command = command[1:] if command[0] == "--" else command
@@ -101,6 +104,7 @@ def execute(name: str, command: tuple[str, ...]) -> None:
         if node.netns:
             keeper.enter_network(node.netns)
     environment = {**os.environ, "FOFOCA_API": node.api_url, "FOFOCA_TOKEN": running.token, find.IN_LAB: name}
+    environment["FOFOCA_DOOR"] = looking.first_on(running).door_url
     # The command's own `fofoca` must be found from inside, wherever this one was called from.
     environment["PATH"] = os.environ.get("PATH", os.defpath) + os.pathsep + str(Path(sys.executable).parent)
     sys.stdout.flush()
