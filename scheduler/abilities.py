@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from scheduler import company
 from scheduler.company import rules
 from scheduler.model import Constraint, JobSpec, Operator, Resources
-from scheduler.spec import files, networking, security
+from scheduler.spec import files, health, networking, security
 from scheduler.spec.limits import UNLIMITED, Limits
 
 LIMITS, DISKS, DEVICES, MAXIMUM = "limits", "disks", "devices", "max."
@@ -45,6 +45,7 @@ GRANTS = {
     "network": "its network lacks",
     "networks": "it has no network",
     "classes": "it has no traffic class",
+    "checks": "it can't check a task's health by",
 }
 """Label of what an operator grants to what is said of a node that does not; the name asked for follows."""
 
@@ -57,9 +58,11 @@ def is_ability(label: str) -> bool:
 def requirements(spec: JobSpec) -> tuple[Constraint, ...]:
     """Return the spec's own constraints and those its parts imply."""
     beside = rules(spec)
-    if (spec.limits, spec.files, spec.security, spec.networking) == _PLAIN:
+    if (spec.limits, spec.files, spec.security, spec.networking, spec.life.health) == _PLAIN:
         return (*spec.constraints, *beside) if beside else spec.constraints
     granted = (*files.needs(spec.files), *security.needs(spec.security), *networking.needs(spec.networking))
+    if spec.life.health is not None:
+        granted += tuple(health.needs(spec.life.health))
     mtu = spec.networking.mtu
     within = [Constraint(f"{MAXIMUM}mtu", Operator.WITHIN, (str(mtu),))] if mtu else []
     granted_here = (_has(label, name) for label, name in granted)
@@ -75,7 +78,7 @@ def packed(request: Resources, limits: Limits) -> Resources:
 
 
 _NONE = Limits()
-_PLAIN = (_NONE, files.Files(), security.Security(), networking.Networking())
+_PLAIN = (_NONE, files.Files(), security.Security(), networking.Networking(), None)
 
 
 def _of_limits(limits: Limits) -> Iterator[Constraint]:

@@ -11,15 +11,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from scheduler.abilities import describe, requirements
 from scheduler.alarms import Alarms
 from scheduler.amendments import AmendmentsTaken
 from scheduler.company import RUNS, rules
+from scheduler.condition import ORDINARY, Condition, HealthState
 from scheduler.config import SchedulerConfig
 from scheduler.draining import Draining
 from scheduler.effects import Effects
 from scheduler.estimate import estimate_s
 from scheduler.events import (
+    ContainerCondition,
     ContainerEnded,
     ContainerStarted,
     RemoveContainer,
@@ -35,6 +39,7 @@ from scheduler.messages import (
     Admit,
     Admitted,
     Census,
+    ConditionIs,
     Ended,
     EndedTaken,
     Gone,
@@ -50,6 +55,7 @@ from scheduler.repeat import Repeat
 from scheduler.reporting import Reporting
 from scheduler.rooms import Rooms
 from scheduler.rules import Rules
+from scheduler.spec.health import OnUnhealthy
 
 
 @dataclass(slots=True)
@@ -59,6 +65,8 @@ class Held:
     allocation: Allocation
     running: bool = False
     reach: Reach = NOWHERE
+    condition: Condition = ORDINARY
+    unhealthy: str = ""
     stopping: bool = False
     result: Result | None = None
 
@@ -103,7 +111,7 @@ class Admission:
     def restore(self, fx: Effects, rows: Rows) -> None:
         """Take over what the ledger remembers; what became of the containers, the shell tells next."""
         for record in read_table(rows, ALLOCATIONS, HeldRecord).values():
-            held = Held(record.allocation, result=record.result)
+            held = Held(record.allocation, unhealthy=record.unhealthy, result=record.result)
             if record.result is None:
                 self._count_in(fx, held)
             else:
@@ -183,6 +191,22 @@ class Admission:
             self.reporting.ends(event.id, fx.now + estimate_s(held.allocation.spec, self._config))
         held.reach = event.reach
         fx.say(held.allocation.home, Started(event.id, event.reach))
+        if held.unhealthy:
+            self._stop(fx, held, held.unhealthy)
+
+    def on_condition(self, fx: Effects, event: ContainerCondition) -> None:
+        """Tell its home what it is doing; end what is unhealthy, if it asks so. Its home decides what follows."""
+        held = self._held.get(event.id)
+        if held is None or held.result is not None:
+            return
+        held.condition = event.condition
+        fx.say(held.allocation.home, ConditionIs(event.id, event.condition))
+        asked = held.allocation.spec.life.health
+        unwell = event.condition.health is HealthState.UNHEALTHY
+        if unwell and asked is not None and asked.unhealthy is OnUnhealthy.RESTART and not held.stopping:
+            held.unhealthy = event.condition.why or "its checks failed"
+            put_held(fx, HeldRecord(held.allocation, unhealthy=held.unhealthy))
+            self._stop(fx, held, f"unhealthy: {held.unhealthy}")
 
     def on_ended(self, fx: Effects, event: ContainerEnded) -> None:
         """The container ended: free its space, keep the result until its home took it."""
@@ -193,10 +217,10 @@ class Admission:
         if held.result is None:
             self.amendments.ended(fx, event.id)
             self._count_out(held)
-            held.result = event.result
+            held.result = replace(event.result, unhealthy=held.unhealthy) if held.unhealthy else event.result
             held.running = False
             self._left(held.allocation)
-            put_held(fx, HeldRecord(held.allocation, event.result))
+            put_held(fx, HeldRecord(held.allocation, held.result))
             self._keep_end(fx, held.allocation)
             self._tell_report(fx, held.allocation.home)
 
@@ -253,7 +277,9 @@ class Admission:
         state.told_from = start + len(batch)
         if self._view.alive(home):
             held = [self._held[id_] for id_ in batch]
-            fx.say(home, Holding(tuple(batch), tuple(x.running for x in held), tuple(x.reach for x in held)))
+            conditions = tuple(x.condition for x in held) if any(x.condition != ORDINARY for x in held) else ()
+            reaches = tuple(x.reach for x in held)
+            fx.say(home, Holding(tuple(batch), tuple(x.running for x in held), reaches, conditions))
         more = state.told_from < len(ids)
         pause_s = self._config.holding_interval_s
         self._alarms.set(("holding", home), fx.now + (pause_s / 100 if more else pause_s))
@@ -302,6 +328,8 @@ class Admission:
             return "the node is starting", 0, 0
         if not self.reporting.accepting:
             return "the node takes nothing new", 0, 0
+        if not self.reporting.measured.room:
+            return "the node's disk is full", 0, 0
         beside = rules(order.spec, order.job)
         if (constraint := unmet((*requirements(order.spec), *beside), self._labels(bool(beside)))) is not None:
             return describe(constraint), 0, 0
@@ -342,7 +370,7 @@ class Admission:
 
     def _replace(self, fx: Effects, allocation: Allocation) -> None:
         self._held[allocation.id].allocation = allocation
-        put_held(fx, HeldRecord(allocation))
+        put_held(fx, HeldRecord(allocation, unhealthy=self._held[allocation.id].unhealthy))
 
     def _count_in(self, fx: Effects, held: Held) -> None:
         """Book a live allocation in; by the estimate it ends when it has run that long from now on."""

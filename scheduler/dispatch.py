@@ -17,6 +17,7 @@ import msgspec
 from scheduler.alarms import Alarms
 from scheduler.amendments import AmendmentsGiven
 from scheduler.attempts import NO_TERMS, Attempts, Terms
+from scheduler.condition import ORDINARY, Condition
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.eligibility import OWNER, Eligibility
@@ -337,6 +338,12 @@ class Home:
             self.attempts.answered(node, id_)
             self._step(fx, job, id_.index, Step.START, reason=job.tasks[id_.index].reason)
 
+    def on_condition(self, fx: Effects, node: str, id_: AllocationId, condition: Condition) -> None:
+        """What a task is doing just now; nobody but who looks at the job needs it."""
+        job = self._jobs.get(id_.job)
+        if job is not None and job.current(id_, node) and job.notice(id_.index, condition):
+            fx.job_changed(job.id)
+
     def on_ended(self, fx: Effects, node: str, ended: Ended) -> None:
         """Take the result if it is the newest attempt's; let the node forget it in any case."""
         id_, result = ended.id, ended.result
@@ -358,7 +365,9 @@ class Home:
     def on_holding(self, fx: Effects, node: str, holding: Holding) -> None:
         """What a node holds of us: the outdated is stopped, the rest is brought up to date."""
         reaches = holding.reach or (NOWHERE,) * len(holding.ids)
-        for id_, running, reach in zip(holding.ids, holding.running, reaches, strict=False):
+        conditions = holding.conditions or (ORDINARY,) * len(holding.ids)
+        for id_, running, reach, condition in zip(holding.ids, holding.running, reaches, conditions, strict=False):
+            self.on_condition(fx, node, id_, condition)
             job = self._jobs.get(id_.job)
             if job is None or not job.current(id_, node):
                 self._outdated(fx, node, id_)

@@ -51,7 +51,7 @@ class Endings:
             self._gangs.ended(fx, job, index, result, self._may_retry(job, index))
         elif job.spec.kind is JobKind.SERVICE and _goes_on(job.spec, result):
             self._again_after(fx, job, index, describe(result), ran_s(result) >= self._config.service_stable_s)
-        elif result.error is not None and result.exit_code is None:
+        elif _is_batch(job) if result.unhealthy else result.error is not None and result.exit_code is None:
             self._unrunnable(fx, job, index, result)
         elif result.success:
             self._step(fx, job, index, Step.SUCCEED, result=result)
@@ -59,7 +59,7 @@ class Endings:
             self._step(fx, job, index, Step.FAIL, reason=describe(result), result=result)
 
     def _unrunnable(self, fx: Effects, job: Job, index: int, result: Result) -> None:
-        """It never ran, or its end was not seen: try again while the job allows."""
+        """It never ran, its end was not seen, or it was ended as unhealthy: try again while the job allows."""
         if self._may_retry(job, index):
             self._again_after(fx, job, index, describe(result), False)
         else:
@@ -100,6 +100,11 @@ class Endings:
         self._wait(fx, job, index, pause_s)
 
 
+def _is_batch(job: Job) -> bool:
+    return job.spec.kind is JobKind.BATCH
+
+
 def _goes_on(spec: JobSpec, result: Result) -> bool:
     """Whether a service is started again; what never ran has not had its chance yet."""
-    return result.exit_code is None or spec.life.goes_on(result.success)
+    never_ran = result.exit_code is None and not result.unhealthy
+    return never_ran or spec.life.goes_on(result.success)

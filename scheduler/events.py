@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from scheduler.condition import Condition
 from scheduler.model import NOWHERE, Allocation, AllocationId, JobSpec, Reach, Resources, Result
 from scheduler.settings import AnySetting
 from scheduler.sites.claims import Keeping
@@ -141,6 +142,8 @@ class Measured:
     allocatable: Resources
     used: Resources
     labels: tuple[tuple[str, str], ...] = ()
+    room: bool = True
+    """Whether its disk has room for another container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,14 @@ class ContainerStarted:
     id: AllocationId
     unix_s: float
     reach: Reach = NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerCondition:
+    """The shell: what a container that has not ended is doing. An unhealthy one is ended, where its job says so."""
+
+    id: AllocationId
+    condition: Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +305,7 @@ Event = (
     | Received
     | Measured
     | ContainerStarted
+    | ContainerCondition
     | ContainerEnded
     | AmendJob
     | ContainerChanged

@@ -11,6 +11,7 @@ from itertools import islice
 import msgspec
 
 from scheduler.abilities import requirements
+from scheduler.condition import ORDINARY
 from scheduler.evenness import Evenness
 from scheduler.jobs import Block, Job
 from scheduler.model import State
@@ -61,7 +62,7 @@ def explain(job: Job, surveys: Surveys, position: int, waiting: int) -> Explanat
     own = Evenness(job, view).rules() if job.spec.placement.one_by_one else ()
     survey = NOTHING if job.finished else surveys.of(job.spec.request, (*requirements(job.spec), *own))
     unfinished = list(islice(job.live, TASKS_SHOWN))
-    placed = tuple(Placed(i, job.tasks[i].node, job.tasks[i].state, job.tasks[i].reason) for i in unfinished)
+    placed = tuple(_placed(job, index) for index in unfinished)
     pending = job.waiting
     return Explanation(
         job=job.id,
@@ -81,6 +82,11 @@ def explain(job: Job, surveys: Surveys, position: int, waiting: int) -> Explanat
         waiting=waiting,
         placed=placed,
     )
+
+
+def _placed(job: Job, index: int) -> Placed:
+    record, doing = job.tasks[index], job.conditions.get(index, ORDINARY).doing
+    return Placed(index, record.node, record.state, f"{record.reason}; {doing}" if doing else record.reason)
 
 
 def amount(dimension: str, value: int) -> str:
@@ -118,7 +124,7 @@ def _causes(job: Job, survey: Survey) -> list[str]:
     ]
     causes += [f"{_nodes(count)} excluded: {text}" for text, count in sorted(survey.excluded.items())]
     if survey.not_accepting:
-        causes.append(f"{_nodes(survey.not_accepting)} cordoned")
+        causes.append(f"{_nodes(survey.not_accepting)} cordoned or with a full disk")
     if survey.unreachable:
         causes.append(f"{_nodes(survey.unreachable)} not in reach")
     throttle = job.spec.array.throttle if job.spec.array else 0

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from scheduler.condition import ORDINARY, Condition
 from scheduler.lifecycle import FINAL, LIVE, Phase, phase_of
 from scheduler.model import AllocationId, JobRecord, JobSpec, Reach, State, TaskRecord
 
@@ -66,6 +67,7 @@ class Job:
     tasks: dict[int, TaskRecord] = field(default_factory=dict)
     live: dict[int, None] = field(default_factory=dict)
     reach: dict[int, Reach] = field(default_factory=dict)
+    conditions: dict[int, Condition] = field(default_factory=dict)
     told: Told = field(default_factory=Told)
     refusals: int = 0
     blocks: tuple[Block, ...] = ()
@@ -108,6 +110,16 @@ class Job:
         else:
             self.live.pop(index, None)
             self.reach.pop(index, None)
+            self.conditions.pop(index, None)
+
+    def notice(self, index: int, condition: Condition) -> bool:
+        """Remember what a live task is doing; return whether that is new."""
+        changed = self.conditions.get(index, ORDINARY) != condition
+        if condition == ORDINARY:
+            self.conditions.pop(index, None)
+        else:
+            self.conditions[index] = condition
+        return changed
 
     def current(self, id_: AllocationId, node: str) -> bool:
         """Whether this is the task's newest attempt, still live, on that node."""

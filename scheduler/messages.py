@@ -13,6 +13,7 @@ from typing import Annotated
 
 import msgspec
 
+from scheduler.condition import Condition
 from scheduler.errors import BadMessage
 from scheduler.model import NOWHERE, AllocationId, Constraint, JobSpec, Reach, Report, Resources, Result
 from scheduler.settings import Entry
@@ -84,6 +85,13 @@ class Started(Item, frozen=True, tag="started"):
     reach: Reach = NOWHERE
 
 
+class ConditionIs(Item, frozen=True, tag="condition"):
+    """Node to home: what it is doing just now; said when it changes, and with all that I hold."""
+
+    id: AllocationId
+    condition: Condition
+
+
 class Ended(Item, frozen=True, tag="ended"):
     """Node to home: how it ended; repeated until taken."""
 
@@ -117,11 +125,15 @@ class Gone(Item, frozen=True, tag="gone"):
 
 
 class Holding(Item, frozen=True, tag="holding"):
-    """Node to home: these of yours I hold and have not ended; `running` tells which run already."""
+    """Node to home: these of yours I hold and have not ended; `running` tells which run already.
+
+    `conditions`: left out when there is nothing to say of any.
+    """
 
     ids: Ids
     running: Annotated[tuple[bool, ...], msgspec.Meta(max_length=BATCH_MAX)]
     reach: Annotated[tuple[Reach, ...], msgspec.Meta(max_length=BATCH_MAX)] = ()
+    conditions: Annotated[tuple[Condition, ...], msgspec.Meta(max_length=BATCH_MAX)] = ()
 
 
 class Fresh(Item, frozen=True, tag="fresh"):
@@ -397,6 +409,7 @@ AnyItem = (
     | Reserved
     | Refused
     | Started
+    | ConditionIs
     | Ended
     | EndedTaken
     | Stop

@@ -238,7 +238,10 @@ NOWHERE = Reach()
 
 
 class Result(msgspec.Struct, frozen=True):
-    """How an attempt ended, as its node measured it. `error` is set when it never ran, in an operator's words."""
+    """How an attempt ended, as its node measured it. `error` is set when it never ran, in an operator's words.
+
+    `unhealthy`: why its node ended it, where its checks were the reason.
+    """
 
     exit_code: int | None = None
     signal: int | None = None
@@ -249,11 +252,12 @@ class Result(msgspec.Struct, frozen=True):
     cpu_ns: int = 0
     started_unix_s: float = 0.0
     ended_unix_s: float = 0.0
+    unhealthy: str = ""
 
     @property
     def success(self) -> bool:
         """Whether the process ended by itself with code 0."""
-        return self.exit_code == 0 and not (self.timed_out or self.oom_killed or self.error)
+        return self.exit_code == 0 and not (self.timed_out or self.oom_killed or self.error or self.unhealthy)
 
 
 class TaskRecord(msgspec.Struct, frozen=True):

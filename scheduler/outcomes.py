@@ -9,6 +9,8 @@ def describe(result: Result) -> str:
     """Say in a few words how an attempt ended."""
     if result.error is not None:
         return result.error
+    if result.unhealthy:
+        return f"unhealthy: {result.unhealthy}"
     if result.timed_out:
         return "time limit"
     if result.oom_killed:

@@ -38,10 +38,14 @@ T = TypeVar("T")
 
 
 class HeldRecord(msgspec.Struct, frozen=True):
-    """What a node keeps of an allocation: the order, and the result once there is one."""
+    """What a node keeps of an allocation: the order, and the result once there is one.
+
+    `unhealthy`: why it is being ended, if its checks are the reason.
+    """
 
     allocation: Allocation
     result: Result | None = None
+    unhealthy: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()

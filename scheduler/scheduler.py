@@ -23,6 +23,7 @@ from scheduler.events import (
     AmendJob,
     Cancel,
     ContainerChanged,
+    ContainerCondition,
     ContainerEnded,
     ContainerStarted,
     Drain,
@@ -66,6 +67,7 @@ from scheduler.messages import (
     Amended,
     AnyItem,
     Census,
+    ConditionIs,
     Declined,
     Ended,
     EndedTaken,
@@ -201,7 +203,7 @@ class Scheduler:
                 self._heard(fx, event)
             case Submit() | Cancel() | Hold() | Release() | Requeue() | AmendJob():
                 self._wish(fx, event)
-            case ContainerStarted() | ContainerEnded() | ContainerChanged():
+            case ContainerStarted() | ContainerCondition() | ContainerEnded() | ContainerChanged():
                 self._container(fx, event)
             case Measured():
                 self._admission.reporting.measure(event)
@@ -216,11 +218,15 @@ class Scheduler:
             case _:
                 self._site(fx, event)
 
-    def _container(self, fx: Effects, event: ContainerStarted | ContainerEnded | ContainerChanged) -> None:
+    def _container(
+        self, fx: Effects, event: ContainerStarted | ContainerCondition | ContainerEnded | ContainerChanged
+    ) -> None:
         """What the runtime says of this node's containers."""
         match event:
             case ContainerStarted():
                 self._admission.on_started(fx, event)
+            case ContainerCondition():
+                self._admission.on_condition(fx, event)
             case ContainerEnded():
                 self._admission.on_ended(fx, event)
             case ContainerChanged():
@@ -357,6 +363,7 @@ class Scheduler:
             Reserved: home.on_reserved,
             Refused: home.on_refused,
             Started: lambda fx, sender, item: home.on_started(fx, sender, item.id, item.reach),
+            ConditionIs: lambda fx, sender, item: home.on_condition(fx, sender, item.id, item.condition),
             Ended: home.on_ended,
             Gone: home.on_gone,
             Holding: home.on_holding,

@@ -48,6 +48,7 @@ def _check_parts(spec: JobSpec) -> None:
     files.check(spec.files)
     security.check(spec.security)
     life.check(spec.life)
+    _check_health(spec)
     queueing.check(spec.queueing)
     placement.check(spec.placement)
     if spec.gang is not None:
@@ -80,6 +81,12 @@ def _check_resources(request: Resources, limit: Resources) -> None:
     for dimension, amount in limit.items():
         low = request.get(dimension)
         _require(amount == 0 or low <= amount <= AMOUNT_MAX, f"limit of {dimension}", amount, f"0, or at least {low}")
+
+
+def _check_health(spec: JobSpec) -> None:
+    health = spec.life.health
+    reached = health is None or not health.connects or spec.network != "none"
+    _require(reached, "life.health", "tcp or http without a network", "a command, or the network bridge")
 
 
 def _check_exclusive_cores(spec: JobSpec) -> None:

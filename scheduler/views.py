@@ -6,6 +6,7 @@ from itertools import islice
 
 import msgspec
 
+from scheduler.condition import ORDINARY, Condition, HealthState
 from scheduler.index import Membership
 from scheduler.jobs import Job
 from scheduler.lifecycle import Phase, phase_of
@@ -23,10 +24,11 @@ class TaskView(msgspec.Struct, frozen=True):
     reason: str
     result: Result | None = None
     reach: Reach = NOWHERE
+    condition: Condition = ORDINARY
 
 
 class JobSummary(msgspec.Struct, frozen=True):
-    """One line of a list of jobs; `counts` has the number of tasks in each state."""
+    """One line of a list of jobs; `counts` has the number of tasks in each state, `frozen` ones are running, too."""
 
     id: int
     name: str
@@ -35,6 +37,8 @@ class JobSummary(msgspec.Struct, frozen=True):
     owner: str
     submitted_unix_s: float
     counts: dict[State, int]
+    frozen: int = 0
+    unhealthy: int = 0
 
 
 class JobView(msgspec.Struct, frozen=True):
@@ -80,9 +84,21 @@ class WaitingView(msgspec.Struct, frozen=True):
 
 
 def summary(job: Job, home: str) -> JobSummary:
-    """Return one line on a job; costs nothing per task."""
+    """Return one line on a job; costs nothing per task, but for those of which there is something to say."""
     record = job.record
-    return JobSummary(record.id, record.spec.name, home, job.state, record.owner, record.submitted_unix_s, job.counts())
+    frozen = sum(each.frozen for each in job.conditions.values())
+    unhealthy = sum(each.health is HealthState.UNHEALTHY for each in job.conditions.values())
+    return JobSummary(
+        record.id,
+        record.spec.name,
+        home,
+        job.state,
+        record.owner,
+        record.submitted_unix_s,
+        job.counts(),
+        frozen,
+        unhealthy,
+    )
 
 
 def view(job: Job, home: str, pending_reason: str, first: int, count: int | None) -> JobView:
@@ -109,6 +125,8 @@ def _task(job: Job, index: int, record: TaskRecord, pending_reason: str) -> Task
             state, reason = State.CANCELLED, job.record.why_cancelled or "cancelled"
         else:
             reason = f"{reason}; {pending_reason}" if reason else pending_reason
+    condition = job.conditions.get(index, ORDINARY)
+    reason = condition.doing or reason
     exit_code = record.result.exit_code if record.result else None
     reach = job.reach.get(index, NOWHERE)
-    return TaskView(index, state, record.node, record.attempt, exit_code, reason, record.result, reach)
+    return TaskView(index, state, record.node, record.attempt, exit_code, reason, record.result, reach, condition)

@@ -1,10 +1,12 @@
-"""What happens when a service's process ends: whether it is started again, and after which pause."""
+"""What happens when a service's process ends: whether it is started again, and after which pause; how it is checked."""
 
 from __future__ import annotations
 
 import enum
 import math
 
+from scheduler.spec import health
+from scheduler.spec.health import Health
 from scheduler.spec.part import Part, require
 
 BACKOFF_MAX_S = 86_400.0
@@ -24,6 +26,7 @@ class Life(Part, frozen=True):
     restart: Restart = Restart.ALWAYS
     backoff_s: float = 0.0
     backoff_max_s: float = 0.0
+    health: Health | None = None
 
     def goes_on(self, success: bool) -> bool:
         """Whether a service is started again after its process ended like this."""
@@ -43,3 +46,5 @@ def check(life: Life) -> None:
         require(good, f"life.{name}", value, "seconds, from 0 (the cluster's own) to a day")
     ordered = not life.backoff_max_s or life.backoff_s <= life.backoff_max_s
     require(ordered, "life.backoff_max_s", life.backoff_max_s, "at least life.backoff_s")
+    if life.health is not None:
+        health.check(life.health)
