@@ -221,6 +221,12 @@ class Resources(Section, name="resources", about="What the node has, and what it
         trade_off="Too little, and a full node's agent and kernel fight with the tasks for memory.",
         low=0,
     )
+    reserve_disk_bytes: int = setting(
+        128 << 20,
+        "Room kept free on the data directory's file system: with less, the node takes no new jobs and tasks.",
+        trade_off="Too little, and what runs may fill the disk before anybody notices.",
+        low=0,
+    )
     overcommit_cpu: float = setting(
         1.0,
         "Permitted ratio of committed to allocatable CPU.",

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node import logs
+from node.errors import DiskFull
 from node.ledger.protocol import Ledger
 from scheduler import Scheduler
 from scheduler.errors import SchedulerError
@@ -28,6 +29,8 @@ CHANGES_PER_COMMIT_MAX = 10_000
 BYTES_PER_COMMIT_MAX = 16 << 20
 BEHIND_MAX = 10_000
 """With more outcomes waiting for the disk, other nodes' messages are answered only when there are fewer."""
+
+STUCK_LOOK_S = 2.0
 
 log = logs.get("effects")
 
@@ -43,8 +46,16 @@ class _Waiting:
 class Effects:
     """One node's machine, its ledger and its hands."""
 
-    def __init__(self, machine: Scheduler, ledger: Ledger, perform: Callable[[Action], None]) -> None:
+    def __init__(
+        self,
+        machine: Scheduler,
+        ledger: Ledger,
+        perform: Callable[[Action], None],
+        stuck: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`stuck`: whether the ledger waits for room on its disk, and may do so for long."""
         self.machine = machine
+        self._stuck = stuck
         self._ledger = ledger
         self._perform = perform
         self._queue: deque[_Waiting] = deque()
@@ -72,11 +83,16 @@ class Effects:
     async def ask(self, event: Event) -> object:
         """Tell the machine and wait until what it decided is durable; return its answer.
 
-        Raises SchedulerError, with nothing changed, when the machine refuses the event.
+        Raises SchedulerError, with nothing changed, when the machine refuses the event; DiskFull where it is decided
+        and stays so, but can't be written before there is room on the disk.
         """
         waiting = self.enqueue(self._handle(event), done=trio.Event())
         assert waiting.done is not None
-        await waiting.done.wait()
+        while not waiting.done.is_set():
+            with trio.move_on_after(STUCK_LOOK_S):
+                await waiting.done.wait()
+            if self._stuck() and not waiting.done.is_set():
+                raise DiskFull("the disk of this node is full; this is carried out as soon as there is room")
         return waiting.outcome.answer
 
     def enqueue(self, outcome: Outcome, done: trio.Event | None = None) -> _Waiting:

@@ -15,6 +15,7 @@
     │   ├── PeerUnreachable      no answer: the call may or may not have been carried out
     │   └── PeerRefused          answered, and said no
     ├── Busy                     a bound of this node is reached for now; trying later is right
+    ├── DiskFull                 no room on this node's disk; another node may have some
     └── ClientError              seen from a client of a node: AgentUnreachable, ApiProblem
 
 The scheduler has a tree of its own (`scheduler.errors`); node/api/problems.py maps both to HTTP.
@@ -113,6 +114,10 @@ class PeerRefused(PeerError):
 
 class Busy(NodeError):
     """A bound of this node is reached for now; trying again later is right."""
+
+
+class DiskFull(NodeError):
+    """No room on this node's disk: nothing was changed, unless the text says otherwise."""
 
 
 class ClientError(NodeError):

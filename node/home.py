@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import trio
@@ -29,20 +29,31 @@ from scheduler.views import JobSummary, JobView, NodeStatus, WaitingView
 class Home:
     """Jobs of this home, and nodes as this one sees them."""
 
-    def __init__(self, effects: Effects, images: ImageExchange, secrets: JobSecrets, *, image_required: bool) -> None:
+    def __init__(
+        self,
+        effects: Effects,
+        images: ImageExchange,
+        secrets: JobSecrets,
+        *,
+        image_required: bool,
+        require_room: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`require_room` raises DiskFull where nothing new can be kept."""
         self._effects = effects
         self._machine = effects.machine
         self._images = images
         self._secrets = secrets
         self._image_required = image_required
+        self._require_room = require_room
         self._waiters: dict[int, set[trio.Event]] = defaultdict(set)
 
     async def submit(self, owner: str, spec: JobSpec, key: str = "") -> int:
         """Take a job; once this returns its id, the job survives this node's crash.
 
-        A second submission of the same owner and `key` gets the first one's id. Raises InvalidSpec, UnknownImage or
-        InvalidValue with nothing changed.
+        A second submission of the same owner and `key` gets the first one's id. Raises InvalidSpec, UnknownImage,
+        InvalidValue or DiskFull with nothing changed.
         """
+        self._require_room()
         spec = await self.completed(owner, spec)
         job_id = await self._effects.ask(Submit(owner, spec, time.time(), key))
         assert isinstance(job_id, int)

@@ -22,7 +22,7 @@ log = logs.get("measuring")
 
 
 class Meter:
-    """Samples this node; `containers` returns what each running container uses."""
+    """Samples this node; `containers`: what each running one uses; `room`: whether the disk has any for more."""
 
     def __init__(
         self,
@@ -30,11 +30,13 @@ class Meter:
         labels: Mapping[str, str],
         host: UsageSampler | None,
         containers: Callable[[], Mapping[str, Usage]],
+        room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._inventory = inventory
         self._labels = tuple(sorted({**dict(inventory.labels), **labels}.items()))
         self._host = host
         self._containers = containers
+        self._room = room
         self._cpu_ns: dict[str, int] = {}
         self._sampled_s = trio.current_time()
 
@@ -54,6 +56,7 @@ class Meter:
             allocatable=self._inventory.allocatable,
             used=self._host.sample().used if self._host else self._sample_containers(),
             labels=self._labels,
+            room=self._room(),
         )
 
     def _sample_containers(self) -> Resources:

@@ -83,7 +83,7 @@ class Reporting:
             cpu_ratio_permille=self._config.cpu_ratio_permille,
             memory_ratio_permille=self._config.memory_ratio_permille,
             containers=self._containers,
-            accepting=self.accepting,
+            accepting=self.accepting and measured.room,
             labels=measured.labels,
             draining=self.draining,
             ends=self._coarse_ends(),

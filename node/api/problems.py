@@ -6,6 +6,7 @@ programs, `detail` one line for people; `field`, `value` and `expected` are ther
 
 from __future__ import annotations
 
+import errno
 import secrets
 from typing import Any
 
@@ -18,6 +19,7 @@ from node.errors import (
     BadToken,
     Busy,
     CallerError,
+    DiskFull,
     InvalidValue,
     KeysNotSettled,
     NotFound,
@@ -63,6 +65,7 @@ _KINDS: list[tuple[type[Exception], int, str, str]] = [
     (PeerRefused, 502, "node-refused", "Another node refused"),
     (PeerUnreachable, 503, "node-unreachable", "Another node can't be reached"),
     (Busy, 503, "busy", "Too much at once"),
+    (DiskFull, 507, "disk-full", "No space left"),
     (ImageInUse, 409, "image-in-use", "The image is in use"),
     (FetchInterrupted, 503, "node-unreachable", "Another node can't be reached"),
     (ImageError, 400, "bad-image", "An image that can't be taken"),
@@ -87,6 +90,8 @@ def not_found(path: str) -> Response:
 
 def from_error(error: Exception) -> Response:
     """Return the answer for an error. What is not the caller's or a peer's fault is logged whole, and told in brief."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        error = DiskFull("the disk of this node is full; ask another node, or free some")
     for kind, status, name, title in _KINDS:
         if isinstance(error, kind):
             detail = str(error) or title

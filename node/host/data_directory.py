@@ -30,6 +30,11 @@ class DataDirectory:
         return self.root / "ledger.db"
 
     @property
+    def ledger_spare(self) -> Path:
+        """Room set aside for the ledger (node.ledger.spare)."""
+        return self.root / "ledger.spare"
+
+    @property
     def images(self) -> Path:
         """The image store (node.host.images)."""
         return self.root / "images"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from node.errors import CallerError, NodeError
+import errno
+
+from node.errors import CallerError, DiskFull, NodeError
 
 
 class HostError(NodeError):
@@ -19,6 +21,17 @@ class ImageInUse(ImageError):
 
 class ArchiveError(ImageError):
     """The archive or directory is refused whole; names the entry and what would be right. Nothing was stored."""
+
+
+class NoSpace(ArchiveError, DiskFull):
+    """The disk is full, or the store has no room by its bound. Nothing was stored."""
+
+
+def not_stored(what: str, error: OSError) -> ArchiveError:
+    """Return the refusal for an image whose file could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"{what}: no space left on the disk of this node")
+    return ArchiveError(f"{what}: {error.strerror}")
 
 
 class FetchInterrupted(ImageError):

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import trio
 
-from node.host.errors import ArchiveError, FetchInterrupted, ImageError
+from node.host.errors import ArchiveError, FetchInterrupted, ImageError, not_stored
 
 ATTEMPTS_MAX = 5
 BACKOFF_S = 0.2
@@ -85,12 +85,12 @@ class SharedFetches:
     async def _fetch(self, key: str, open_stream: OpenStream, store: StoreArchive) -> None:
         partial = self._partial(key)
         await trio.to_thread.run_sync(self._make_room)
-        await self._download_resuming(partial, open_stream)
         try:
+            await self._download_resuming(partial, open_stream)
             await store(partial)
         except ArchiveError:
-            # Whole, but wrong: there is nothing to resume. After a cancellation the file is still good.
-            await trio.to_thread.run_sync(partial.unlink)
+            # Wrong, or without room: there is nothing to resume. After a cancellation the file is still good.
+            await trio.to_thread.run_sync(partial.unlink, True)
             raise
         await trio.to_thread.run_sync(partial.unlink)
 
@@ -122,7 +122,7 @@ def _write(file: BinaryIO, chunk: bytes) -> None:
         file.write(chunk)
         file.flush()
     except OSError as error:
-        raise ImageError(f"the archive cannot be stored: {error.strerror}") from error
+        raise not_stored("the archive cannot be stored", error) from error
 
 
 def _size_bytes(path: Path) -> int:

@@ -28,7 +28,7 @@ import msgspec
 
 from node.host import image_config
 from node.host.canonical_tar import CanonicalTar
-from node.host.errors import ImageError, ImageInUse
+from node.host.errors import ImageError, ImageInUse, not_stored
 from node.host.image_config import EMPTY, ImageConfig
 from node.host.image_name import DIGEST_PREFIX
 from node.host.image_sources import Content, Pulse, Source
@@ -211,7 +211,7 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ImageError(f"{what}: {error.strerror} ({error.filename})") from error
+        raise not_stored(f"{what} ({error.filename})" if error.filename else what, error) from error
 
 
 def _mount_below(folder: Path) -> str | None:

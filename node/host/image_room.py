@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-from node.host.errors import ImageError
+from node.host.errors import NoSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Room:
 
     @asynccontextmanager
     async def kept(self, size_bytes: int) -> AsyncGenerator[None, None]:
-        """Keep room for an image that is about to be stored; raises ImageError where there is none to be made."""
+        """Keep room for an image that is about to be stored; raises NoSpace where there is none to be made."""
         async with self._making:
             if size_bytes:
                 await self._make(size_bytes)
@@ -118,7 +118,7 @@ class Room:
             if await self.expendable(idle.digest):
                 await self._remove(idle.digest)
         if not self._fits(size_bytes):
-            raise ImageError(
+            raise NoSpace(
                 f"no room for an image of {size_bytes} bytes: {self._stored_bytes()} of {self._bytes_max} bytes"
                 " (images.disk_bytes_max) hold images that are used, or that no other node has"
             )

@@ -15,14 +15,13 @@ promise that nobody else changes the folder meanwhile.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.host.errors import ArchiveError
+from node.host.errors import ArchiveError, not_stored
 from node.host.rootfs_entry import Bounds, Entry, Kind, Member, check_attributes, checked_path, shown
 
 USUAL_DEVICES = {
@@ -267,6 +266,4 @@ def naming(name: bytes) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ArchiveError(f"{shown(name)}: no space left on the disk for this image") from error
-        raise ArchiveError(f"{shown(name)}: {error.strerror}") from error
+        raise not_stored(shown(name), error) from error

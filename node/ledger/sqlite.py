@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import trio
 
+from node import logs
 from node.ledger.group_commit import GroupCommit
 from node.ledger.protocol import (
     Content,
@@ -25,6 +26,7 @@ from node.ledger.protocol import (
     LedgerFull,
     LedgerLocked,
 )
+from node.ledger.spare import Spare
 from scheduler.events import Change, Put
 
 SCHEMA_VERSION = 1
@@ -38,34 +40,47 @@ CREATE TABLE record (name TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
 _PUT = "INSERT INTO record VALUES (?, ?, ?) ON CONFLICT (name, key) DO UPDATE SET value = excluded.value"
 _DELETE = "DELETE FROM record WHERE name = ? AND key = ?"
 
+FULL_RETRY_S = 1.0
+
+log = logs.get("ledger")
 T = TypeVar("T")
 
 
 class SqliteLedger:
     """A Ledger in one file; made by `open`."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock_fd: int, unsynced: frozenset[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        lock_fd: int,
+        unsynced: frozenset[str],
+        spare: Spare | None,
+    ) -> None:
         self._path = path
+        self._spare = spare
+        self._closing = False
         self._unsynced = unsynced
         self._connection: sqlite3.Connection | None = connection
         self._lock_fd = lock_fd
         self._group = GroupCommit(self._write)
 
     @classmethod
-    async def open(cls, path: Path, unsynced: frozenset[str] = frozenset()) -> SqliteLedger:
+    async def open(cls, path: Path, unsynced: frozenset[str] = frozenset(), spare: Spare | None = None) -> SqliteLedger:
         """Open or create the ledger at `path`, whose folder exists.
 
         A commit to `unsynced` tables alone is written but not synced: it survives kill -9, and after a power loss the
         ledger is as it was after some earlier commit, at least the last synced one.
+        With `spare`, a full disk makes commits take from there and then wait; without, it is an error.
         Raises LedgerLocked if another agent has it, LedgerCorrupt if it is damaged or of a newer version.
         """
         lock_fd = _lock(path)
         try:
-            connection = await _in_thread(path, lambda: _open_checked(path))
+            connection = await _in_thread(path, lambda: _opened(path, spare))
         except BaseException:
             os.close(lock_fd)
             raise
-        return cls(path, connection, lock_fd, unsynced)
+        return cls(path, connection, lock_fd, unsynced, spare)
 
     async def load(self) -> Content:
         """Read everything; see Ledger.load."""
@@ -77,6 +92,7 @@ class SqliteLedger:
 
     async def close(self) -> None:
         """Finish what waits, fold the write-ahead log into the file, release the lock."""
+        self._closing = True
         with trio.CancelScope(shield=True):
             await self._group.close()
             if self._connection is None:
@@ -89,7 +105,28 @@ class SqliteLedger:
 
     async def _write(self, changes: Sequence[Change]) -> None:
         synced = any(change.table not in self._unsynced for change in changes)
-        await _in_thread(self._path, lambda: _write_batch(self._live(), changes, synced))
+        while True:
+            try:
+                await _in_thread(self._path, lambda: _write_batch(self._live(), changes, synced))
+            except LedgerFull:
+                if self._spare is None or self._closing:
+                    raise
+                await self._find_space(self._spare)
+            else:
+                return self._found_space()
+
+    async def _find_space(self, spare: Spare) -> None:
+        """After a commit that was taken back whole."""
+        if not spare.give():
+            if not spare.waiting:
+                log.error("no space left for the ledger; everything waits until there is some", path=str(self._path))
+            spare.waiting = True
+            await trio.sleep(FULL_RETRY_S)
+
+    def _found_space(self) -> None:
+        if self._spare is not None and self._spare.waiting:
+            self._spare.waiting = False
+            log.info("there is space for the ledger again", path=str(self._path))
 
     def _live(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -116,6 +153,16 @@ def _lock(path: Path) -> int:
     os.truncate(lock_fd, 0)
     os.write(lock_fd, f"{os.getpid()}\n".encode())
     return lock_fd
+
+
+def _opened(path: Path, spare: Spare | None) -> sqlite3.Connection:
+    """Its log takes some space already."""
+    while True:
+        try:
+            return _open_checked(path)
+        except sqlite3.Error as error:
+            if not _is_full(error) or spare is None or not spare.give():
+                raise
 
 
 def _open_checked(path: Path) -> sqlite3.Connection:
@@ -205,10 +252,16 @@ async def _in_thread(path: Path, work: Callable[[], T]) -> T:
 def _translated(path: Path, error: sqlite3.Error | OSError) -> LedgerError:
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
-    if primary == sqlite3.SQLITE_FULL:
+    if isinstance(error, sqlite3.Error) and _is_full(error):
         return LedgerFull(f"{path}: no space left for the ledger; free some and restart the agent")
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return LedgerCorrupt(f"{path}: {error}; {_RESTORE}")
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return LedgerLocked(f"{path}: another process keeps the ledger locked: {error}")
     return LedgerError(f"{path}: {error}")
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    """Found before anything is synced, so the commit was taken back whole. The log's index grows by itself."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE

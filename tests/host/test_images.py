@@ -390,7 +390,7 @@ async def test_a_full_disk_is_said_and_nothing_is_stored(
         await store.import_directory("base", source)
     monkeypatch.undo()
     monkeypatch.setattr("node.host.image_folder.os.fsync", full)
-    with pytest.raises(ImageError, match="No space left"):
+    with pytest.raises(ImageError, match="no space left on the disk"):
         await store.import_directory("base", source)
     monkeypatch.undo()
     assert [image.name for image in store.images()] in ([], [""])

@@ -14,12 +14,14 @@ import pytest
 import trio
 
 from node.ledger import LedgerClosed, LedgerCorrupt, LedgerError, LedgerFull, LedgerLocked, SqliteLedger
+from node.ledger.spare import STEP_BYTES, Spare
 from scheduler.events import Put
 
 WRITER = """
 import sys, trio
 from pathlib import Path
 from node.ledger import SqliteLedger
+from node.ledger.spare import STEP_BYTES, Spare
 from scheduler.events import Put
 
 async def caller(ledger, worker):
@@ -170,3 +172,48 @@ async def test_many_callers_share_few_writes(tmp_path: Path) -> None:
             nursery.start_soon(ledger.commit, [Put("t", str(key), b"x")])
     assert len(commits) < 20
     await ledger.close()
+
+
+async def test_a_full_disk_makes_commits_take_what_was_set_aside_and_then_wait(tmp_path: Path) -> None:
+    spare = Spare(tmp_path / "spare", 2 * STEP_BYTES)
+    assert spare.refill()
+    ledger = await SqliteLedger.open(tmp_path / "ledger.db", spare=spare)
+    connection = ledger._live()
+    connection.execute("PRAGMA max_page_count = 1")
+    outcome: list[str] = []
+
+    async def commit() -> None:
+        await ledger.commit([Put("t", "large", b"x" * 100_000)])
+        outcome.append("durable")
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(commit)
+            while not spare.waiting:
+                await trio.sleep(0.01)
+            assert not spare.is_whole()
+            assert (tmp_path / "spare").stat().st_size == 0
+            assert outcome == []
+            connection.execute("PRAGMA max_page_count = 1000000")
+    assert outcome == ["durable"]
+    assert not spare.waiting
+    assert spare.refill()
+    assert (await ledger.load())["t"]["large"] == b"x" * 100_000
+    await ledger.close()
+
+
+async def test_a_ledger_that_waits_for_room_can_be_closed(tmp_path: Path) -> None:
+    spare = Spare(tmp_path / "spare", 0)
+    ledger = await SqliteLedger.open(tmp_path / "ledger.db", spare=spare)
+    ledger._live().execute("PRAGMA max_page_count = 1")
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refused, ledger)
+            while not spare.waiting:
+                await trio.sleep(0.01)
+            await ledger.close()
+
+
+async def refused(ledger: SqliteLedger) -> None:
+    with pytest.raises(LedgerFull):
+        await ledger.commit([Put("t", "large", b"x" * 100_000)])

@@ -323,6 +323,23 @@ def test_a_cordoned_node_takes_nothing_and_says_so():
     assert refused.cause == "the node takes nothing new"
 
 
+def test_a_node_with_a_full_disk_takes_nothing_until_there_is_room_again():
+    node = Node()
+    node.give(Measured(CAPACITY, CAPACITY, Resources(), room=False))
+    refused = node.admit(ID, spec(10))
+    assert isinstance(refused, Refused)
+    assert refused.cause == "the node's disk is full"
+    assert not offers(node)
+    node.give(Measured(CAPACITY, CAPACITY, Resources()))
+    assert offers(node)
+    assert isinstance(node.admit(AllocationId(ID.job, ID.index, ID.attempt + 1), spec(10)), Admitted)
+
+
+def offers(node):
+    (status,) = [each for each in node.machine.nodes() if each.name == "n9"]
+    return status.report.accepting
+
+
 def test_labels_that_would_not_fit_into_a_report_are_refused_and_change_nothing():
     node = Node()
     labels = tuple((f"label{number}", "x" * 40) for number in range(40))
