@@ -38,6 +38,7 @@ from node.footprint import settle
 from node.gossip_io import GossipService, GossipSettings
 from node.grants import Grants
 from node.hands import Hands
+from node.health import checks
 from node.home import Home
 from node.host.boot import BootRecord
 from node.host.cores import CorePool, cores_by_memory_node
@@ -73,6 +74,7 @@ from scheduler.errors import SchedulerError
 from scheduler.events import Heard, Put
 from scheduler.images import KEY as IMAGES
 from scheduler.records import JOBS, LOST_WITH_THE_HOST
+from scheduler.spec.health import CHECKS
 
 AGENT_TABLE = "agent"
 NUMBER_KEY = "number"
@@ -197,6 +199,7 @@ class Agent:
                 outbox=Outbox(peers, effects.received, effects.keep_up, nursery),
                 publish=Paced(gossip.set_state, nursery).publish,
             )
+            sessions.frozen = hands.allocations.conditions.set_frozen
             meter = self._meter(runtime, inventory, grants, policy, network, room)
             effects.enqueue(machine.restore(trio.current_time(), time.time(), rows))
             effects.enqueue(machine.handle(trio.current_time(), meter.sample()))
@@ -212,7 +215,7 @@ class Agent:
             if keys is not None:
                 nursery.start_soon(keys.run)
             nursery.start_soon(sessions.run)
-            services = self._services(hands, peers, images, keys, gossip, number, sessions)
+            services = self._services(hands, peers, images, keys, gossip, number, sessions, sites)
             await self._serve(services, sites, partial(self._announce, members, number, boot_epoch, runtime.name))
             with trio.move_on_after(STOP_TIMEOUT_S):
                 await effects.flush()
@@ -343,6 +346,7 @@ class Agent:
     ) -> Meter:
         own = {**grants.allowances.labels(runtime.features), **policy.labels(runtime.abilities)}
         own |= network.labels() if network is not None else {}
+        own |= {CHECKS: checks(runtime.features, addressed=network is not None)}
         labels = {"node": self._name, **self._config.node.labels, **own}
         sliced = self._config.resources.memory_bytes is not None
         sampler = None if sliced else UsageSampler(self._directory.root)
@@ -435,6 +439,7 @@ class Agent:
         gossip: GossipService,
         number: int,
         sessions: Sessions,
+        sites: NodeSites,
     ) -> Services:
         api = self._config.api
         return Services(
@@ -451,6 +456,8 @@ class Agent:
             members=gossip.document,
             keys=keys,
             inside=sessions,
+            sites=sites.sites,
+            applications=sites.catalogue,
             bounds=Bounds(
                 body_bytes_max=api.body_bytes_max,
                 image_bytes_max=api.image_bytes_max,

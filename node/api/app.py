@@ -7,7 +7,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from node import console
-from node.api import amend, forward, images, inside, jobs, keys, nodes, problems, queue, rpc, settings, task_logs, usage
+from node.api import (
+    amend,
+    forward,
+    images,
+    inside,
+    jobs,
+    keys,
+    nodes,
+    problems,
+    queue,
+    rpc,
+    settings,
+    sites,
+    task_logs,
+    usage,
+)
 from node.api.exchange import Handler, Resource
 from node.api.services import Services
 
@@ -41,15 +56,25 @@ ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/images/{reference:path}/export": {"GET": images.export},
     "/v1/images/{reference:path}/build": {"POST": images.build},
     "/v1/images/{reference:path}": {"GET": images.show, "PUT": images.put, "DELETE": images.remove},
+    "/v1/sites": {"GET": sites.list_sites, "POST": sites.want},
+    "/v1/sites/{key}": {"GET": sites.show, "DELETE": sites.remove},
+    "/v1/sites/{key}/wake": {"POST": sites.wake},
+    "/v1/sites/{key}/sleep": {"POST": sites.sleep},
+    "/v1/sites/{key}/busy": {"POST": sites.busy},
+    "/v1/applications": {"GET": sites.applications},
     "/v1/keys": {"GET": keys.show, "POST": keys.change},
     "/v1/version": {"GET": nodes.version},
 }
 
 
+DOORS = frozenset({"/v1/sites", "/v1/sites/{key}", "/v1/sites/{key}/wake", "/v1/applications"})
+"""What tokens of role door open."""
+
+
 def build(services: Services) -> ASGIApp:
     """Return the application, and register its calls (`http`, `http.wait`, `log.read`) with the peers."""
     routes = [Route(RPC_PATH, rpc.RpcDoor(services))]
-    routes += [Route(path, Resource(services, handlers)) for path, handlers in ROUTES.items()]
+    routes += [Route(path, Resource(services, handlers, door=path in DOORS)) for path, handlers in ROUTES.items()]
     routes += console.routes()
     app = Router(routes, redirect_slashes=False, default=_nothing_here)
     for method in (forward.METHOD, forward.WAITING_METHOD):

@@ -53,7 +53,10 @@ class PortDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResultDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """How an attempt ended, as its node measured it; times are 0 where it never ran."""
+    """How an attempt ended, as its node measured it; times are 0 where it never ran.
+
+    `unhealthy`: what its last check said, where it was stopped for that.
+    """
 
     exit_code: int | None
     signal: int | None
@@ -64,10 +67,15 @@ class ResultDocument(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ns: int
     started_unix_s: float
     ended_unix_s: float
+    unhealthy: str = ""
 
 
 class TaskDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A task; `attempt` 0 and an empty `node` mean that nothing was tried yet."""
+    """A task; `attempt` 0 and an empty `node` mean that nothing was tried yet.
+
+    `health`: starting, healthy or unhealthy where it is checked, and what its last check that counted said. A `frozen`
+    task is running, but stands still.
+    """
 
     index: int
     state: str
@@ -77,6 +85,9 @@ class TaskDocument(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     addresses: tuple[str, ...] = ()
     ports: tuple[PortDocument, ...] = ()
+    health: str = ""
+    health_reason: str = ""
+    frozen: bool = False
     result: ResultDocument | None = None
 
 
@@ -94,7 +105,7 @@ class JobDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobSummaryDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A job with its tasks counted by state."""
+    """A job with its tasks counted by state; `frozen` and `unhealthy` ones are running, too."""
 
     id: int
     name: str
@@ -103,6 +114,8 @@ class JobSummaryDocument(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     submitted_unix_s: float
     tasks: dict[str, int]
+    frozen: int = 0
+    unhealthy: int = 0
 
 
 class ExplanationDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +137,40 @@ class ExplanationDocument(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     leader: str
     tasks: list[dict[str, Any]]
+
+
+class SiteDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A site: where it answers while it is awake (node, address, port), else why not and when to ask again."""
+
+    key: str
+    owner: str
+    phase: str
+    hosts: list[str]
+    application: str
+    keeper: str
+    job: int | None
+    node: str
+    address: str
+    port: int
+    weight: int
+    reason: str
+    retry_s: float
+    idle_for_s: float
+    open: int
+
+
+class ApplicationDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """An application of the catalogue, as its file has it."""
+
+    name: str
+    about: str
+    image: str
+    port: str
+    options: dict[str, list[str]]
+    memory: str
+    cpu: str
+    idle: str
+    frozen: str
 
 
 class NodeKeysDocument(msgspec.Struct, frozen=True):

@@ -95,12 +95,12 @@ def read_submission(body: bytes) -> JobSpec | list[JobSpec]:
     return [job_spec(job, f"[{index}].") for index, job in enumerate(jobs)]
 
 
-def decode(decoder: Callable[[bytes], Any], body: bytes) -> Any:
+def decode(decoder: Callable[[bytes], Any], body: bytes, kind: type[msgspec.Struct] = JobBody) -> Any:
     """Decode JSON; InvalidValue names the field that is wrong, by its path in the body."""
     try:
         return decoder(body)
     except msgspec.ValidationError as error:
-        raise _named(str(error), _decode_plain(body)) from None
+        raise _named(str(error), _decode_plain(body), kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _no_json(body, error) from None
 
@@ -199,22 +199,22 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 
 
-def _named(message: str, body: object) -> InvalidValue:
+def _named(message: str, body: object, kind: type[msgspec.Struct] = JobBody) -> InvalidValue:
     """Turn a decoder's message into field, value and what would be right."""
     match = _PATH.match(message)
     assert match is not None
     text, path = match[1], (match[2] or "").removeprefix(".")
     if unknown := _UNKNOWN.match(text):
-        known = ", ".join(_fields_at(path))
+        known = ", ".join(_fields_at(path, kind))
         return InvalidValue(_joined(path, unknown[1]), _value_at(body, _joined(path, unknown[1])), f"known: {known}")
     if missing := _MISSING.match(text):
         return InvalidValue(_joined(path, missing[1]), None, "expected this field, it has no default")
     return InvalidValue(path or "body", _value_at(body, path), text[:1].lower() + text[1:])
 
 
-def _fields_at(path: str) -> tuple[str, ...]:
+def _fields_at(path: str, body: type[msgspec.Struct]) -> tuple[str, ...]:
     """Return the fields known at a path such as `[3].networking.ports[0]`."""
-    kind: Any = msgspec.inspect.type_info(JobBody)
+    kind: Any = msgspec.inspect.type_info(body)
     for step in re.findall(r"[^.\[\]]+", path):
         if isinstance(kind, msgspec.inspect.StructType) and not step.isdigit():
             kind = next(each.type for each in kind.fields if each.encode_name == step)

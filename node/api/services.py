@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from node.api.auth import Gate
+from node.door.catalogue import Catalogue
 from node.errors import Busy
 from node.host.image_build import BuildOrder
 from node.host.image_room import Idle
@@ -24,6 +25,7 @@ from scheduler.explain import Explanation
 from scheduler.forecast import Forecast
 from scheduler.model import AllocationId, JobSpec
 from scheduler.settings import AnySetting
+from scheduler.sites.site import Site, SiteView
 from scheduler.usage import JobUsage, UsageRow
 from scheduler.views import JobSummary, JobView, NodeStatus, WaitingView
 
@@ -133,6 +135,31 @@ class InsideService(Protocol):
 
     async def set_frozen(self, container: str, frozen: bool) -> None:
         """Freeze a container or let it go on. NotFound, CallerError."""
+
+
+class SiteService(Protocol):
+    """The sites of the cluster (node/door/cluster_sites.py). UnknownSite where there is none of a key."""
+
+    async def want(self, site: Site, wait_s: float) -> SiteView:
+        """Make a site or change it, and wake it. Busy, NotNow."""
+
+    async def wake(self, key: str, wait_s: float) -> SiteView:
+        """Wake a site."""
+
+    async def all_of(self, owner: str) -> tuple[list[SiteView], list[str]]:
+        """Return a user's sites ("": all), and the nodes that did not say what they keep."""
+
+    async def show(self, key: str) -> SiteView:
+        """Return a site."""
+
+    async def sleep(self, key: str) -> SiteView:
+        """End a site's container. NotNow."""
+
+    async def drop(self, key: str) -> SiteView:
+        """Remove a site; return what it was."""
+
+    async def busy(self, key: str, for_s: float) -> SiteView:
+        """Count a site as used for so long."""
 
 
 class ImageService(Protocol):
@@ -247,6 +274,8 @@ class Services:
     members: Callable[[], Sequence[Mapping[str, object]]]
     keys: KeyService | None = None
     inside: InsideService | None = None
+    sites: SiteService | None = None
+    applications: Catalogue = field(default_factory=Catalogue)
     bounds: Bounds = Bounds()
     address: str = ""
     long_polls: LongPolls = field(default_factory=LongPolls)

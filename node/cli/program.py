@@ -23,6 +23,7 @@ from node.errors import NodeError
 # name: (module below node.cli.commands, attribute, section of the help, short help)
 COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "submit": ("submit", "submit", "Jobs", "Submit a job; print its id."),
+    "run": ("run", "run", "Jobs", "Run a job and stay with it."),
     "wait": ("wait", "wait", "Jobs", "Wait until jobs have ended."),
     "logs": ("logs", "logs", "Jobs", "Print what a job's tasks wrote."),
     "job": ("jobs", "job", "Jobs", "Show one job and its tasks."),
@@ -39,6 +40,8 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "cp": ("cp", "cp", "Jobs", "Copy files into a running task, or out of it."),
     "freeze": ("freeze", "freeze", "Jobs", "Stop running tasks where they are, memory kept."),
     "thaw": ("freeze", "thaw", "Jobs", "Let frozen tasks go on."),
+    "site": ("site", "site", "Sites", "List, show, wake, end and remove sites."),
+    "app": ("app", "app", "Sites", "List, show and check applications of sites."),
     "nodes": ("nodes", "nodes", "Cluster", "Show the nodes and how full they are."),
     "members": ("nodes", "members", "Cluster", "Show the members as one node's gossip sees them."),
     "image": ("image", "image", "Cluster", "Import, list, export and remove images."),

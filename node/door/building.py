@@ -28,9 +28,11 @@ def build(wish: Wish, catalogue: Catalogue) -> Site:
         hosts=tuple(dict.fromkeys([*wish.domains, *([wish.realhost] if wish.realhost else [])])),
         application=wish.application,
         idle_s=idle_s,
-        frozen_s=parse_duration(app.frozen),
+        frozen_s=parse_duration(app.frozen) if wish.frozen_minutes is None else wish.frozen_minutes * 60,
         weight=wish.weight,
         always_on=wish.always_on,
+        ready_s=parse_duration(app.ready_timeout),
+        ready_path=app.ready_path,
     )
 
 

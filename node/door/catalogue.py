@@ -35,6 +35,7 @@ ANY_NUMBER = "*"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}", re.ASCII)
+_PATH = re.compile(r"/[!-~]{0,200}", re.ASCII)
 _FIELD = re.compile(r"\{([a-z0-9_-]+)\}")
 
 Texts = Annotated[dict[str, str], msgspec.Meta(max_length=100)]
@@ -86,8 +87,10 @@ class Chosen(NamedTuple):
 DEMO = App(
     image="busybox",
     port="{port}",
-    command=["/bin/sh", "-c", "mkdir -p /tmp/www && echo \"hello from $(hostname)\" >/tmp/www/index.html && "
-             "exec busybox httpd -f -p {port} -h /tmp/www"],
+    command=["/bin/sh", "-c", "mkdir -p /tmp/www && cat >/tmp/www/index.html <<EOF && "
+             "exec busybox httpd -f -p {port} -h /tmp/www\n"
+             "hello from $(hostname)\nhost $FOFOCA_SITE_HOST\nsite $FOFOCA_SITE\n"
+             "instance ${FOFOCA_SITE##*:}\nnode $FOFOCA_NODE\nEOF\n"],
     about="A tiny web server on busybox, to try the door with",
     options={"port": ["8080", ANY_NUMBER]},
     memory="16M",
@@ -175,6 +178,8 @@ def problems(name: str, app: App) -> list[tuple[str, Any, str]]:
             parse(getattr(app, field), field)
         except InvalidValue as error:
             found.append((field, error.value, error.expected))
+    if app.ready_path and _PATH.fullmatch(app.ready_path) is None:
+        found.append(("ready_path", app.ready_path, "a path such as /health, without blanks"))
     port = _FIELD.sub(lambda match: app.options.get(match[1], ["?"])[0], str(app.port))
     if not port.isdigit() or not 1 <= int(port) <= 65_535:
         found.append(("port", app.port, "a port from 1 to 65535, or {option}"))

@@ -14,6 +14,8 @@ of the door's front ends:
     X-Idle-Timeout    5                      minutes without a request until it is frozen (X-Idle-Timout is taken too)
     X-Realhost        shimoo.com.br          the host name that the application is told
 
+JSON has more: `frozen_minutes` (from freezing to stopping), `weight` among instances, `always_on`.
+
 Owns names, units and bounds. Knows neither applications nor nodes.
 """
 
@@ -71,6 +73,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     memory_mib: int | None = None
     cpu_percent: int | None = None
     idle_minutes: float | None = None
+    frozen_minutes: float | None = None
     realhost: str = ""
     weight: int = 1
     always_on: bool = False
@@ -122,6 +125,9 @@ def check(wish: Wish, *, by_header: bool = False) -> None:
     require(good, "cpu_percent", cpu, f"expected per cent of one core, from 1 to {CPU_PERCENT_MAX}")
     good = idle is None or 0 < idle <= IDLE_MINUTES_MAX
     require(good, "idle_minutes", idle, f"expected minutes, more than 0, at most {IDLE_MINUTES_MAX}")
+    frozen = wish.frozen_minutes
+    good = frozen is None or 0 <= frozen <= IDLE_MINUTES_MAX
+    require(good, "frozen_minutes", frozen, f"expected minutes, from 0 to {IDLE_MINUTES_MAX}")
     require(1 <= wish.weight <= WEIGHT_MAX, "weight", wish.weight, f"expected 1 to {WEIGHT_MAX}")
 
 

@@ -20,7 +20,8 @@ PARTS = sorted(Part.__subclasses__(), key=lambda part: part.__name__)
 
 def test_every_path_and_method_has_its_heading():
     headings = set(re.findall(r"^### (.*)$", TEXT, re.MULTILINE))
-    names = {"{id}": "ID", "{reference:path}": "NAME[:TAG]", "{name}": "NAME", "{session}": "SESSION", "{kind}": "KIND"}
+    names = {"{reference:path}": "NAME[:TAG]"}
+    names |= {f"{{{name}}}": name.upper() for name in ("id", "name", "session", "kind", "key")}
     expected = {f"POST {RPC_PATH}"}
     for path, handlers in ROUTES.items():
         for placeholder, name in names.items():
