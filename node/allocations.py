@@ -11,17 +11,20 @@ one of them, our bugs included, may reach the others: a job that trips one node 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 
 import msgspec
 import trio
 
 from node import logs
+from node.conditions import Conditions
 from node.config import Runtime as RuntimeSettings
 from node.container_spec import NoCommand, container_spec, result, usual_limits
 from node.errors import NodeError
 from node.grants import Grants
+from node.health import LOOPBACK, HealthWatch
 from node.host.errors import HostError
 from node.host.image_name import split_stack
 from node.host.image_stack import ImageStack
@@ -54,6 +57,7 @@ STARTS_AT_ONCE_MAX = 8
 REMOVE_RETRY_S = 30.0
 LOG_POLL_S = 0.1
 PAUSED_S = 1.0
+FETCH_TELL_S = 1.0
 NOT_FOUND = 127
 """What a shell says of a command that does not exist; a verdict, so that no other node tries it."""
 
@@ -68,6 +72,7 @@ class _Live:
 
     allocation: Allocation
     fetching: trio.CancelScope = field(default_factory=trio.CancelScope)
+    watching: trio.CancelScope = field(default_factory=trio.CancelScope)
     started: bool = False
     stop_grace_s: float | None = None
     lease_until_s: float | None = None
@@ -103,6 +108,8 @@ class Allocations:
         self._recovered: dict[AllocationId, Recovered] = {}
         self._images: dict[str, tuple[str, ...]] = {}
         self._removing: set[str] = set()
+        self.conditions = Conditions(post, self._live.__contains__)
+        self._health = HealthWatch(host.runtime, self.conditions)
 
     async def recover(self, held: Iterable[Allocation], *, restarted: bool = False) -> None:
         """After a restart: bring every allocation the machine holds and every container found into agreement.
@@ -171,6 +178,7 @@ class Allocations:
             return
         live.stop_grace_s = grace_s
         live.fetching.cancel()
+        live.watching.cancel()
         if live.started:
             self._nursery.start_soon(self._stop, str(id), grace_s)
 
@@ -214,7 +222,9 @@ class Allocations:
         except Exception as bug:
             log.exception("a container was lost to an error of this agent", allocation=str(id))
             ended = Result(error=f"an error of this node's agent ({type(bug).__name__}); its log has more")
+        live.watching.cancel()
         del self._live[id]
+        self.conditions.forget(id)
         self._host.grants.forget(str(id))
         self._host.limiter.ended(str(id))
         if ended.error:
@@ -274,7 +284,21 @@ class Allocations:
         self._post(ContainerStarted(id, 0.0, msgspec.structs.replace(reach, host=self._host.address)))
         if live.stop_grace_s is not None:
             await self._stop(str(id), live.stop_grace_s)
+        self.conditions.set(id, frozen=self._host.runtime.is_frozen(str(id)))
+        self._nursery.start_soon(self._watch_health, live)
         return await self._host.runtime.wait(str(id))
+
+    async def _watch_health(self, live: _Live) -> None:
+        """While it runs. One that is not checked any more by an error of ours is left as it is."""
+        id, asked, network = live.allocation.id, live.allocation.spec.life.health, self._host.network
+        if asked is None:
+            return
+        addresses = network.reach(str(id)).addresses if network is not None else (LOOPBACK,)
+        try:
+            with live.watching:
+                await self._health.watch(id, asked, addresses[0] if addresses else LOOPBACK)
+        except Exception as bug:
+            log.exception("the health of a container is not checked any more", allocation=str(id), why=str(bug))
 
     async def _stop(self, name: str, grace_s: float) -> None:
         try:
@@ -320,11 +344,32 @@ class Allocations:
         digests = live.allocation.spec.image_digest
         if not digests or "rootfs" not in self._host.runtime.features:
             return None
-        with live.fetching:
+        with live.fetching, self._telling_of_fetches(live.allocation):
             await self._host.images.acquire(split_stack(digests), str(live.allocation.id))
             self._images[str(live.allocation.id)] = split_stack(digests)
             return self._host.images.stack(split_stack(digests))
         return None
+
+    @contextmanager
+    def _telling_of_fetches(self, allocation: Allocation) -> Iterator[None]:
+        """Meanwhile let the task's condition say what is being fetched, and how far that is."""
+        telling = trio.CancelScope()
+        self._nursery.start_soon(self._tell_of_fetches, allocation, telling)
+        try:
+            yield
+        finally:
+            telling.cancel()
+            self.conditions.set(allocation.id, doing="")
+
+    async def _tell_of_fetches(self, allocation: Allocation, telling: trio.CancelScope) -> None:
+        spec, images = allocation.spec, self._host.images
+        named = list(zip(spec.image_digest.split(";"), spec.image.split(";"), strict=False))
+        with telling:
+            while True:
+                await trio.sleep(FETCH_TELL_S)
+                with suppress(OSError):  # what is looked at may be moved to its place meanwhile
+                    coming = (images.coming(digest, name or digest) for digest, name in named)
+                    self.conditions.set(allocation.id, doing=next(filter(None, coming), ""))
 
     def _use(self, allocation: Allocation) -> None:
         """Keep the images of a container that was found from being removed until it is."""

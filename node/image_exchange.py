@@ -71,6 +71,7 @@ class ImageExchange:
         self._names = names
         self._peers = peers
         self._alive = alive
+        self._sources: dict[str, str] = {}
         self.settings = settings or ImageSettings()
         self.upkeep = ImageUpkeep(store, names, self._holders, self.settings.unnamed_keep_s)
         peers.register("image.names", self._on_names)
@@ -185,7 +186,10 @@ class ImageExchange:
             nodes = list(holders)
             random.shuffle(nodes)  # so that not all fetch from the same one
             stream = partial(self._stream, cycle(nodes), digest)
-            await self.store.fetch(digest, stream, size_bytes=max(holders.values()))
+            try:
+                await self.store.fetch(digest, stream, size_bytes=max(holders.values()))
+            finally:
+                self._sources.pop(digest, None)
         return self.store.rootfs(digest)
 
     async def acquire(self, digests: Sequence[str], user: str) -> None:
@@ -197,6 +201,15 @@ class ImageExchange:
                 self.store.acquire(digest, user)
                 undo.callback(self.store.release, digest, user)
             undo.pop_all()
+
+    def coming(self, digest: str, name: str) -> str:
+        """Return what is to be said of an image on its way here, "" when it is not."""
+        progress = self.store.fetching().get(digest)
+        if progress is None:
+            return ""
+        source = self._sources.get(digest)
+        percent = _coming(digest, *progress).percent
+        return f"fetching image {name}{f' from {source}' if source else ''}{f': {percent} %' if progress[1] else ''}"
 
     def hold(self, digests: Sequence[str], user: str) -> tuple[str, ...]:
         """Hold those of these images that are here for a user; return them."""
@@ -215,7 +228,7 @@ class ImageExchange:
 
     async def _stream(self, holders: Iterator[str], digest: str, offset: int) -> AsyncIterator[bytes]:
         """Yield the canonical tar from an offset on; each try is with the next holder."""
-        holder = next(holders)
+        holder = self._sources[digest] = next(holders)
         while True:
             read = _Read(digest, offset, READ_BYTES_MAX)
             try:

@@ -118,6 +118,8 @@ class Sessions:
         self._runtime = runtime
         self._nursery = nursery
         self._sessions: dict[str, _Session] = {}
+        self.frozen: Callable[[str, bool], None] = lambda container, frozen: None
+        """Told of every container that was frozen, or may go on."""
 
     async def run(self) -> None:
         """End sessions whose clients have gone, for ever."""
@@ -154,6 +156,7 @@ class Sessions:
             raise NotFound(str(error)) from None
         except ContainerError as error:
             raise CallerError(str(error)) from None
+        self.frozen(container, frozen)
         log.info("frozen" if frozen else "thawed", container=container)
 
     def _check_room(self, user: str) -> None:

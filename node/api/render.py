@@ -35,6 +35,8 @@ def summary(job: JobSummary) -> JobSummaryDocument:
         state=job.state,
         submitted_unix_s=job.submitted_unix_s,
         tasks={state.value: count for state, count in job.counts.items() if count},
+        frozen=job.frozen,
+        unhealthy=job.unhealthy,
     )
 
 
@@ -58,6 +60,9 @@ def job(view: JobView) -> JobDocument:
                 reason=task.reason,
                 addresses=task.reach.addresses,
                 ports=tuple(PortDocument(protocol=p, host_port=at, port=port) for p, at, port in task.reach.ports),
+                health=task.condition.health,
+                health_reason=task.condition.why,
+                frozen=task.condition.frozen,
                 result=_result(task.result),
             )
             for task in view.tasks

@@ -11,6 +11,7 @@ from typing import Any
 
 _COLOURS = {
     "succeeded": "32", "alive": "32", "running": "36", "pending": "33", "suspect": "33",
+    "frozen": "34", "healthy": "32", "starting": "33", "unhealthy": "31",
     "failed": "31", "lost": "31", "down": "33", "cancelled": "35", "left": "90",
 }  # fmt: skip
 _BAR = "▏▎▍▌▋▊▉█"

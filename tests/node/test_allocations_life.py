@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from node.network import OWN, Network, NetworkSettings
 from node.output import OutputStore
 from node.runtime.fake import FakeHost, FakeRuntime
 from node.runtime.protocol import ContainerError, ContainerSpec, LogChunk, Started
-from scheduler.events import ContainerEnded, ContainerStarted, Event
+from scheduler.condition import ORDINARY, Condition
+from scheduler.events import ContainerCondition, ContainerEnded, ContainerStarted, Event
 from scheduler.model import Allocation, AllocationId, OnLost
 from tests.node.shell import SPEC, Wire
 
@@ -52,14 +53,15 @@ class Disk:
         nursery: trio.Nursery,
         runtime: Callable[[FakeHost], FakeRuntime] = FakeRuntime,
         settings: RuntimeSettings | None = None,
+        exchange: type[ImageExchange] = ImageExchange,
     ) -> Allocations:
         peers = Wire().join("n1")
-        handle = runtime(self.containers)
+        handle = self.runtime = runtime(self.containers)
         self.cores = CorePool(self.folder / "cores", {0: range(4), 1: range(4, 8)}, 7)
         host = Host(
             node="n1",
             runtime=handle,
-            images=ImageExchange(self.store, ImageNames(self.folder / "names"), peers, list),
+            images=exchange(self.store, ImageNames(self.folder / "names"), peers, list),
             ranges=UserRanges(self.folder / "ranges", 100_000, 10),
             network=self.network(),
             output=OutputStore(self.folder / "output", 100, 1 << 20),
@@ -82,6 +84,10 @@ class Disk:
     def ended(self, id: AllocationId = MINE) -> ContainerEnded:
         (event,) = [event for event in self.events if isinstance(event, ContainerEnded) and event.id == id]
         return event
+
+    @property
+    def told(self) -> list[Condition]:
+        return [event.condition for event in self.events if isinstance(event, ContainerCondition)]
 
     @property
     def started(self) -> list[AllocationId]:
@@ -168,6 +174,51 @@ async def test_a_missing_image_fails_the_attempt_in_words(
     disk.agent(nursery).start(disk.allocation("exit", "0"))
     await trio.sleep(20)
     assert "no node that answers has it" in (disk.ended().result.error or "")
+
+
+class Slowly(ImageExchange):
+    """Has an image after ten seconds, and says how far it is."""
+
+    async def acquire(self, digests: Sequence[str], user: str) -> None:
+        self.began_s = trio.current_time()
+        await trio.sleep(10)
+        await super().acquire(digests, user)
+
+    def coming(self, digest: str, name: str) -> str:
+        return f"fetching image {name}: {10 * (trio.current_time() - self.began_s):.0f} %"
+
+
+async def test_while_an_image_is_fetched_the_task_says_so_once_a_second_at_most(
+    disk: Disk, nursery: trio.Nursery, autojump_clock: trio.abc.Clock
+) -> None:
+    hands = disk.agent(nursery, exchange=Slowly)
+    allocation = disk.allocation("sleep", "100")
+    hands.start(msgspec.structs.replace(allocation, spec=msgspec.structs.replace(allocation.spec, image="debian:12")))
+    await trio.sleep(5.5)
+    assert [each.doing for each in disk.told] == [f"fetching image debian:12: {n}0 %" for n in range(1, 6)]
+    await trio.sleep(20)
+    assert disk.told[-1] == ORDINARY
+    assert disk.started == [MINE]
+    assert len(disk.told) <= 11
+
+
+async def test_a_frozen_container_is_told_also_by_the_next_agent(disk: Disk, autojump_clock: trio.abc.Clock) -> None:
+    held = disk.allocation("sleep", "1000")
+    async with trio.open_nursery() as first:
+        hands = disk.agent(first)
+        hands.start(held)
+        await trio.sleep(5)
+        await disk.runtime.freeze(str(MINE))
+        hands.conditions.set_frozen(str(MINE), True)
+        assert disk.told == [Condition(frozen=True)]
+        first.cancel_scope.cancel()
+    disk.events.clear()
+    async with trio.open_nursery() as second:
+        hands = disk.agent(second)
+        await hands.recover([held])
+        await trio.sleep(5)
+        assert disk.told == [Condition(frozen=True)]
+        second.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.5, 5.0])

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import trio
 
+from node import image_exchange
 from node.errors import NotFound, PeerRefused, UnknownImage
 from node.host import image_fetch
 from node.host.errors import ImageError
@@ -116,6 +117,33 @@ async def test_a_holder_that_goes_away_is_replaced_by_the_next(cluster: Cluster)
 
     fetching._holders = both  # type: ignore[method-assign]
     assert (await fetching.ensure(digest)).exists()
+
+
+async def test_what_is_on_its_way_says_from_where_and_how_far(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_exchange, "READ_BYTES_MAX", 1024)
+    digest = await cluster.put("n1", text="x" * 20_000)
+    source, fetching = cluster.nodes["n1"], cluster.nodes["n2"]
+    reads, stalled, let_go = iter(range(1000)), trio.Event(), trio.Event()
+
+    async def slow(sender: str, payload: bytes) -> bytes:
+        if next(reads) == 3:
+            stalled.set()
+            await let_go.wait()
+        return await source._on_read(sender, payload)
+
+    monkeypatch.setitem(cluster.wire.nodes["n1"]._methods, "image.read", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fetching.ensure, digest)
+        await stalled.wait()
+        here, whole = fetching.store.fetching()[digest]
+        said = fetching.coming(digest, "busybox:1")
+        assert said == f"fetching image busybox:1 from n1: {100 * here // whole} %"
+        assert 0 < here < whole
+        let_go.set()
+    assert fetching.coming(digest, "busybox:1") == ""
+    assert (fetching.store.rootfs(digest) / "bin" / "sh").exists()
 
 
 async def test_content_that_nobody_has_is_said_to_be_missing(cluster: Cluster) -> None:

@@ -28,10 +28,7 @@ def job(job_id: int, as_json: bool, node_api: str | None) -> None:
     state = show.coloured(answer["state"])
     print(f"{answer['id']} ({answer['name']}) {state}, of {answer['owner']}, home {answer['home']}")
     tasks = answer["tasks"][:TASKS_SHOWN_MAX]
-    show.print_table(
-        ["TASK", "STATE", "NODE", "ATTEMPT", "EXIT", "ADDRESSES", "PORTS", "REASON"],
-        [_task(task) for task in tasks],
-    )
+    show.print_table(*_tasks(tasks))
     if len(answer["tasks"]) > len(tasks):
         print(f"... and {len(answer['tasks']) - len(tasks)} more (--json shows all)")
 
@@ -96,13 +93,43 @@ def reason_text(reason: Any) -> str:
     return str(reason.get("text") or ", ".join(f"{key} {value}" for key, value in reason.items()))
 
 
-def _task(task: dict[str, Any]) -> list[Any]:
-    ports = " ".join(f"{each['host_port']}->{each['port']}/{each['protocol']}" for each in task.get("ports", ()))
-    cells = [task[key] for key in ("index", "state", "node", "attempt", "exit_code")]
-    return [*cells, " ".join(task.get("addresses", ())), ports, task["reason"]]
+def _tasks(tasks: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns that some task has something for, beside those that are always there."""
+    columns = {
+        "TASK": [task["index"] for task in tasks],
+        "STATE": ["frozen" if task.get("frozen") else task["state"] for task in tasks],
+        "HEALTH": [task.get("health") or "" for task in tasks],
+        "NODE": [task["node"] for task in tasks],
+        "ATTEMPT": [task["attempt"] for task in tasks],
+        "EXIT": [task["exit_code"] for task in tasks],
+        "PEAK": [_peak(task) for task in tasks],
+        "ADDRESSES": [" ".join(task.get("addresses", ())) for task in tasks],
+        "PORTS": [_ports(task) for task in tasks],
+        "REASON": [_reason(task) for task in tasks],
+    }
+    head = [name for name, cells in columns.items() if name not in ("HEALTH", "PEAK") or any(cells)]
+    return head, [list(row) for row in zip(*(columns[name] for name in head), strict=True)]
+
+
+def _peak(task: dict[str, Any]) -> str:
+    """Of its memory, where it ended and that was measured."""
+    peak_bytes = (task.get("result") or {}).get("memory_peak_bytes") or 0
+    return show.size(peak_bytes) if peak_bytes else ""
+
+
+def _ports(task: dict[str, Any]) -> str:
+    return " ".join(f"{each['host_port']}->{each['port']}/{each['protocol']}" for each in task.get("ports", ()))
+
+
+def _reason(task: dict[str, Any]) -> str:
+    """What the last failed check of a task that runs said is the news."""
+    if task.get("health_reason"):
+        return f"{task['health']}: {task['health_reason']}"
+    return str(task["reason"])
 
 
 def _summary(entry: dict[str, Any]) -> list[Any]:
-    tasks = ", ".join(f"{count} {state}" for state, count in entry["tasks"].items() if count)
+    counts = {**entry["tasks"], **{name: entry.get(name, 0) for name in ("frozen", "unhealthy")}}
+    tasks = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     since = show.age(entry["submitted_unix_s"])
     return [entry["id"], entry["name"], entry["owner"], entry["home"], entry["state"], since, tasks]

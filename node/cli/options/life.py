@@ -1,4 +1,4 @@
-"""Options of `fofoca submit`: restarts of a service."""
+"""Options of `fofoca submit`: restarts of a service, and how a task is checked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from node.cli.options import health
 from node.quantities import parse_duration
 
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -15,6 +16,7 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--restart-backoff", metavar="TIME", help="The first pause before a restart; it doubles."),
     click.option("--restart-backoff-max", metavar="TIME", help="The longest pause before a restart."),
+    *health.OPTIONS,
 )
 
 
@@ -25,5 +27,6 @@ def body(options: dict[str, Any]) -> dict[str, Any]:
         "restart": options.get("restart"),
         "backoff_s": parse_duration(first, "restart-backoff") if first else None,
         "backoff_max_s": parse_duration(longest, "restart-backoff-max") if longest else None,
+        "health": health.body(options) or None,
     }
     return {key: value for key, value in found.items() if value is not None}
