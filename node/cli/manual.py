@@ -39,7 +39,7 @@ An error is one line that begins with `fofoca:`, and an exit code:
 | 130 | interrupted |
 | 141 | nobody read the output any more |
 
-`lab exec` ends with the exit code of the command it ran.
+`run`, `exec` and `lab exec` end with the exit code of what they ran.
 """
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pty
 import select
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,3 +86,28 @@ def test_what_does_not_run_is_said(fofoca: CommandLine, task: int) -> None:
     assert "no job 99001" in fofoca("exec", 99001, "--", "true").err
     assert "no task 7" in fofoca("exec", f"{task}.7", "--", "true").err
     assert "expected a job's ID" in fofoca("exec", "../x", "--", "true").err
+
+
+def test_a_job_can_be_run_as_if_it_were_here(fofoca: CommandLine) -> None:
+    small = ("--image", "busybox", "--cpu", "100m", "--memory", "32M")
+    ran = fofoca("run", *small, "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (ran.code, ran.out) == (7, "out\n")
+    assert ran.err.startswith("err\n")
+    assert "exit code 7" in ran.err
+
+
+def test_ending_a_run_cancels_its_job(fofoca: CommandLine) -> None:
+    """By SIGTERM: where tests run in the background, SIGINT is ignored by all of them."""
+    words = [FOFOCA, "run", "--image", "busybox", "--cpu", "100m", "--memory", "32M", "--name", "endless"]
+    words += ["--", "sh", "-c", "while :; do echo here; sleep 1; done"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, env=fofoca.full_environment())
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        process.terminate()
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert [job["state"] for job in fofoca.ok("jobs", "--json").json if job["name"] == "endless"] == ["cancelled"]

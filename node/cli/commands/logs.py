@@ -36,7 +36,7 @@ def logs(
     names = _streams(follow, only_stdout, only_stderr)
     streams = [Stream(agents, job_id, index, name, prefixed=len(tasks) > 1) for index in tasks for name in names]
     if follow:
-        _follow(streams)
+        follow_all(streams)
     else:
         for stream in streams:
             while stream.copy(wait_s=None) and not stream.ended:
@@ -57,8 +57,9 @@ def task_indices(agents: Agents, job_id: int) -> list[int]:
     return [int(task["index"]) for task in job["tasks"]]
 
 
-def _follow(streams: list[Stream]) -> None:
-    going = list(streams)
+def follow_all(streams: list[Stream]) -> None:
+    """Print what tasks write until they have ended; called again after an error, it goes on where it was."""
+    going = [stream for stream in streams if not stream.ended]
     while going:
         # A single stream waits at the node; several take turns.
         wait_s = FOLLOW_WAIT_S if len(going) == 1 else None
@@ -80,6 +81,7 @@ class Stream:
     task: int
     name: str
     prefixed: bool
+    descriptor: int = 1
     offset: int = 0
     ended: bool = False
     _rest: bytes = field(default=b"", repr=False)
@@ -102,13 +104,13 @@ class Stream:
     def finish(self) -> None:
         """Print an unfinished last line."""
         if self._rest:
-            _write(self._label() + self._rest + b"\n")
+            self._write(self._label() + self._rest + b"\n")
             self._rest = b""
 
     def _print(self, data: bytes) -> None:
         if self.prefixed:
             data = b"".join(self._label() + line for line in self._lines(data))
-        _write(data)
+        self._write(data)
 
     def _label(self) -> bytes:
         return f"[{self.task}] ".encode()
@@ -120,8 +122,8 @@ class Stream:
             self._rest = lines.pop()
         yield from lines
 
-
-def _write(data: bytes) -> None:
-    if data:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+    def _write(self, data: bytes) -> None:
+        if data:
+            out = sys.stdout if self.descriptor == 1 else sys.stderr
+            out.buffer.write(data)
+            out.buffer.flush()

@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from node.cli import find
-from node.cli.commands.submit import _cpu, _size
 from node.cli.failures import Failure
-from node.cli.options import limits
+from node.cli.options import job, limits
 
 JOB_AND_TASK = re.compile(r"([1-9]\d{0,18})(?:\.(\d{1,9}))?", re.ASCII)
 FIXED = ("--device", "--exclusive-cores")
@@ -55,12 +54,12 @@ def update(task: str, node_api: str | None, **options: Any) -> None:
 def body_of(options: dict[str, Any]) -> dict[str, Any]:
     """The request's body: only what is to change."""
     limit = {
-        "cpu_milli": _cpu(options["limit_cpu"], "limit-cpu"),
-        "memory_bytes": _size(options["limit_memory"], "limit-memory"),
+        "cpu_milli": job.cpu(options["limit_cpu"], "limit-cpu"),
+        "memory_bytes": job.size(options["limit_memory"], "limit-memory"),
     }
     body: dict[str, Any] = {
-        "cpu_milli": _cpu(options["cpu"], "cpu"),
-        "memory_bytes": _size(options["memory"], "memory"),
+        "cpu_milli": job.cpu(options["cpu"], "cpu"),
+        "memory_bytes": job.size(options["memory"], "memory"),
         "pids_max": options["pids"],
         "limit": {key: value for key, value in limit.items() if value is not None} or None,
         "limits": limits.body({"devices": (), "exclusive_cores": None, **options}) or None,

@@ -69,15 +69,15 @@ def wait_for(agents: Agents, job_id: int, deadline: float | None) -> dict[str, A
             if job["state"] in FINAL_STATES:
                 return job
         except (AgentUnreachable, ApiProblem) as error:
-            if not _may_pass(error, answered_at):
+            if not may_pass(error, answered_at):
                 raise
             time.sleep(RETRY_S)
         if deadline is not None and time.monotonic() >= deadline:
             return None
 
 
-def _may_pass(error: AgentUnreachable | ApiProblem, answered_at: float | None) -> bool:
-    """Whether the trouble is one that a restart of an agent brings and takes away."""
+def may_pass(error: AgentUnreachable | ApiProblem, answered_at: float | None) -> bool:
+    """Whether the trouble is one that a restart of an agent brings and takes away; `answered_at`: None if none did."""
     if isinstance(error, ApiProblem) and error.status != 503:
         return False
     if answered_at is None:
