@@ -39,7 +39,6 @@ from node.gossip_io import GossipService, GossipSettings
 from node.grants import Grants
 from node.hands import Hands
 from node.health import checks
-from node.health import checks
 from node.home import Home
 from node.host.boot import BootRecord
 from node.host.cores import CorePool, cores_by_memory_node
@@ -75,7 +74,6 @@ from scheduler.errors import SchedulerError
 from scheduler.events import Heard, Put
 from scheduler.images import KEY as IMAGES
 from scheduler.records import JOBS, LOST_WITH_THE_HOST
-from scheduler.spec.health import CHECKS
 from scheduler.spec.health import CHECKS
 
 AGENT_TABLE = "agent"
@@ -201,7 +199,6 @@ class Agent:
                 outbox=Outbox(peers, effects.received, effects.keep_up, nursery),
                 publish=Paced(gossip.set_state, nursery).publish,
             )
-            sessions.frozen = hands.allocations.conditions.set_frozen
             sessions.frozen = hands.allocations.conditions.set_frozen
             meter = self._meter(runtime, inventory, grants, policy, network, room)
             effects.enqueue(machine.restore(trio.current_time(), time.time(), rows))
@@ -349,7 +346,6 @@ class Agent:
     ) -> Meter:
         own = {**grants.allowances.labels(runtime.features), **policy.labels(runtime.abilities)}
         own |= network.labels() if network is not None else {}
-        own |= {CHECKS: checks(runtime.features, addressed=network is not None)}
         own |= {CHECKS: checks(runtime.features, addressed=network is not None)}
         labels = {"node": self._name, **self._config.node.labels, **own}
         sliced = self._config.resources.memory_bytes is not None

@@ -116,8 +116,6 @@ class JobSummaryDocument(msgspec.Struct, frozen=True, kw_only=True):
     tasks: dict[str, int]
     frozen: int = 0
     unhealthy: int = 0
-    frozen: int = 0
-    unhealthy: int = 0
 
 
 class ExplanationDocument(msgspec.Struct, frozen=True, kw_only=True):
