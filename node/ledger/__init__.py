@@ -1,5 +1,6 @@
 """The node's durable record: one protocol, several backends."""
 
+from node.ledger.etcd import EtcdLedger
 from node.ledger.memory import MemoryLedger
 from node.ledger.protocol import (
     InvalidChange,
@@ -10,10 +11,12 @@ from node.ledger.protocol import (
     LedgerFull,
     LedgerLocked,
     LedgerOverloaded,
+    LedgerTaken,
 )
 from node.ledger.sqlite import SqliteLedger
 
 __all__ = [
+    "EtcdLedger",
     "InvalidChange",
     "Ledger",
     "LedgerClosed",
@@ -22,6 +25,7 @@ __all__ = [
     "LedgerFull",
     "LedgerLocked",
     "LedgerOverloaded",
+    "LedgerTaken",
     "MemoryLedger",
     "SqliteLedger",
 ]

@@ -36,6 +36,10 @@ class LedgerLocked(LedgerError):
     """The operator's fault: another agent uses this ledger."""
 
 
+class LedgerTaken(LedgerError):
+    """Another agent holds this home's record now: this one may not write any more."""
+
+
 class LedgerCorrupt(LedgerError):
     """What is stored is damaged, or was not written by a ledger of this version."""
 

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
-from node.ledger import InvalidChange, Ledger, LedgerClosed, MemoryLedger, SqliteLedger
+from node.ledger import EtcdLedger, InvalidChange, Ledger, LedgerClosed, MemoryLedger, SqliteLedger
+from node.ledger.etcd_gateway import EtcdAccess, EtcdGateway
 from scheduler.events import Delete, Put
+from tests.ledger.etcd_stores import ETCD, FakeEtcd, RealEtcd
 
 
 class Store:
     """A place where a ledger can be opened again and again."""
 
-    def __init__(self, backend: str, folder: Path) -> None:
+    def __init__(self, backend: str, folder: Path, url: str) -> None:
         self._backend = backend
         self._folder = folder
+        self._url = url
+        self._fake = FakeEtcd()
         self._ledger: Ledger | None = None
 
     async def open(self) -> Ledger:
         if self._backend == "sqlite":
             self._ledger = await SqliteLedger.open(self._folder / "ledger.db")
+        elif "etcd" in self._backend:
+            etcd = EtcdGateway(EtcdAccess(urls=(self._url,))) if self._url else self._fake
+            prefix = f"/fofoca{self._folder}/homes/n1/"
+            self._ledger = await EtcdLedger.open(etcd, prefix, "n1", self._folder / "etcd.lock")
         elif isinstance(self._ledger, MemoryLedger):
             self._ledger = self._ledger.crash()
         else:
             self._ledger = MemoryLedger()
+        return self._ledger
+
+    @property
+    def ledger(self) -> Ledger:
+        assert self._ledger is not None
         return self._ledger
 
     async def reopen(self) -> Ledger:
@@ -39,9 +52,23 @@ class Store:
             await self._ledger.close()
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(scope="module")
+def etcd_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real etcd, shared: every test has a prefix of its own."""
+    if ETCD is None:
+        pytest.skip("no etcd (on Debian: apt-get install etcd-server)")
+    etcd = RealEtcd(tmp_path_factory.mktemp("etcd"))
+    try:
+        etcd.start()
+        yield etcd.url
+    finally:
+        etcd.stop()
+
+
+@pytest.fixture(params=["sqlite", "memory", "etcd in memory", "etcd"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(request.param, tmp_path)
+    url = request.getfixturevalue("etcd_url") if request.param == "etcd" else ""
+    store = Store(request.param, tmp_path, url)
     yield store
     await store.close()
 
@@ -71,6 +98,23 @@ async def test_later_changes_of_one_commit_win(store: Store) -> None:
         [Put("t", "1", b"x"), Delete("t", "1"), Put("t", "1", b"y"), Put("t", "2", b"z"), Delete("t", "2")]
     )
     assert await ledger.load() == {"t": {"1": b"y"}}
+
+
+async def test_large_batches_and_large_values_come_back_as_they_were(store: Store) -> None:
+    ledger = await store.open()
+    rows = {str(number): b"%d" % number for number in range(700)}
+    large = random.Random(1).randbytes(3 << 20)
+    await ledger.commit([*(Put("t", key, value) for key, value in rows.items()), Put("t", "large", large)])
+    assert await (await store.reopen()).load() == {"t": {**rows, "large": large}}
+    await store.ledger.commit([Put("t", "large", large[: 600 << 10]), *(Delete("t", key) for key in rows)])
+    assert await (await store.reopen()).load() == {"t": {"large": large[: 600 << 10]}}
+    await store.ledger.commit([Put("t", "large", b"small")])
+    assert await (await store.reopen()).load() == {"t": {"large": b"small"}}
+    await store.ledger.commit([Put("t", "large", large), Delete("t", "large"), Put("t", "large", large[:-1])])
+    await store.ledger.commit([Put("t", "large", large)])
+    assert await (await store.reopen()).load() == {"t": {"large": large}}
+    await store.ledger.commit([Delete("t", "large")])
+    assert await (await store.reopen()).load() == {}
 
 
 async def test_deleting_what_is_not_there_changes_nothing(store: Store) -> None:
