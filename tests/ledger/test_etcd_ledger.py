@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from node.ledger import EtcdLedger, LedgerCorrupt, LedgerError, LedgerLocked, LedgerTaken
 from node.ledger.etcd_batches import BYTES_MAX, OPERATIONS_MAX, groups, last_changes, pack, unpack
 from node.ledger.etcd_gateway import EtcdError
-from node.ledger.etcd_hold import LEASE_S
+from node.ledger.etcd_hold import LEASE_S, Hold, Holder
 from scheduler.events import Change, Delete, Put
 from tests.ledger.etcd_stores import FakeEtcd
 
@@ -148,6 +148,18 @@ async def test_an_agent_that_was_replaced_never_writes_again(
     await first.close()
     await second.commit([Put("t", "3", b"")])
     await second.close()
+
+
+async def test_an_agent_is_fenced_from_the_moment_on_that_another_holds_the_record(
+    tmp_path: Path, etcd: FakeEtcd, autojump_clock: MockClock
+) -> None:
+    first = await opened(etcd, tmp_path / "1", "host-a")
+    await trio.sleep(LEASE_S + 1)
+    await Hold(etcd, PREFIX, Holder(token="another", node="host-b")).take()
+    with pytest.raises(LedgerTaken, match="host-b"):
+        await first.commit([Put("t", "1", b"late")])
+    assert etcd.names("/rows/") == []
+    await first.close()
 
 
 async def test_two_agents_never_hold_one_home(tmp_path: Path, etcd: FakeEtcd, autojump_clock: MockClock) -> None:
