@@ -17,7 +17,7 @@ from node.errors import InvalidValue
 from node.image_exchange import ImageExchange
 from node.job_secrets import JobSecrets
 from scheduler.amendments import AmendmentView
-from scheduler.events import Accepting, AmendJob, Cancel, Drain, Hold, Release, Requeue, SetSetting, Submit
+from scheduler.events import Accepting, AmendJob, Cancel, Drain, Hold, Release, Requeue, SetSetting, Submit, SubmitAll
 from scheduler.explain import Explanation
 from scheduler.forecast import Forecast
 from scheduler.model import JobSpec
@@ -62,6 +62,24 @@ class Home:
     async def completed(self, owner: str, spec: JobSpec) -> JobSpec:
         """Return the spec as this node's machine takes it: the image resolved, secrets sealed. UnknownImage."""
         return self._secrets.seal(owner, await self._resolved(spec))
+
+    async def submit_all(self, owner: str, specs: Sequence[JobSpec], key: str = "") -> list[int]:
+        """Take a list of jobs, all or none; once this returns their ids they all survive this node's crash.
+
+        Each job's own key is `key` with its place in the list. Raises what `submit` does, the field's name beginning
+        with the place, as in `[3].cpu`.
+        """
+        unix_s = time.time()
+        jobs: list[Submit] = []
+        for place, spec in enumerate(specs):
+            try:
+                whole = await self.completed(owner, spec)
+            except InvalidValue as error:
+                raise InvalidValue(f"[{place}].{error.field}", error.value, error.expected) from None
+            jobs.append(Submit(owner, whole, unix_s, f"{key} [{place}]" if key else ""))
+        ids = await self._effects.ask(SubmitAll(tuple(jobs), unix_s))
+        assert isinstance(ids, list)
+        return ids
 
     async def cancel(self, job_id: int) -> None:
         """End the job's tasks; UnknownJob if there is no such job here."""

@@ -9,7 +9,7 @@ the leader, never into a retry of our own. Does not know what other homes do, no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 
 import msgspec
@@ -22,7 +22,7 @@ from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.eligibility import OWNER, Eligibility
 from scheduler.endings import Endings
-from scheduler.errors import Overloaded, UnknownJob
+from scheduler.errors import InvalidSpec, Overloaded, UnknownJob
 from scheduler.evenness import Evenness
 from scheduler.events import AmendJob, Cancel, Hold, Release, Submit
 from scheduler.gangs import Gangs, Hands
@@ -163,20 +163,44 @@ class Home:
 
     def on_submit(self, fx: Effects, event: Submit) -> int:
         """Take a job and place what can be placed at once; returns its id. Raises before anything changed."""
-        if (known := self._submissions.known(event)) is not None:
-            return known
+        known = self._submissions.known(event)
+        if known is None:
+            self._check_room(event.owner, 1)
+        return self._take(fx, event, self._checked(event)) if known is None else known
+
+    def on_submit_all(self, fx: Effects, events: Sequence[Submit]) -> list[int]:
+        """Take jobs of one owner, all or none, each as if it came by itself; returns their ids."""
+        known = [self._submissions.known(event) for event in events]
+        if coming := known.count(None):
+            self._check_room(events[0].owner, coming)
+        taken: list[JobSpec | None] = []
+        for position, (event, id_) in enumerate(zip(events, known, strict=True)):
+            try:
+                taken.append(self._checked(event) if id_ is None else None)
+            except InvalidSpec as error:
+                raise InvalidSpec(f"[{position}].{error.field}", error.value, error.expected) from None
+        return [
+            self._take(fx, event, spec) if spec is not None else id_ or 0
+            for event, spec, id_ in zip(events, taken, known, strict=True)
+        ]
+
+    def _check_room(self, owner: str, coming: int) -> None:
+        """Raise Overloaded unless so many jobs more of an owner can be taken."""
+        if len(self._jobs) - len(self._history) + coming > self._config.jobs_max:
+            raise Overloaded(f"this node keeps {self._config.jobs_max} unfinished jobs (jobs_max); try another node")
+        self._rules.check_count(owner, self._jobs.values(), coming)
+
+    def _checked(self, event: Submit) -> JobSpec:
+        """Return the spec as it is to be queued, or raise why it can't be taken."""
         validate(event.spec, self._config.spec_bytes_max)
         self.gate.check(event.owner, event.spec)
-        if len(self._jobs) - len(self._history) >= self._config.jobs_max:
-            raise Overloaded(f"this node keeps {self._config.jobs_max} unfinished jobs (jobs_max); try another node")
-        self._rules.check_count(event.owner, self._jobs.values())
-        spec = self._rules.applied(event.owner, event.spec, event.unix_s)
+        return self._rules.applied(event.owner, event.spec, event.unix_s)
+
+    def _take(self, fx: Effects, event: Submit, spec: JobSpec) -> int:
         self._sequence += 1
-        record = JobRecord(
-            self._sequence * JOB_ID_STRIDE + self._number, event.owner, spec, event.unix_s, key=event.key
-        )
-        if event.spec.queueing.hold:
-            record = msgspec.structs.replace(record, held=OWNER)
+        job_id = self._sequence * JOB_ID_STRIDE + self._number
+        held = OWNER if event.spec.queueing.hold else ""
+        record = JobRecord(job_id, event.owner, spec, event.unix_s, key=event.key, held=held)
         job = Job(record, fx.now)
         fast = self._fast(fx)
         self._remember(job)
@@ -185,6 +209,8 @@ class Home:
         self._touched[job.id] = None
         if fast:
             self._place_now(fx, job)
+            # Who finds no place is in line from now on, so that the next of the same list does not slip past.
+            self.lineup.update(job)
         fx.job_changed(job.id)
         return job.id
 
@@ -496,7 +522,7 @@ class Home:
             self._place_evenly(fx, job, required, count, images)
             return
         places = self._view.place(job.spec.request, required, count, job.id, images)
-        why = self._why(job, required, places, images) if count == 1 else ""
+        why = self._why(job, required, places, images) if count == 1 and places else ""
         for node, times in places.items():
             for _ in range(times):
                 self._ask(fx, job, node, f"placed on {node} by its home{why}")

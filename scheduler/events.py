@@ -33,6 +33,17 @@ class Submit:
 
 
 @dataclass(frozen=True, slots=True)
+class SubmitAll:
+    """A client's list of jobs: all are taken, or none. `Outcome.answer` has their ids, in order.
+
+    An InvalidSpec names the job, too: its field begins with the place in the list, as in `[3].cpu`.
+    """
+
+    jobs: tuple[Submit, ...]
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """End all tasks of a job of this home that have not ended."""
 
@@ -290,6 +301,7 @@ SiteEvent = (
 
 Event = (
     Submit
+    | SubmitAll
     | Cancel
     | Hold
     | Release

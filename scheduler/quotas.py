@@ -30,15 +30,18 @@ def draws_of(settings: Settings, owner: str, spec: JobSpec) -> Draws:
 
 
 def _draws(settings: Settings, owner: str, spec: JobSpec) -> Iterator[tuple[str, Resources]]:
-    task = Resources(spec.request.cpu_milli, spec.request.memory_bytes, ((TASKS, 1),))
     user = settings.get(User, owner) or settings.get(User, EVERYONE)
     if user is not None and _limits(user):
-        yield f"user/{owner}", task
-    account = settings.get(Account, spec.queueing.account)
+        yield f"user/{owner}", _one_task(spec)
+    account = settings.get(Account, spec.queueing.account) if spec.queueing.account else None
     if account is not None and _limits(account):
-        yield f"account/{spec.queueing.account}", task
+        yield f"account/{spec.queueing.account}", _one_task(spec)
     for name, count in sorted(spec.queueing.licences.items()):
         yield f"licence/{name}", Resources(0, 0, ((TASKS, count),))
+
+
+def _one_task(spec: JobSpec) -> Resources:
+    return Resources(spec.request.cpu_milli, spec.request.memory_bytes, ((TASKS, 1),))
 
 
 def _limits(value: User | Account) -> bool:

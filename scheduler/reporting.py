@@ -44,6 +44,7 @@ class Reporting:
         self._sequence = 0
         self._dirty = False
         self._published: Report | None = None
+        self._judged: Report | None = None
         self._pushing_now = False
         self.pushing = Pushing(config, view, alarms, self._say_pushed)
         self._told: dict[str, int] = {}
@@ -187,8 +188,10 @@ class Reporting:
             if self._pushing_now:
                 self.tell(fx, self._view.leader)
             self.pushing.flush(fx)
-            if self._published is None or (self._published is not self._report and self._moved(self._published)):
-                self._publish(fx)
+            if self._judged is not self._report:
+                self._judged = self._report
+                if self._published is None or self._moved(self._published):
+                    self._publish(fx)
         self._pushing_now = False
         self._told.clear()
 

@@ -52,11 +52,11 @@ class Rules:
         queueing = msgspec.structs.replace(spec.queueing, account=account, partition=name)
         return msgspec.structs.replace(spec, queueing=queueing, priority=priority)
 
-    def check_count(self, owner: str, jobs: Iterable[Job]) -> None:
-        """Raise Overloaded if this home has as many unfinished jobs of a user as it may; counted only if limited."""
+    def check_count(self, owner: str, jobs: Iterable[Job], coming: int) -> None:
+        """Raise Overloaded if this home had more unfinished jobs of a user than it may; counted only if limited."""
         user = self.settings.get(User, owner) or self.settings.get(User, EVERYONE)
         most = user.jobs_max if user is not None else 0
-        if most and sum(each.record.owner == owner and not each.finished for each in jobs) >= most:
+        if most and sum(each.record.owner == owner and not each.finished for each in jobs) + coming > most:
             raise Overloaded(f"{owner} has {most} unfinished jobs at this home, the most that jobs_max allows a user")
 
     def _account(self, owner: str, wanted: str) -> str:

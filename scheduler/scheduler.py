@@ -50,6 +50,7 @@ from scheduler.events import (
     SiteUsed,
     SiteWanted,
     Submit,
+    SubmitAll,
     TaskFrozen,
     TaskThawed,
     Timer,
@@ -201,7 +202,7 @@ class Scheduler:
                 self._received(fx, event)
             case Heard():
                 self._heard(fx, event)
-            case Submit() | Cancel() | Hold() | Release() | Requeue() | AmendJob():
+            case Submit() | SubmitAll() | Cancel() | Hold() | Release() | Requeue() | AmendJob():
                 self._wish(fx, event)
             case ContainerStarted() | ContainerCondition() | ContainerEnded() | ContainerChanged():
                 self._container(fx, event)
@@ -258,11 +259,13 @@ class Scheduler:
     def _alive(self) -> list[str]:
         return [node.name for node in self._view.nodes() if node.alive]
 
-    def _wish(self, fx: Effects, event: Submit | Cancel | Hold | Release | Requeue | AmendJob) -> None:
+    def _wish(self, fx: Effects, event: Submit | SubmitAll | Cancel | Hold | Release | Requeue | AmendJob) -> None:
         """What users ask of their jobs' home."""
         match event:
             case Submit():
                 fx.answer = self._home.on_submit(fx, event)
+            case SubmitAll():
+                fx.answer = self._home.on_submit_all(fx, event.jobs)
             case Cancel():
                 self._home.on_cancel(fx, event)
             case Hold():

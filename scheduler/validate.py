@@ -21,6 +21,7 @@ MEMORY_BYTES_MIN = 1 << 20
 AMOUNT_MAX = 1 << 60
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+_PLAIN = JobSpec(name="plain", argv=("true",), request=Resources(1, MEMORY_BYTES_MIN))
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 
 
@@ -42,15 +43,24 @@ def validate(spec: JobSpec, spec_bytes_max: int = 65_536) -> None:
 
 
 def _check_parts(spec: JobSpec) -> None:
-    limits.check(spec.limits)
+    """What was left as it is by default is not looked at: most of what most jobs have."""
+    plain = _PLAIN
+    if spec.limits != plain.limits:
+        limits.check(spec.limits)
+    if spec.networking != plain.networking:
+        networking.check(spec.networking)
+    if spec.files != plain.files:
+        files.check(spec.files)
+    if spec.security != plain.security:
+        security.check(spec.security)
+    if spec.life != plain.life:
+        life.check(spec.life)
+        _check_health(spec)
+    if spec.queueing != plain.queueing:
+        queueing.check(spec.queueing)
+    if spec.placement != plain.placement:
+        placement.check(spec.placement)
     _check_exclusive_cores(spec)
-    networking.check(spec.networking)
-    files.check(spec.files)
-    security.check(spec.security)
-    life.check(spec.life)
-    _check_health(spec)
-    queueing.check(spec.queueing)
-    placement.check(spec.placement)
     if spec.gang is not None:
         gang.check(spec.gang)
         _require(spec.array is None, "gang", "with array", "a job is an array or a gang, not both")

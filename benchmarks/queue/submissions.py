@@ -2,11 +2,13 @@
 
     python benchmarks/queue/submissions.py [--jobs 3000] [--connections 64] [--rounds 3] [--json]
 
-Ours: a node alone with its ledger on disk; jobs that nobody can run yet (they ask for a label that no node has), sent
-over kept connections to its local socket by a client that sends bytes made before and looks for the answer's length.
-"one by one" are single jobs, each connection with one under way; "one connection" is a lone client, which waits for the
-disk every time; "batches" are lists of 100. Slurm: held jobs through slurm_submit_batch_job, one after another, state
-saved to disk now and then, not before the answer. Then an array of 100,000 tasks and one of a million.
+Ours: a node alone with its ledger on disk; jobs sent over kept connections to its local socket by a client that sends
+bytes made before and looks for the answer's length. "one by one" are single jobs, each connection with one under way;
+"one connection" is a lone client, which waits for the disk every time; "batches" are lists of 100 different jobs.
+"held" ones are held, as the rival's are; the others ask for a label that no node has, so each is also told to the
+queue's leader, which looks for a place and sets it aside: what a job costs that has to wait. Slurm: held jobs through
+slurm_submit_batch_job, one after another, state saved to disk now and then, not before the answer. Then an array of
+100,000 tasks and one of a million.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import slurm
 from lab import Client, agents_cpu_s, job, lab
 
 BATCH = 100
-HELD = {"constraints": ["never=here"]}
+HELD: dict[str, Any] = {"queueing": {"hold": True}}
+WAITING: dict[str, Any] = {"constraints": ["never=here"]}
 Row = dict[str, float]
 
 
@@ -37,20 +41,27 @@ def main() -> None:
     options = parser.parse_args()
     jobs, connections, rounds = options.jobs, options.connections, options.rounds
     rows: dict[str, Row] = {}
-    with lab(1, 16, "process") as client:
-        one = json.dumps(job(["/bin/true"], **HELD)).encode()
-        many = json.dumps([job(["/bin/true"], **HELD)] * BATCH).encode()
+    with lab(1, 16, "process"):
+        held, many_held = json.dumps(job(["/bin/true"], **HELD)).encode(), many(HELD)
+        one, many_waiting = json.dumps(job(["/bin/true"], **WAITING)).encode(), many(WAITING)
+        rows["one by one, held"] = measured(rounds, jobs, lambda: send(held, jobs, connections))
+        rows["batches, held"] = measured(rounds, 2 * jobs, lambda: send(many_held, 2 * jobs // BATCH, 2))
         rows["one by one"] = measured(rounds, jobs, lambda: send(one, jobs, connections))
         rows["one connection"] = measured(rounds, jobs // 10, lambda: send(one, jobs // 10, 1))
-        rows["batches"] = measured(rounds, jobs, lambda: send(many, jobs // BATCH, 2))
-        rows["array of 100,000"] = accepted(client, 100_000, rounds)
-        rows["array of 1,000,000"] = accepted(client, 1_000_000, 1)
+        rows["batches"] = measured(rounds, 2 * jobs, lambda: send(many_waiting, 2 * jobs // BATCH, 2))
+        rows["array of 100,000"] = accepted(100_000, rounds)
+        rows["array of 1,000,000"] = accepted(1_000_000, 1)
     if why := slurm.missing():
         print(f"left out: Slurm: {why}", file=sys.stderr)
     else:
         with slurm.slurm(1, 16) as rival:
             rows["slurm, C API"] = summary([rival.submit_held(1000) for _ in range(rounds)])
     report(rows, options.json)
+
+
+def many(more: dict[str, Any]) -> bytes:
+    """Return a list of jobs, no two alike."""
+    return json.dumps([job(["/bin/echo", str(number)], **more) for number in range(BATCH)]).encode()
 
 
 def summary(rates: list[float]) -> Row:
@@ -83,11 +94,11 @@ def send(body: bytes, count: int, connections: int) -> None:
         thread.join()
 
 
-def accepted(client: Client, tasks: int, rounds: int) -> Row:
+def accepted(tasks: int, rounds: int) -> Row:
     """Return how long an array takes until it is durable and has its id."""
-    times_ms = []
+    client, times_ms = Client(), []
     for _ in range(rounds):
-        body = job(["/bin/true"], array=f"0-{tasks - 1}", **HELD)
+        body = job(["/bin/true"], array=f"0-{tasks - 1}", **WAITING)
         begin = time.monotonic()
         job_id = client.submit(body)
         times_ms.append((time.monotonic() - begin) * 1000)

@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 import msgspec
-import trio
 from starlette.responses import Response
 
 from node.api import queue, render
@@ -37,13 +36,12 @@ async def submit(exchange: Exchange) -> Response:
     services, owner, key = exchange.services, exchange.principal.name, idempotency_key(exchange)
     if exchange.text("test_only", "0", ("0", "1")) == "1":
         return await queue.forecast(exchange, work)
-    if isinstance(work, JobSpec):
-        try:
-            job_id = await services.jobs.submit(owner, work, key)
-        except InvalidSpec as error:
-            raise InvalidValue(body_field(error.field), error.value, error.expected) from None
-        return json_response({"id": job_id, "home": services.node}, 201)
-    return json_response({"ids": await _submit_all(exchange, work), "home": services.node}, 201)
+    try:
+        if isinstance(work, JobSpec):
+            return json_response({"id": await services.jobs.submit(owner, work, key), "home": services.node}, 201)
+        return json_response({"ids": await services.jobs.submit_all(owner, work, key), "home": services.node}, 201)
+    except InvalidSpec as error:
+        raise InvalidValue(body_field(error.field), error.value, error.expected) from None
 
 
 def idempotency_key(exchange: Exchange) -> str:
@@ -52,30 +50,6 @@ def idempotency_key(exchange: Exchange) -> str:
     if len(key) > KEY_LENGTH_MAX or not (key.isascii() and key.isprintable()):
         raise InvalidValue("Idempotency-Key", key, f"expected at most {KEY_LENGTH_MAX} printable characters")
     return key
-
-
-async def _submit_all(exchange: Exchange, specs: list[JobSpec]) -> list[int]:
-    """Submit at once, so that one sync of the ledger serves all; when one is refused, cancel those already taken."""
-    jobs, owner, key = exchange.services.jobs, exchange.principal.name, idempotency_key(exchange)
-    ids: dict[int, int] = {}
-    refusals: list[Exception] = []
-
-    async def submit_one(index: int, spec: JobSpec) -> None:
-        try:
-            ids[index] = await jobs.submit(owner, spec, f"{key} [{index}]" if key else "")
-        except (InvalidSpec, InvalidValue) as error:
-            refusals.append(InvalidValue(f"[{index}].{body_field(error.field)}", error.value, error.expected))
-        except Exception as error:  # noqa: BLE001 (told to the caller below, once the others are settled)
-            refusals.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for index, spec in enumerate(specs):
-            nursery.start_soon(submit_one, index, spec)
-    if refusals:
-        for job_id in ids.values():
-            await jobs.cancel(job_id)
-        raise refusals[0]
-    return [ids[index] for index in range(len(specs))]
 
 
 async def list_jobs(exchange: Exchange) -> Response:

@@ -87,12 +87,14 @@ _decode_many = msgspec.json.Decoder(list[JobBody]).decode
 
 def read_submission(body: bytes) -> JobSpec | list[JobSpec]:
     """Return the job, or the list of jobs, of a request's body; InvalidValue."""
+    # Text that JSON spells without an escape has neither a NUL nor half a surrogate pair in it.
+    escaped = b"\\u" in body
     if not body.lstrip().startswith(b"["):
-        return job_spec(decode(_decode_one, body), "")
+        return job_spec(decode(_decode_one, body), "", escaped)
     jobs = decode(_decode_many, body)
     if not 1 <= len(jobs) <= JOBS_PER_REQUEST_MAX:
         raise InvalidValue("body", f"{len(jobs)} jobs", f"expected 1 to {JOBS_PER_REQUEST_MAX:,} jobs")
-    return [job_spec(job, f"[{index}].") for index, job in enumerate(jobs)]
+    return [job_spec(job, f"[{index}].", escaped) for index, job in enumerate(jobs)]
 
 
 def decode(decoder: Callable[[bytes], Any], body: bytes, kind: type[msgspec.Struct] = JobBody) -> Any:
@@ -116,10 +118,15 @@ def _no_json(body: bytes, error: Exception) -> InvalidValue:
     return InvalidValue("body", body[:60].decode("utf-8", "replace"), f"expected JSON: {error}")
 
 
-def job_spec(job: JobBody, prefix: str) -> JobSpec:
-    """Return the spec of a decoded body; `prefix` goes before the names of fields in errors."""
+def job_spec(job: JobBody, prefix: str, escaped: bool = True) -> JobSpec:
+    """Return the spec of a decoded body; `prefix` goes before the names of fields in errors.
+
+    Texts are looked at only if they may have been `escaped`.
+    """
     try:
         _check(job)
+        if escaped:
+            _check_all_texts(job)
         return JobSpec(
             name=job.name,
             argv=tuple(job.argv),
@@ -153,8 +160,9 @@ def job_spec(job: JobBody, prefix: str) -> JobSpec:
 
 
 def body_field(spec_field: str) -> str:
-    """Return the body's name for a field of the spec, as the scheduler names it in a refusal."""
-    return _BODY_FIELDS.get(spec_field, spec_field)
+    """Return the body's name for a field of the spec, as the scheduler names it in a refusal, perhaps of a list."""
+    place, end, field = spec_field.rpartition("].") if spec_field.startswith("[") else ("", "", spec_field)
+    return place + end + _BODY_FIELDS.get(field, field)
 
 
 def _check(job: JobBody) -> None:
@@ -168,6 +176,9 @@ def _check(job: JobBody) -> None:
     for name in job.env:
         if ENV_NAME.fullmatch(name) is None:
             raise InvalidValue("env", name, "expected names of letters, digits and _, not starting with a digit")
+
+
+def _check_all_texts(job: JobBody) -> None:
     for field, value in msgspec.to_builtins(job).items():
         _check_texts(field, value)
 

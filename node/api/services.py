@@ -36,6 +36,9 @@ class JobService(Protocol):
     async def submit(self, owner: str, spec: JobSpec, key: str = "") -> int:
         """Return the id once the job is durable; the same one for the same owner and key."""
 
+    async def submit_all(self, owner: str, specs: Sequence[JobSpec], key: str = "") -> list[int]:
+        """Take all jobs of a list or none; each one's key is `key` with its place."""
+
     async def cancel(self, job_id: int) -> None:
         """End a job's tasks."""
 

@@ -12,6 +12,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -221,16 +222,17 @@ def _write_batch(connection: sqlite3.Connection, changes: Sequence[Change], sync
     connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for change in changes:
-            if isinstance(change, Put):
-                connection.execute(_PUT, (change.table, change.key, change.value))
-            else:
-                connection.execute(_DELETE, (change.table, change.key))
+        for put, alike in groupby(changes, lambda change: isinstance(change, Put)):
+            connection.executemany(_PUT if put else _DELETE, map(_row, alike))
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _row(change: Change) -> tuple[str, str] | tuple[str, str, bytes]:
+    return (change.table, change.key, change.value) if isinstance(change, Put) else (change.table, change.key)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from cluster import KeyRing
 from node.api import Bounds, Gate, Services, build
-from node.errors import AgentUnreachable, NotFound, UnknownImage
+from node.errors import AgentUnreachable, InvalidValue, NotFound, UnknownImage
 from node.host.errors import ImageError
 from node.host.image_build import BuildOrder
 from node.host.image_room import Idle
@@ -70,6 +70,12 @@ class FakeJobs:
             self.keys[owner, key] = job_id
         self.tasks[job_id] = [TaskView(index, State.PENDING, "", 0, None, "new") for index in spec.indices()]
         return job_id
+
+    async def submit_all(self, owner: str, specs: Sequence[JobSpec], key: str = "") -> list[int]:
+        for place, spec in enumerate(specs):
+            if spec.image == "nothing":
+                raise InvalidValue(f"[{place}].image", spec.image, UnknownImage(spec.image).expected)
+        return [await self.submit(owner, spec, f"{key} [{place}]" if key else "") for place, spec in enumerate(specs)]
 
     async def cancel(self, job_id: int) -> None:
         await trio.lowlevel.checkpoint()
