@@ -98,7 +98,7 @@ def start(name: str) -> None:
         leftovers.stop_processes(leftovers.keepers(node.data))
         if lab.isolated:
             network.remove_node(node.number)
-            network.make_node(node.number, [other.number for other in lab.nodes])
+            network.make_node(node.number)
         record.store(lab.with_node(hosts.switch_on(node)))
 
 
@@ -161,7 +161,7 @@ def _build(plan: Plan, progress: Progress) -> Lab:
     if isolated:
         network.make_fabric()
         for node in lab.nodes:
-            network.make_node(node.number, [other.number for other in lab.nodes])
+            network.make_node(node.number)
     key, token = configuration.create_key(layout.state_folder())
     lab = replace(lab, token=token)
     for node, endpoint in zip(lab.nodes, endpoints, strict=True):
@@ -178,6 +178,7 @@ def _build(plan: Plan, progress: Progress) -> Lab:
 
 def _stop_agents(lab: Lab) -> None:
     on = [node for node in lab.nodes if record.is_on(node)]
+    leftovers.thaw(layout.cgroup_root())  # a namespace ends only when all in it have, and the frozen don't
     for node in on:
         with contextlib.suppress(ProcessLookupError):
             os.kill(node.keeper_pid, signal.SIGTERM)
