@@ -7,7 +7,7 @@ pairs of nodes.
       br0   10.77.1.1/24             fab0
     fofoca-n2             ------ p2 /
 
-Containers hang on br0; nodes route to each other's container addresses over up0. Nothing reaches the machine's own
+Containers hang on br0; agents route to each other's container addresses over up0. Nothing reaches the machine's own
 network. A cut is a pair of rules of the fabric's own nftables table, so that both sides stay up and simply hear
 nothing from each other, as behind a broken switch.
 """
@@ -35,8 +35,10 @@ def make_fabric() -> None:
     _ip_batch(fabric, ["link set lo up", f"link add {bridge} type bridge", f"link set {bridge} up"])
 
 
-def make_node(number: int, others: Iterable[int]) -> None:
-    """The namespace of one node, wired to the fabric, with routes to the containers of all others."""
+def make_node(number: int) -> None:
+    """The namespace of one node, wired to the fabric. Routes to the containers of others are for its agent to set, when
+    it knows whose they are: before, what they send would seem to come from the node itself, which may reach them all.
+    """
     name, port = layout.namespace(layout.node_name(number)), layout.fabric_port(number)
     _ip("netns", "add", name)
     _ip_batch(
@@ -49,11 +51,6 @@ def make_node(number: int, others: Iterable[int]) -> None:
             "link add br0 type bridge",
             f"addr add {layout.bridge_address(number)}/24 dev br0",
             "link set br0 up",
-            *(
-                f"route add {layout.container_subnet(other)} via {layout.underlay_address(other)}"
-                for other in others
-                if other != number
-            ),
         ],
     )
     _ip_batch(layout.fabric(), [f"link set {port} master {layout.FABRIC_BRIDGE}", f"link set {port} up"])
