@@ -21,6 +21,7 @@ demo: setup
 	@$(BIN)/fofoca lab demo
 
 test: check
+	@tools/prepare-host test
 	@$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 
 test-guest: setup
