@@ -22,6 +22,7 @@ from scheduler.explain import Explanation
 from scheduler.forecast import Forecast
 from scheduler.model import JobSpec
 from scheduler.settings import AnySetting
+from scheduler.snapshot import NodeSnapshot
 from scheduler.usage import JobUsage, UsageRow
 from scheduler.views import JobSummary, JobView, NodeStatus, WaitingView
 
@@ -120,6 +121,10 @@ class Home:
     def queue(self) -> Sequence[WaitingView]:
         """Return the line of waiting jobs, if this node leads."""
         return self._machine.waiting(trio.current_time())
+
+    def snapshot(self, after: int, count: int) -> NodeSnapshot:
+        """Return a page of what this node knows for good, from the jobs after that id on."""
+        return self._machine.snapshot(trio.current_time(), after, count)
 
     async def forecast(self, owner: str, spec: JobSpec) -> Forecast:
         """Return what would become of a job; raises what a submission would."""

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 ROW = "accepting"
 
 
-class _Row(msgspec.Struct, frozen=True, array_like=True):
+class AcceptingRow(msgspec.Struct, frozen=True, array_like=True):
+    """The row of META that remembers what an operator said."""
+
     accepting: bool
     draining: bool
     deadline_unix_s: float | None
@@ -59,7 +61,7 @@ class Draining:
         self._wall.see(fx.now, unix_s)
         raw = rows.get(META, {}).get(ROW)
         if raw is not None:
-            row = msgspec.msgpack.decode(raw, type=_Row)
+            row = msgspec.msgpack.decode(raw, type=AcceptingRow)
             self._set(fx, row.accepting, row.draining, row.deadline_unix_s)
 
     def on_accepting(self, fx: Effects, event: Accepting) -> None:
@@ -110,7 +112,7 @@ class Draining:
                     self._evicts.answered(held.allocation.home, id_)
 
     def _write(self, fx: Effects) -> None:
-        row = _Row(self._reporting.accepting, self._reporting.draining, self._deadline_unix_s)
+        row = AcceptingRow(self._reporting.accepting, self._reporting.draining, self._deadline_unix_s)
         fx.put(META, ROW, msgspec.msgpack.encode(row))
 
     @staticmethod

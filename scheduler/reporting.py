@@ -136,6 +136,10 @@ class Reporting:
         self._ends[key] = (end_s, self._ends[key][1])
         self._dirty = True
 
+    def end_of(self, key: Hashable) -> float:
+        """Return by when a live allocation ends, by its estimate; infinity: who knows."""
+        return self._ends[key][0]
+
     def touch(self) -> None:
         """Something else that is worth a new version."""
         self._dirty = True

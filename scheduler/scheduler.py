@@ -114,6 +114,7 @@ from scheduler.sites.claims import Keeping
 from scheduler.sites.keeper import Keeper
 from scheduler.sites.kept import Jobs
 from scheduler.sites.site import Site, SiteView
+from scheduler.snapshot import CHARGES_MAX, NodeSnapshot, copy_held, copy_jobs, copy_rules
 from scheduler.survey import Surveys
 from scheduler.usage import JobUsage, UsageRow
 from scheduler.validate import validate
@@ -560,7 +561,7 @@ class Scheduler:
             WaitingView(
                 job=job_id,
                 home=entry.home,
-                wanted=entry.wait.wanted,
+                wanted=entry.wait.wanted * (entry.wait.nodes or 1) * entry.wait.per_node,
                 priority=entry.wait.priority,
                 position=self._leader.position(job_id),
                 owner=entry.wait.owner,
@@ -571,6 +572,29 @@ class Scheduler:
             )
             for job_id, entry in self._leader.entries()
         ]
+
+    def snapshot(self, now: float, after: int, count: int) -> NodeSnapshot:
+        """Return a page of what this node knows for good, from the jobs after that id on; `after` 0 is the first."""
+        jobs, following = copy_jobs(self._home.jobs, after, count)
+        unix_s = self._wall.unix_s(now)
+        if after:
+            return NodeSnapshot(self.node, unix_s, jobs, following)
+        reporting = self._admission.reporting
+        held, left_out = copy_held(self._admission.held(), reporting, now)
+        charges = self._home.usage.charges_s(now, self._shared.settings.ranking.half_life_s)
+        most = sorted(((*key, round(charge_s, 3)) for key, charge_s in charges.items()), key=lambda each: -each[2])
+        return NodeSnapshot(
+            self.node,
+            unix_s,
+            jobs,
+            following,
+            report=reporting.report(),
+            rules=copy_rules(self._config),
+            settings=tuple(self.settings()),
+            charges=tuple(most[:CHARGES_MAX]),
+            held=held,
+            held_left_out=left_out,
+        )
 
     def usage(self) -> list[UsageRow]:
         """Return what this home's users used, by day."""

@@ -95,9 +95,14 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_cluster(path: str | Path) -> Cluster:
-    """Read a cluster; raises BadTrace, naming the field that is wrong."""
+    """Read a cluster file, or a copy of a live one (`sim.live`); raises BadTrace, naming the field that is wrong."""
     try:
-        types = msgspec.toml.decode(Path(path).read_bytes(), type=_File).node
+        content = Path(path).read_bytes()
+        if content.lstrip().startswith(b"{"):
+            from sim.live import read_live, to_cluster
+
+            return to_cluster(read_live(path))
+        types = msgspec.toml.decode(content, type=_File).node
     except OSError as error:
         raise BadTrace(str(path), (error.strerror or str(error)).lower()) from None
     except (msgspec.MsgspecError, ValueError) as error:

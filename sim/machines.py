@@ -70,6 +70,9 @@ class Host:
 class Machines:
     """The hosts, their network and their containers. `listeners` hear gossip; the others would only listen."""
 
+    unix_began_s = 0.0
+    """The wall clock's time when virtual time begins."""
+
     def __init__(self, hosts: Iterable[Host], listeners: Sequence[str], links: Links) -> None:
         self.links = links
         self.kernel = Kernel(links.seed)
@@ -77,6 +80,11 @@ class Machines:
         self.hosts = {host.name: host for host in hosts}
         self.listeners = [self.hosts[name] for name in listeners]
         self._chance = self.kernel.random("loss")
+
+    @property
+    def unix_s(self) -> float:
+        """The wall clock's time now, the same on all hosts."""
+        return self.unix_began_s + self.kernel.now
 
     # --- what subclasses say
 
@@ -110,12 +118,12 @@ class Machines:
         host.boot_epoch += 1
         host.agent = Scheduler(host.config, host.name, host.number, host.boot_epoch, self.links.seed)
         rows = {table: dict(entries) for table, entries in host.disk.items()}
-        self._carry_out(host, host.agent.restore(self.kernel.now, self.kernel.now, rows))
+        self._carry_out(host, host.agent.restore(self.kernel.now, self.unix_s, rows))
         self.give(host, Measured(host.capacity, host.capacity, Resources(), host.labels))
         for id_, result in list(host.ended.items()):
             self.give(host, ContainerEnded(id_, result))
         for id_ in list(host.running):
-            self.give(host, ContainerStarted(id_, self.kernel.now))
+            self.give(host, ContainerStarted(id_, self.unix_s))
 
     def stop_agent(self, host: Host) -> None:
         """End a host's agent; its containers run on."""
@@ -208,7 +216,7 @@ class Machines:
         host.running[id_] = None
         self.figures["containers"] += 1
         run_s = self.begun(host, id_, allocation.spec)
-        self.kernel.after(0.0, self.give, host, ContainerStarted(id_, self.kernel.now))
+        self.kernel.after(0.0, self.give, host, ContainerStarted(id_, self.unix_s))
         if run_s < inf:
             self.kernel.after(run_s, self._end, host, id_, Result(exit_code=0))
 

@@ -7,8 +7,9 @@ from starlette.responses import Response
 
 from node.api import render
 from node.api.exchange import Exchange, json_response
-from node.api.forward import at_node
+from node.api.forward import JOB_ID_MAX, at_node
 from node.api.schemas import decode
+from scheduler.snapshot import JOBS_PER_PAGE_MAX
 
 DEADLINE_MAX_S = 366 * 86_400.0
 
@@ -64,6 +65,18 @@ async def drain(exchange: Exchange) -> Response:
     async def answer() -> Response:
         await exchange.services.jobs.drain(deadline_s)
         return json_response({"node": exchange.services.node, "accepting": False, "draining": True}, 202)
+
+    return await at_node(exchange, answer)
+
+
+async def snapshot(exchange: Exchange) -> Response:
+    """GET /v1/nodes/NAME/snapshot: a page of its unfinished jobs and of what it holds, for those who plan."""
+    exchange.require_operator("copy what a node knows")
+    after = exchange.integer("after", 0, 0, JOB_ID_MAX)
+    count = exchange.integer("count", JOBS_PER_PAGE_MAX, 1, JOBS_PER_PAGE_MAX)
+
+    async def answer() -> Response:
+        return json_response(exchange.services.jobs.snapshot(after, count))
 
     return await at_node(exchange, answer)
 

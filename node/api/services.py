@@ -26,6 +26,7 @@ from scheduler.forecast import Forecast
 from scheduler.model import AllocationId, JobSpec
 from scheduler.settings import AnySetting
 from scheduler.sites.site import Site, SiteView
+from scheduler.snapshot import NodeSnapshot
 from scheduler.usage import JobUsage, UsageRow
 from scheduler.views import JobSummary, JobView, NodeStatus, WaitingView
 
@@ -71,6 +72,9 @@ class JobService(Protocol):
 
     def queue(self) -> Sequence[WaitingView]:
         """Return the line of waiting jobs, if this node leads."""
+
+    def snapshot(self, after: int, count: int) -> NodeSnapshot:
+        """Return a page of what this node knows for good, from the jobs after that id on."""
 
     async def forecast(self, owner: str, spec: JobSpec) -> Forecast:
         """Return what would become of a job; raises what a submission would."""

@@ -25,8 +25,9 @@ from scheduler.errors import NotPossible, UnknownJob
 from scheduler.explain import Explanation, Short
 from scheduler.forecast import Forecast
 from scheduler.index import Membership
-from scheduler.model import AllocationId, JobSpec, Report, Resources, State
+from scheduler.model import AllocationId, JobRecord, JobSpec, Report, Resources, State
 from scheduler.settings import AnySetting, check
+from scheduler.snapshot import JobCopy, NodeSnapshot
 from scheduler.usage import JobUsage, UsageRow, Used
 from scheduler.validate import validate
 from scheduler.views import JobSummary, JobView, NodeStatus, TaskView, WaitingView
@@ -128,6 +129,11 @@ class FakeJobs:
 
     def usage(self) -> Sequence[UsageRow]:
         return self.used
+
+    def snapshot(self, after: int, count: int) -> NodeSnapshot:
+        ids = sorted(job for job in self.specs if job > after)
+        records = [JobRecord(job, *self.specs[job], NOW) for job in ids[:count]]
+        return NodeSnapshot(self.name, NOW, tuple(map(JobCopy, records)), ids[count - 1] if len(ids) > count else None)
 
     def usage_of_jobs(self) -> Sequence[JobUsage]:
         return [JobUsage(job, "x", "", owner, Used(attempts=1)) for job, (owner, _) in self.specs.items()]

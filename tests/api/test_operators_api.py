@@ -112,3 +112,17 @@ async def test_a_setting_without_sense_is_refused_by_name(cluster, path, body, f
     async with cluster["n1"].client("ops", "operator") as operator:
         answer = await operator.put(f"/v1/settings/{path}", json=body)
         assert (answer.status_code, answer.json()["field"]) == (400, field)
+
+
+async def test_operators_copy_what_any_node_knows_page_by_page(cluster):
+    async with cluster["n2"].client() as owner:
+        jobs = [(await owner.post("/v1/jobs", json={"argv": ["true"]})).json()["id"] for _ in range(3)]
+    async with cluster["n1"].client("ops", "operator") as operator:
+        first = (await operator.get("/v1/nodes/n2/snapshot?count=2")).json()
+        assert ([each["record"]["id"] for each in first["jobs"]], first["next"]) == (jobs[:2], jobs[1])
+        last = (await operator.get(f"/v1/nodes/n2/snapshot?count=2&after={jobs[1]}")).json()
+        assert ([each["record"]["id"] for each in last["jobs"]], last["next"]) == (jobs[2:], None)
+        assert (await operator.get("/v1/nodes/n2/snapshot?count=0")).status_code == 400
+        assert (await operator.get("/v1/nodes/nobody/snapshot")).status_code == 404
+    async with cluster["n2"].client() as owner:
+        assert (await owner.get("/v1/nodes/n2/snapshot")).status_code == 403

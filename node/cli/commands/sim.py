@@ -8,6 +8,7 @@ from node.cli.sim_run import run
 from node.cli.sim_size import size
 from node.cli.sim_snapshot import snapshot
 from node.cli.sim_sweep import sweep
+from node.cli.sim_what_if import what_if
 from node.cli.sim_worlds import gossip, world
 
 
@@ -16,5 +17,5 @@ def sim() -> None:
     """Run the agents' own machines in virtual time, from a seed: same seed, same run."""
 
 
-for command in (run, size, sweep, snapshot, gossip, world):
+for command in (run, size, sweep, snapshot, what_if, gossip, world):
     sim.add_command(command)
