@@ -25,7 +25,7 @@ FORWARD_TIMEOUT_S = 10.0
 FAN_OUT_TIMEOUT_S = 2.0
 JOB_ID_MAX = 2**63 - 1
 PREFIX = "/v1/"
-KEPT_HEADERS = (b"content-type", b"x-next-offset", b"x-ended", b"retry-after", b"allow")
+KEPT_HEADERS = (b"content-type", b"x-next-offset", b"x-ended", b"x-attempt", b"retry-after", b"allow")
 
 
 class ForwardedRequest(msgspec.Struct, frozen=True, array_like=True):

@@ -1,7 +1,8 @@
 """What tasks wrote. The home knows a task's node and asks it by the call `log.read`; the bytes go back the same way.
 
 Every piece is bounded. Following is long polling: with wait_s a request waits for new bytes. Offsets are opaque
-numbers: for `both` streams one number carries two offsets (stdout's in the low 48 bits).
+numbers: for `both` streams one number carries two offsets (stdout's in the low 48 bits). They count within one attempt:
+who names the attempt that an offset is of reads the next one from its beginning.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from node.api.services import LogService, Services
 from node.errors import InvalidValue, NotFound, PeerRefused
 from node.runtime.protocol import Stream
 from scheduler.model import AllocationId
-from scheduler.views import JobView
+from scheduler.views import JobView, TaskView
 
 METHOD = "log.read"
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
@@ -33,11 +34,12 @@ TASK_INDEX_MAX = 2**31 - 1
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
-    """A part of a task's output; `ended`: nothing will follow."""
+    """A part of a task's output, of this attempt (0: not known); `ended`: nothing will follow."""
 
     data: bytes = b""
     next_offset: str = "0"
     ended: bool = False
+    attempt: int = 0
 
 
 class ReadLog(msgspec.Struct, frozen=True, array_like=True):
@@ -61,14 +63,16 @@ async def show(exchange: Exchange) -> Response:
     stream = cast(Literal["stdout", "stderr", "both"], exchange.text("stream", "both", (*STREAMS, "both")))
     offset = exchange.integer("offset", 0, 0, OFFSET_MAX)
     limit = exchange.integer("limit", PIECE_BYTES_DEFAULT, 1, PIECE_BYTES_MAX)
+    attempt = exchange.integer("attempt", 0, 0, TASK_INDEX_MAX)
     wait_s = exchange.wait_s()
 
     async def answer(job_id: int) -> Response:
         ordinal = ordinal_of(require_visible(exchange, job_id), index)
         with exchange.services.long_polls.by(exchange.principal.name):
-            wanted = ReadLog(AllocationId(job_id, index, 0), stream, str(offset), limit, wait_s)
+            wanted = ReadLog(AllocationId(job_id, index, attempt), stream, str(offset), limit, wait_s)
             piece = await _read_task(exchange.services, ordinal, wanted)
         headers = {"x-next-offset": str(piece.next_offset), "x-ended": "1" if piece.ended else "0"}
+        headers["x-attempt"] = str(piece.attempt)
         return Response(piece.data, media_type="application/octet-stream", headers=headers)
 
     return await at_home(exchange, answer, wait_s)
@@ -83,25 +87,30 @@ def ordinal_of(job: JobView, index: int) -> int:
 
 
 async def _read_task(services: Services, ordinal: int, wanted: ReadLog) -> Piece:
-    job_id = wanted.allocation.job
+    """The next piece; an attempt's output may end while the task goes on with another, which is waited for."""
     deadline = trio.current_time() + wanted.wait_s
     while True:
-        task = services.jobs.job(job_id, ordinal, 1).tasks[0]
-        if task.node or task.state.final or trio.current_time() >= deadline:
-            break
+        task = services.jobs.job(wanted.allocation.job, ordinal, 1).tasks[0]
+        piece = Piece(b"", wanted.offset, task.state.final, task.attempt if task.state.final else wanted.allocation.attempt)
+        if task.node:
+            piece = await _read_attempt(services, task, wanted, max(0.0, deadline - trio.current_time()))
+            task = services.jobs.job(wanted.allocation.job, ordinal, 1).tasks[0]
+        ended = piece.ended and task.state.final and piece.attempt in (0, task.attempt)
+        if piece.data or ended or trio.current_time() >= deadline:
+            return msgspec.structs.replace(piece, ended=ended)
         await trio.sleep(POLL_S)
-    if not task.node:
-        return Piece(b"", wanted.offset, task.state.final)
-    left_s = max(0.0, deadline - trio.current_time())
-    request = msgspec.structs.replace(wanted, allocation=AllocationId(job_id, task.index, task.attempt), wait_s=left_s)
-    answer = await services.peers.call(task.node, METHOD, _encode(request), FORWARD_TIMEOUT_S + left_s)
+
+
+async def _read_attempt(services: Services, task: TaskView, wanted: ReadLog, wait_s: float) -> Piece:
+    """From the node of a task's newest attempt: on from the offset, if that is of this attempt."""
+    allocation = msgspec.structs.replace(wanted.allocation, attempt=task.attempt)
+    offset = wanted.offset if wanted.allocation.attempt in (0, task.attempt) else "0"
+    request = ReadLog(allocation, wanted.stream, offset, wanted.limit, wait_s)
+    answer = await services.peers.call(task.node, METHOD, _encode(request), FORWARD_TIMEOUT_S + wait_s)
     try:
-        piece = _decode_piece(answer)
+        return msgspec.structs.replace(_decode_piece(answer), attempt=task.attempt)
     except msgspec.DecodeError:
         raise PeerRefused(task.node, "its answer can't be read") from None
-    # An attempt's output may end while the task goes on with another.
-    final = services.jobs.job(job_id, ordinal, 1).tasks[0].state.final
-    return Piece(piece.data, piece.next_offset, piece.ended and final)
 
 
 def receiver(logs: LogService) -> Callable[[str, bytes], Awaitable[bytes]]:

@@ -233,6 +233,39 @@ async def test_an_ended_attempt_is_not_the_end_of_a_task_that_goes_on(cluster):
         assert (await client.get(f"/v1/jobs/{job_id}/logs")).headers["x-ended"] == "0"
 
 
+async def test_the_next_attempt_is_read_from_its_beginning_and_waited_for(cluster, autojump_clock, nursery):
+    job_id = await submitted(cluster)
+    cluster["n1"].jobs.move(job_id, State.RUNNING, "n2", 1)
+    cluster["n2"].logs.written[f"{job_id}.0.1", "stdout"] = b"first try"
+    cluster["n2"].logs.ended.add(f"{job_id}.0.1")
+    cluster["n3"].logs.written[f"{job_id}.0.2", "stdout"] = b"second"
+    cluster["n3"].logs.ended.add(f"{job_id}.0.2")
+
+    async def run() -> None:
+        await trio.sleep(5)
+        cluster["n1"].jobs.move(job_id, State.SUCCEEDED, "n3", 2, 0)
+
+    async with cluster["n2"].client() as client:
+        path = f"/v1/jobs/{job_id}/logs?wait_s=20&stream=stdout"
+        answer = await client.get(path)
+        assert (answer.content, answer.headers["x-ended"], answer.headers["x-attempt"]) == (b"first try", "0", "1")
+        start = trio.current_time()
+        nursery.start_soon(run)
+        answer = await client.get(f"{path}&offset=9&attempt=1")
+        assert 5 <= trio.current_time() - start < 6, "neither at once, again and again, nor too late"
+        assert (answer.content, answer.headers["x-ended"], answer.headers["x-attempt"]) == (b"second", "1", "2")
+        answer = await client.get(f"{path}&offset=6&attempt=2")
+        assert (answer.content, answer.headers["x-ended"]) == (b"", "1")
+
+
+async def test_a_task_that_got_lost_after_what_was_read_has_ended(cluster):
+    job_id = await submitted(cluster)
+    cluster["n1"].jobs.move(job_id, State.LOST, "", 2)
+    async with cluster["n1"].client() as client:
+        answer = await client.get(f"/v1/jobs/{job_id}/logs?wait_s=20&offset=7&attempt=1")
+    assert (answer.content, answer.headers["x-ended"]) == (b"", "1")
+
+
 async def test_a_task_that_never_ran_has_an_empty_ended_log(cluster):
     job_id = await submitted(cluster)
     async with cluster["n1"].client() as client:

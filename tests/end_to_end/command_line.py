@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,13 @@ class CommandLine:
         assert "Traceback" not in done.stderr, done.stderr
         return Ran(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *words: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [FOFOCA, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=self.full_environment(), start_new_session=True,
-        )  # fmt: skip
+    def start(self, *words: object, output: Path | None = None) -> subprocess.Popen[str]:
+        """`output`: a file for what it prints, however much that is."""
+        with output.open("wb") if output is not None else nullcontext(subprocess.PIPE) as out:
+            return subprocess.Popen(
+                [FOFOCA, *map(str, words)], stdout=out, stderr=subprocess.PIPE, text=True,
+                env=self.full_environment(), start_new_session=True,
+            )  # fmt: skip
 
     def ok(self, *words: object, **options: Any) -> Ran:
         ran = self(*words, **options)

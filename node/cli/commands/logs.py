@@ -83,6 +83,7 @@ class Stream:
     prefixed: bool
     descriptor: int = 1
     offset: int = 0
+    attempt: int = 0
     ended: bool = False
     _rest: bytes = field(default=b"", repr=False)
 
@@ -95,7 +96,9 @@ class Stream:
             offset=self.offset,
             limit=CHUNK_BYTES,
             wait_s=wait_s,
+            attempt=self.attempt or None,
         )
+        self.attempt = int(answer.headers.get("x-attempt", 0))
         self.offset = int(answer.headers.get("x-next-offset", self.offset + len(answer.body)))
         self.ended = answer.headers.get("x-ended") == "1"
         self._print(answer.body)

@@ -1,0 +1,136 @@
+"""The life of tasks on real containers, through any node of a lab: health, freezing, signals, output that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.command_line import CommandLine, eventually, stop
+
+pytestmark = [pytest.mark.xdist_group("lab"), pytest.mark.slow, pytest.mark.root, pytest.mark.lxc]
+
+SMALL = ("--cpu", "50m", "--memory", "16M", "--image", "busybox")
+WEB = "mkdir -p /tmp/www && touch /tmp/www/ok && exec httpd -f -p 8080 -h /tmp/www"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lab(fofoca: CommandLine) -> Iterator[None]:
+    fofoca.ok("lab", "up", "--nodes", 3)
+    yield
+    fofoca("lab", "down")
+
+
+def task(fofoca: CommandLine, id: int) -> dict[str, Any]:
+    found: dict[str, Any] = fofoca.ok("job", id, "--json").json["tasks"][0]
+    return found
+
+
+def becomes(fofoca: CommandLine, id: int, **wanted: object) -> dict[str, Any]:
+    """Wait until the task has these fields; return it."""
+
+    def has() -> dict[str, Any] | None:
+        found = task(fofoca, id)
+        return found if wanted.items() <= found.items() else None
+
+    found: dict[str, Any] = eventually(f"job {id} is {wanted}", has, 40)
+    return found
+
+
+def test_a_service_that_gets_unhealthy_is_restarted_and_says_why(fofoca: CommandLine) -> None:
+    checks = ("--health-http", "8080/ok", "--health-interval", "500ms", "--health-failures", "2")
+    policy = ("--kind", "service", "--restart", "on-failure", "--restart-backoff", "3s")
+    id = fofoca.submit(*SMALL, *checks, *policy, "--", "sh", "-c", WEB)
+    becomes(fofoca, id, state="running", health="healthy", attempt=1)
+    assert "healthy" in fofoca.ok("job", id).out
+    fofoca.ok("exec", id, "--", "rm", "/tmp/www/ok")
+    ended = becomes(fofoca, id, state="pending", attempt=1)
+    assert ended["reason"].startswith("unhealthy: GET /ok: status 404 Not Found, expected 200 to 399")
+    becomes(fofoca, id, state="running", health="healthy", attempt=2)
+    fofoca.ok("cancel", id)
+
+
+def test_a_command_inside_tells_too_and_may_only_be_reported(fofoca: CommandLine) -> None:
+    checks = ("--health-command", "sh -c 'echo no file; test -e /tmp/ready'", "--health-interval", "500ms")
+    id = fofoca.submit(
+        *SMALL, *checks, "--health-start", "0s", "--unhealthy", "report", "--network", "none", "--", "sleep", "600"
+    )
+    found = becomes(fofoca, id, state="running", health="unhealthy")
+    assert found["health_reason"] == "exit code 1: no file"
+    (line,) = [each for each in fofoca.ok("jobs", "--json").json if each["id"] == id]
+    assert line["unhealthy"] == 1
+    assert "1 running, 1 unhealthy" in fofoca.ok("jobs").out
+    fofoca.ok("exec", id, "--", "touch", "/tmp/ready")
+    becomes(fofoca, id, state="running", health="healthy", attempt=1)
+    fofoca.ok("cancel", id)
+
+
+def test_a_frozen_task_shows_also_after_its_home_and_its_node_were_killed(fofoca: CommandLine) -> None:
+    id = fofoca.submit(*SMALL, "--constraint", "node=n1", "--", "sleep", "600")
+    assert becomes(fofoca, id, state="running")["node"] == fofoca.ok("job", id, "--json").json["home"] == "n1"
+    fofoca.ok("freeze", id)
+    becomes(fofoca, id, state="running", frozen=True)
+    assert "frozen" in fofoca.ok("job", id).out
+    assert "1 running, 1 frozen" in fofoca.ok("jobs").out
+    fofoca.ok("lab", "kill", "n1")
+    fofoca.ok("lab", "start", "n1")
+    eventually("n1 answers for its job", lambda: fofoca("job", id).code == 0, 40)
+    becomes(fofoca, id, state="running", frozen=True)
+    fofoca.ok("thaw", id)
+    becomes(fofoca, id, state="running", frozen=False)
+    fofoca.ok("cancel", id)
+
+
+BURST = 3 << 20
+LINE = 64
+WRITER = f"""
+n=0
+while [ $n -lt 7 ]; do
+    n=$((n + 1))
+    awk -v b=$n 'BEGIN {{ for (i = 0; i < {BURST // LINE}; i++) printf "%03d %059d\\n", b, i }}'
+    while [ ! -e /tmp/go$n ]; do sleep 0.05; done
+done
+"""
+
+
+def written(bursts: int) -> bytes:
+    lines = (f"{burst:03d} {line:059d}\n" for burst in range(1, bursts + 1) for line in range(BURST // LINE))
+    return "".join(lines).encode()
+
+
+def test_output_is_followed_through_every_node_while_it_is_rotated(fofoca: CommandLine, tmp_path: Path) -> None:
+    """Seven times three megabytes, of which the node keeps 16: followers that keep up miss nothing."""
+    id = fofoca.submit(*SMALL, "--constraint", "node=n2", "--", "sh", "-c", WRITER)
+    home = fofoca.ok("job", id, "--json").json["home"]
+    nodes = {node["name"]: node["api"] for node in fofoca.ok("lab", "status", "--json").json["nodes"]}
+    assert len({home, "n2", *nodes}) == 3
+    files = {name: tmp_path / name for name in nodes}
+    followers = [
+        fofoca.start("logs", "-f", id, "--stdout", "--node-api", url, output=files[name]) for name, url in nodes.items()
+    ]
+    try:
+        for burst in range(1, 8):
+            for name, file in files.items():
+                eventually(f"{name} has burst {burst}", lambda file=file, n=burst: _size(file) == n * BURST, 40)
+            fofoca.ok("exec", id, "--", "touch", f"/tmp/go{burst}")
+        assert [follower.wait(40) for follower in followers] == [0] * 3
+    finally:
+        for follower in followers:
+            stop(follower)
+    expected = written(7)
+    for name, file in files.items():
+        assert file.read_bytes() == expected, name
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
+
+
+def test_output_of_the_next_attempt_is_followed_from_its_beginning(fofoca: CommandLine, tmp_path: Path) -> None:
+    line = 'echo "attempt $FOFOCA_ATTEMPT of many"; sleep 1; [ $FOFOCA_ATTEMPT = 3 ]'
+    policy = ("--kind", "service", "--restart", "on-failure", "--restart-backoff", "500ms")
+    id = fofoca.submit(*SMALL, *policy, "--", "sh", "-c", line)
+    followed = fofoca.ok("logs", "-f", id, "--stdout")
+    assert followed.out == "".join(f"attempt {attempt} of many\n" for attempt in (1, 2, 3))
