@@ -53,15 +53,16 @@ from node.image_exchange import ImageExchange, ImageSettings
 from node.image_names import ImageNames
 from node.job_secrets import JobSecrets
 from node.key_exchange import KeyExchange
+from node.ledger.opening import Opened, Whose, open_ledger
 from node.ledger.protocol import Content, Ledger
 from node.ledger.spare import Spare
-from node.ledger.sqlite import SqliteLedger
 from node.limit_policy import LimitPolicy, read_policy
 from node.limiter import Limiter
 from node.measuring import Meter
 from node.members import Members
 from node.network import Network
 from node.network_joining import join_cluster, open_configured
+from node.new_work import NewWork
 from node.outbox import Outbox
 from node.output import OutputStore
 from node.pacing import Paced
@@ -73,7 +74,7 @@ from scheduler import Scheduler, SchedulerConfig
 from scheduler.errors import SchedulerError
 from scheduler.events import Heard, Put
 from scheduler.images import KEY as IMAGES
-from scheduler.records import JOBS, LOST_WITH_THE_HOST
+from scheduler.records import JOBS
 from scheduler.spec.health import CHECKS
 
 AGENT_TABLE = "agent"
@@ -145,16 +146,14 @@ class Agent:
         """Start, serve until a signal, stop in order."""
         self._directory.prepare()
         spare = Spare(self._directory.ledger_spare)
-        ledger = await SqliteLedger.open(self._directory.ledger, LOST_WITH_THE_HOST, spare)
-        try:
+        whose = Whose(cluster=self._config.cluster.name, home=self._name, node=self._name)
+        async with open_ledger(self._config.ledger, self._directory.ledger, whose, spare) as opened:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._obey, signals, nursery.cancel_scope)
-                    await self._run(ledger, spare)
+                    nursery.start_soon(opened.hold)
+                    await self._run(opened, spare)
                     nursery.cancel_scope.cancel()
-        finally:
-            with trio.CancelScope(shield=True):
-                await ledger.close()
         log.info("stopped; containers run on")
 
     async def _obey(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
@@ -165,7 +164,8 @@ class Agent:
             else:
                 everything.cancel()
 
-    async def _run(self, ledger: Ledger, spare: Spare) -> None:
+    async def _run(self, opened: Opened, spare: Spare) -> None:
+        ledger = opened.ledger
         rows = await ledger.load()
         policy = read_policy(self._config.limits, self._directory.root)
         runtime = await self._open_runtime(policy)
@@ -178,13 +178,14 @@ class Agent:
         images = await self._images(peers, members)
         keys = self._key_exchange(gossip.key_ring, peers, members)
         grants = self._grants(gossip.key_ring)
-        room = DiskRoom(self._directory.root, self._config.resources.reserve_disk_bytes, spare)
+        disk = DiskRoom(self._directory.root, self._config.resources.reserve_disk_bytes, spare)
+        room = NewWork(disk, opened.trouble)
         async with trio.open_nursery() as nursery:
             await nursery.start(gossip.run)
             boot_epoch = gossip.boot_epoch
             number = await self._number(ledger, rows, members, boot_epoch)
             machine = Scheduler(self._scheduling(), self._name, number, boot_epoch, random.getrandbits(64))
-            effects = Effects(machine, ledger, lambda action: hands.perform(action), lambda: spare.waiting)
+            effects = Effects(machine, ledger, lambda action: hands.perform(action), opened.trouble)
             host = await trio.to_thread.run_sync(self._host, runtime, images, inventory, grants, policy, network)
             host = replace(host, address=self._reach_of_containers(gossip, network))
             home = self._home(effects, images, gossip.key_ring, runtime, room)
@@ -342,7 +343,7 @@ class Agent:
         grants: Grants,
         policy: LimitPolicy,
         network: Network | None,
-        room: DiskRoom,
+        room: NewWork,
     ) -> Meter:
         own = {**grants.allowances.labels(runtime.features), **policy.labels(runtime.abilities)}
         own |= network.labels() if network is not None else {}
@@ -360,7 +361,7 @@ class Agent:
         return ImageExchange(store, names, peers, members.alive, ImageSettings(settings.unnamed_keep_s, build))
 
     @staticmethod
-    def _home(effects: Effects, images: ImageExchange, ring: KeyRing | None, runtime: Runtime, room: DiskRoom) -> Home:
+    def _home(effects: Effects, images: ImageExchange, ring: KeyRing | None, runtime: Runtime, room: NewWork) -> Home:
         required = "rootfs" in runtime.features
         return Home(effects, images, JobSecrets(ring), image_required=required, require_room=room.require)
 

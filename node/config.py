@@ -20,6 +20,7 @@ from node.door.config import Door
 from node.errors import InvalidConfig
 from node.host.volumes import read_roots
 from node.keys import ClusterKeys, read_keys
+from node.ledger_settings import LedgerSettings
 from node.limit_settings import Limits
 from node.settings import Section, setting, unknown_key
 from scheduler.spec.security import CAPABILITIES
@@ -540,6 +541,7 @@ class AgentConfig:
     runtime: Runtime = field(default_factory=Runtime)
     network: Network = field(default_factory=Network)
     images: Images = field(default_factory=Images)
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
     scheduler: Scheduling = field(default_factory=Scheduling)
     files: Files = field(default_factory=Files)
     security: Security = field(default_factory=Security)

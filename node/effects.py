@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node import logs
-from node.errors import DiskFull
+from node.errors import NodeError
 from node.ledger.protocol import Ledger
 from scheduler import Scheduler
 from scheduler.errors import SchedulerError
@@ -51,9 +51,9 @@ class Effects:
         machine: Scheduler,
         ledger: Ledger,
         perform: Callable[[Action], None],
-        stuck: Callable[[], bool] = lambda: False,
+        stuck: Callable[[], NodeError | None] = lambda: None,
     ) -> None:
-        """`stuck`: whether the ledger waits for room on its disk, and may do so for long."""
+        """`stuck`: why the ledger waits (for room on its disk, for etcd), and may do so for long."""
         self.machine = machine
         self._stuck = stuck
         self._ledger = ledger
@@ -83,16 +83,17 @@ class Effects:
     async def ask(self, event: Event) -> object:
         """Tell the machine and wait until what it decided is durable; return its answer.
 
-        Raises SchedulerError, with nothing changed, when the machine refuses the event; DiskFull where it is decided
-        and stays so, but can't be written before there is room on the disk.
+        Raises SchedulerError, with nothing changed, when the machine refuses the event; DiskFull or LedgerAway where it
+        is decided and stays so, but can't be written now.
         """
         waiting = self.enqueue(self._handle(event), done=trio.Event())
         assert waiting.done is not None
         while not waiting.done.is_set():
             with trio.move_on_after(STUCK_LOOK_S):
                 await waiting.done.wait()
-            if self._stuck() and not waiting.done.is_set():
-                raise DiskFull("the disk of this node is full; this is carried out as soon as there is room")
+            trouble = self._stuck()
+            if trouble is not None and not waiting.done.is_set():
+                raise type(trouble)(f"{trouble}; this is carried out as soon as it can be written")
         return waiting.outcome.answer
 
     def enqueue(self, outcome: Outcome, done: trio.Event | None = None) -> _Waiting:

@@ -16,6 +16,7 @@
     │   └── PeerRefused          answered, and said no
     ├── Busy                     a bound of this node is reached for now; trying later is right
     ├── DiskFull                 no room on this node's disk; another node may have some
+    ├── LedgerAway               this node's ledger is out of reach; another node's may not be
     └── ClientError              seen from a client of a node: AgentUnreachable, ApiProblem
 
 The scheduler has a tree of its own (`scheduler.errors`); node/api/problems.py maps both to HTTP.
@@ -114,6 +115,10 @@ class PeerRefused(PeerError):
 
 class Busy(NodeError):
     """A bound of this node is reached for now; trying again later is right."""
+
+
+class LedgerAway(NodeError):
+    """This node's ledger is out of reach: nothing was changed, unless the text says otherwise."""
 
 
 class DiskFull(NodeError):

@@ -22,6 +22,7 @@ from node.errors import (
     DiskFull,
     InvalidValue,
     KeysNotSettled,
+    LedgerAway,
     NotFound,
     NotNow,
     NotPermitted,
@@ -65,6 +66,7 @@ _KINDS: list[tuple[type[Exception], int, str, str]] = [
     (PeerRefused, 502, "node-refused", "Another node refused"),
     (PeerUnreachable, 503, "node-unreachable", "Another node can't be reached"),
     (Busy, 503, "busy", "Too much at once"),
+    (LedgerAway, 503, "ledger-away", "The ledger is out of reach"),
     (DiskFull, 507, "disk-full", "No space left"),
     (ImageInUse, 409, "image-in-use", "The image is in use"),
     (FetchInterrupted, 503, "node-unreachable", "Another node can't be reached"),
@@ -116,7 +118,7 @@ def _members(error: Exception) -> dict[str, Any]:
 def _add_headers(error: Exception, response: Response) -> None:
     if isinstance(error, BadToken):
         response.headers["www-authenticate"] = 'Bearer realm="fofoca"'
-    elif isinstance(error, Busy | Overloaded | PeerUnreachable):
+    elif isinstance(error, Busy | LedgerAway | Overloaded | PeerUnreachable):
         response.headers["retry-after"] = "1"
     elif isinstance(error, MethodNotAllowed):
         response.headers["allow"] = ", ".join(error.allowed)

@@ -109,7 +109,7 @@ async def test_an_administrator_cordons_a_node(cluster):
 
 async def test_paths_and_methods_that_are_not_there_are_problems_too(cluster):
     async with cluster["n1"].client() as client:
-        for path in ("/", "/v1", "/v1/jobs/", "/v2/jobs", "/v1/jobs/1/2", "/%2e%2e/etc/passwd", "/%0d%0a" + "x" * 500):
+        for path in ("/v1", "/v1/jobs/", "/v2/jobs", "/v1/jobs/1/2", "/%2e%2e/etc/passwd", "/%0d%0a" + "x" * 500):
             problem(await client.get(path), 404, "not-found")
         answer = await client.put("/v1/jobs")
         problem(answer, 405, "method-not-allowed")
