@@ -11,6 +11,7 @@ import trio
 
 from node.ledger import EtcdLedger, InvalidChange, Ledger, LedgerClosed, MemoryLedger, SqliteLedger
 from node.ledger.etcd_gateway import EtcdAccess, EtcdGateway
+from node.ledger.parted import PartedLedger
 from scheduler.events import Delete, Put
 from tests.ledger.etcd_stores import ETCD, FakeEtcd, RealEtcd
 
@@ -28,6 +29,10 @@ class Store:
     async def open(self) -> Ledger:
         if self._backend == "sqlite":
             self._ledger = await SqliteLedger.open(self._folder / "ledger.db")
+        elif self._backend == "two in one":
+            first = await SqliteLedger.open(self._folder / "first.db")
+            second = await SqliteLedger.open(self._folder / "second.db")
+            self._ledger = PartedLedger(first, second, frozenset({"seen", "node", "b"}))
         elif "etcd" in self._backend:
             etcd = EtcdGateway(EtcdAccess(urls=(self._url,))) if self._url else self._fake
             prefix = f"/fofoca{self._folder}/homes/n1/"
@@ -65,7 +70,7 @@ def etcd_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         etcd.stop()
 
 
-@pytest.fixture(params=["sqlite", "memory", "etcd in memory", "etcd"])
+@pytest.fixture(params=["sqlite", "memory", "two in one", "etcd in memory", "etcd"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     url = request.getfixturevalue("etcd_url") if request.param == "etcd" else ""
     store = Store(request.param, tmp_path, url)
