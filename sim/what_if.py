@@ -21,8 +21,9 @@ from scheduler import SchedulerConfig
 from scheduler.draining import ROW, AcceptingRow
 from scheduler.errors import SchedulerError
 from scheduler.estimate import estimate_s
-from scheduler.events import Drain, Event, Submit
+from scheduler.events import Drain, Event, Received, Submit
 from scheduler.lifecycle import LIVE, phase_of
+from scheduler.messages import BATCH_MAX, Gone, encode
 from scheduler.model import (
     NODE_NUMBER_MAX,
     Allocation,
@@ -50,7 +51,7 @@ SETTLED_S = 60.0
 STEP_S = 600.0
 NEW_JOBS_MAX = 1_000
 LEFT_GRACE_S = 30.0
-MICROS = 1e-3
+MESSAGE_BYTES = 1 << 20
 
 Watch = Callable[[float, float], bool]
 _encode = msgspec.msgpack.Encoder().encode
@@ -171,6 +172,7 @@ class _Copy(Machines):
         self._jobs = {job.record.id: (home, job) for home, job in live.jobs()}
         self._placed: dict[tuple[int, int], list[tuple[float, str]]] = {}
         self._ran: dict[tuple[int, int], str] = {}
+        self._attempts: dict[tuple[int, int], int] = {}
         self._ended: set[tuple[int, int]] = set()
         self._new: list[tuple[int, JobSpec]] = []
         self._refused: list[str] = []
@@ -261,6 +263,7 @@ class _Copy(Machines):
                 if not self._runs(task):
                     continue
                 self._ran[record.id, index] = task.node
+                self._attempts[record.id, index] = task.attempt
                 if task.node in self._changes.remove:
                     continue
                 config = self.hosts[task.node].config
@@ -297,6 +300,7 @@ class _Copy(Machines):
             if left_s < inf:
                 host = self.hosts[self._ran[id_.job, id_.index]]
                 self.kernel.after(left_s, self._end, host, id_, Result(exit_code=0))
+        self._tell_removed()
         for name, deadline_s in self._changes.drain.items():
             self.give(self.hosts[name], Drain(deadline_s, self.unix_began_s))
         self._submit()
@@ -310,6 +314,16 @@ class _Copy(Machines):
                 complete = False
                 break
         return self._future(complete)
+
+    def _tell_removed(self) -> None:
+        """Nodes ask a home that came back about its tasks at once; a home asks its own node later: say it now."""
+        for name in self._changes.remove:
+            ran = (key for key, node in self._ran.items() if node == name and self._jobs[key[0]][0] == name)
+            ids = tuple(AllocationId(*key, self._attempts[key]) for key in ran)
+            for message in encode(
+                [Gone(ids[at : at + BATCH_MAX]) for at in range(0, len(ids), BATCH_MAX)], MESSAGE_BYTES
+            ):
+                self.give(self.hosts[name], Received(name, message))
 
     def _submit(self) -> None:
         home = next((host for host in self.hosts.values() if host.name not in self._changes.remove), None)
