@@ -442,6 +442,12 @@ def test_a_gang_larger_than_the_cluster_is_set_aside_until_it_is_not():
     assert [muster.job for muster in musters(lead.said)] == [1002]
 
 
+def test_the_line_counts_the_tasks_of_a_gang():
+    lead = Lead().begin()
+    lead.waits("n2", 1002, nodes=3, per_node=2)
+    assert [view.wanted for view in lead.machine.waiting()] == [6]
+
+
 def test_holds_are_withdrawn_when_their_job_no_longer_waits():
     lead = Lead().begin()
     lead.report("n2", 1000, ends=(End(50_000, Resources(1000, 0)),))
