@@ -321,8 +321,7 @@ class ClusterSites:
     def _take(self, answer: Answer) -> SiteView:
         if answer.view is None:
             raise calls.raised(answer)
-        self._learn(answer.view)
-        return answer.view
+        return self._learn(answer.view)
 
     @asynccontextmanager
     async def _one_by_one(self, name: str, deadline_s: float = math.inf) -> AsyncIterator[None]:
@@ -356,10 +355,15 @@ class ClusterSites:
         known = self._known.get(key)
         return known.view.keeper if known is not None and known.view.keeper in self._keepers() else None
 
-    def _learn(self, view: SiteView, site: Site | None = None) -> None:
+    def _learn(self, view: SiteView, site: Site | None = None) -> SiteView:
+        """Remember a site, and return what is known of it by now: an answer may be older than what its keeper told."""
         known = self._known.get(view.key)
         if known is not None:
-            site = site or known.site
+            if known.view.keeper == view.keeper and known.view.revision > view.revision and self._fresh(view.key):
+                site = site if view.fingerprint == known.view.fingerprint else None
+                view = known.view
+            if site is None and view.fingerprint == known.view.fingerprint:
+                site = known.site  # else somebody else wished it to be something else
             self._unhost(known.view)
         self._known[view.key] = _Known(view, trio.current_time() + KNOWN_S, site)
         self._known.move_to_end(view.key)
@@ -368,6 +372,7 @@ class ClusterSites:
                 self._found[host].keys.add(view.key)
         if len(self._known) > VIEWS_MAX:
             self._unhost(self._known.popitem(last=False)[1].view)
+        return view
 
     def _forget(self, key: str) -> None:
         known = self._known.pop(key, None)
@@ -391,12 +396,17 @@ class ClusterSites:
             if known is not None and known.view.keeper == keeper:
                 self._forget(change.key)
             return
-        if known is None and not any(host in self._found for host in change.view.hosts):
+        if known is None and not self._awaited(change.view):
             return
         self._learn(change.view)
         used = self._used.get((change.key, keeper))
         if used is not None and used.open and change.view.phase in (SitePhase.FREEZING, SitePhase.FROZEN):
             self._nursery.start_soon(self._wake_again, change.key)
+
+    def _awaited(self, view: SiteView) -> bool:
+        """Whether this door asks, or will answer from memory, for a site it has not known."""
+        hosts = any(host in self._found or f"host {host}" in self._locks for host in view.hosts)
+        return hosts or view.key in self._locks
 
     async def _wake_again(self, key: str) -> None:
         try:

@@ -11,6 +11,7 @@ for a while nobody is kept waiting for it.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
@@ -22,7 +23,6 @@ from scheduler.errors import NotPossible, Overloaded, SchedulerError, UnknownSit
 from scheduler.events import (
     FreezeTask,
     ProbeSite,
-    SiteChanged,
     SiteMoved,
     SiteReady,
     SitesElsewhere,
@@ -91,6 +91,8 @@ class Keeper:
             retry_s=max(0.0, kept.broken_until_s - now) if broken else 0.0,
             idle_for_s=max(0.0, now - kept.used_s),
             open=kept.open.total(),
+            fingerprint=kept.fingerprint,
+            revision=kept.revision,
         )
 
     def names(self) -> Iterator[str]:
@@ -119,7 +121,7 @@ class Keeper:
         """Take over what the ledger remembers; jobs were restored before."""
         for record in read_table(rows, SITES, SiteRecord).values():
             kept = Kept(record.site, job=record.job, next_job=record.next_job, retired=record.retired)
-            kept.used_s, kept.woken_unix_s = fx.now, record.woken_unix_s
+            kept.used_s, kept.woken_unix_s, kept.revision = fx.now, record.woken_unix_s, self._revision(fx)
             self._keep(kept)
             self._restore_jobs(fx, kept, record)
             if kept.phase is SitePhase.ASLEEP and kept.site.always_on:
@@ -157,7 +159,7 @@ class Keeper:
         known = kept is not None
         if kept is None:
             self._require_room(site)
-            kept = Kept(site)
+            kept = Kept(site, revision=self._revision(fx))
         elif kept.site.owner != site.owner:
             raise NotPossible(f"site {site.key} belongs to another user")
         wake = event.wake or site.always_on
@@ -168,7 +170,8 @@ class Keeper:
         if changed and known:
             self._drop_hosts(kept.site)
         kept.site, kept.used_s = site, fx.now
-        self._keep(kept)
+        if changed:
+            self._keep(kept)
         if wake and kept.phase is SitePhase.FROZEN:
             self._thaw(fx, kept)
         elif wake and kept.phase in (SitePhase.FREEZING, SitePhase.LEAVING):
@@ -176,7 +179,7 @@ class Keeper:
         if changed or asleep:
             self._write(fx, kept)
         if changed:
-            fx.act(SiteChanged(site.key, everywhere=True))
+            kept.changed(fx, everywhere=True)
         self._arm(kept)
         return self.view(site.key, fx.now)
 
@@ -221,7 +224,7 @@ class Keeper:
         self._drop_hosts(kept.site)
         del self._sites[key]
         fx.delete(SITES, key)
-        fx.act(SiteChanged(key, everywhere=True))
+        kept.changed(fx, everywhere=True)
 
     def on_elsewhere(self, fx: Effects, event: SitesElsewhere) -> Sequence[Keeping]:
         """Another keeper tells what it keeps: return what both do, and give up what is the other's."""
@@ -462,7 +465,7 @@ class Keeper:
             self._wake(fx, kept, kept.site)
         except SchedulerError as error:
             kept.reason, kept.wanted = str(error), kept.site.always_on
-            fx.act(SiteChanged(kept.site.key))
+            kept.changed(fx)
             if kept.wanted:
                 self._alarms.set(("site", kept.site.key), fx.now + self._config.site_retry_s)
         else:
@@ -478,8 +481,13 @@ class Keeper:
 
     def _keep(self, kept: Kept) -> None:
         self._sites[kept.site.key] = kept
+        kept.fingerprint = zlib.crc32(_encode(kept.site))
         for host in kept.site.hosts:
             self._by_host.setdefault(host, set()).add(kept.site.key)
+
+    def _revision(self, fx: Effects) -> int:
+        """Return a first revision that is above all of this node's former lives."""
+        return int(self._unix_s(fx.now) * 1000)
 
     def _drop_hosts(self, site: Site) -> None:
         for host in site.hosts:
@@ -505,7 +513,7 @@ class Keeper:
 
     def _step(self, fx: Effects, kept: Kept, step: SiteStep) -> None:
         kept.phase = take(kept.phase, step)
-        fx.act(SiteChanged(kept.site.key))
+        kept.changed(fx)
 
     def _arm(self, kept: Kept) -> None:
         """Ring when the next of its times is up, if nobody uses it until then."""

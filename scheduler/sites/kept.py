@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from scheduler.effects import Effects
-from scheduler.events import Cancel, Submit
+from scheduler.events import Cancel, SiteChanged, Submit
 from scheduler.jobs import Job
 from scheduler.lifecycle import Phase, phase_of
 from scheduler.model import NOWHERE, AllocationId, Reach
@@ -27,6 +27,8 @@ class Kept:
     """
 
     site: Site
+    fingerprint: int = 0
+    revision: int = 0
     phase: SitePhase = SitePhase.ASLEEP
     job: int = 0
     attempt: int = 0
@@ -42,6 +44,11 @@ class Kept:
     failures: int = 0
     broken_until_s: float = 0.0
     reason: str = ""
+
+    def changed(self, fx: Effects, *, everywhere: bool = False) -> None:
+        """Tell those who wait for it, and doors."""
+        self.revision += 1
+        fx.act(SiteChanged(self.site.key, everywhere))
 
     def record(self) -> SiteRecord:
         """Return the row of the ledger."""

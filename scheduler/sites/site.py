@@ -116,7 +116,10 @@ class SiteRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SiteView(msgspec.Struct, frozen=True):
-    """A site as the door sees it: where to go when awake, else why not and when to ask again (seconds; 0: soon)."""
+    """A site as the door sees it: where to go when awake, else why not and when to ask again (seconds; 0: soon).
+
+    `fingerprint` tells one wish for it from another; of two views by one keeper that of the higher `revision` is newer.
+    """
 
     key: str
     owner: str
@@ -133,3 +136,5 @@ class SiteView(msgspec.Struct, frozen=True):
     retry_s: float = 0.0
     idle_for_s: float = 0.0
     open: int = 0
+    fingerprint: int = 0
+    revision: int = 0

@@ -13,7 +13,7 @@ from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.errors import SchedulerError
-from scheduler.events import SiteChanged, Submit
+from scheduler.events import Submit
 from scheduler.model import AllocationId
 from scheduler.sites.kept import Jobs, Kept
 
@@ -54,7 +54,7 @@ class Succession:
             self._by_job.pop(old, None)
             kept.retired += (old,)
             self._alarms.set(("retire", (kept.site.key, old)), fx.now + self._config.site_linger_s)
-        fx.act(SiteChanged(kept.site.key))
+        kept.changed(fx)
 
     def promote(self, kept: Kept) -> bool:
         """The site's own container is gone before its successor answers: wait for that one. Whether there is one."""

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.door.calls import Answer
 from node.errors import Busy, NodeError, NotNow, UnknownSite
 from scheduler.sites.hashing import keeper_of
 from scheduler.sites.site import SitePhase, SiteView
@@ -110,6 +111,30 @@ async def test_a_door_is_told_what_a_site_is_by_now_and_asks_nobody_meanwhile(au
         view = await cluster.nodes["n2"].sites.wake(KEY, 10.0)
         assert view.phase is SitePhase.AWAKE
         assert not any(node.frozen for node in cluster.alive())
+
+
+async def test_an_answer_that_a_change_has_overtaken_is_not_believed(autojump_clock: MockClock) -> None:
+    async with cluster_of(3, 9) as cluster:
+        door = next(node for node in cluster.alive() if not node.machine.keeps(KEY)).sites
+        old = await door.want(site(idle_s=5.0), 10.0)
+        await trio.sleep(7)
+        assert door._take(Answer(old)).phase is SitePhase.FROZEN
+        await cluster.add(old.keeper)  # with a new life the keeper counts on
+        await trio.sleep(1)
+        assert (await door.show(KEY)).phase is SitePhase.FROZEN
+
+
+async def test_a_door_whose_wish_was_overtaken_by_anothers_says_it_again(autojump_clock: MockClock) -> None:
+    async with cluster_of(3, 8) as cluster:
+        one, other = cluster.nodes["n1"].sites, cluster.nodes["n2"].sites
+        for _ in range(3):
+            for door, idle_s in ((one, 5.0), (other, 7.0)):
+                view = await door.want(site(idle_s=idle_s), 10.0)
+                (keeper,) = cluster.keepers()
+                assert keeper.machine.site_spec(KEY).idle_s == idle_s
+                await trio.sleep(0.1)
+        assert cluster.starts == 1
+        assert view.phase is SitePhase.AWAKE
 
 
 async def test_what_is_open_at_a_door_keeps_a_site_awake_and_what_was_used_counts_from_its_end(

@@ -1,7 +1,7 @@
 """A front end in a few lines, run inside a lab's node by `fofoca lab exec`: prints what came as JSON (no test module).
 
 door_client.py many COUNT SITE DOOR...     so many requests at once, spread over the doors
-door_client.py loop SITE DOOR FILE         one after the other until the file is there
+door_client.py loop SITE DOOR FILE         one after the other until the file is there, telling of the first by `asking`
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ TIMEOUT_S = 40.0
 
 
 def headers(site: str, **more: str) -> dict[str, str]:
+    """Return what a front end says for a site by its key, or by a host name alone, as browsers do."""
+    if ":" not in site:
+        return {"Host": site}
     user = site.split(":")[2]
     return {"Host": f"{user}.br", "X-Backend": site, "X-User": user, "X-Application": "demo;port=8080",
             "X-Memory-Limit": "16", "X-CPU-Limit": "10", **more}  # fmt: skip
@@ -56,6 +59,7 @@ def loop(site: str, door: str, until: Path) -> Counter[str]:
     answers: Counter[str] = Counter()
     while not until.exists():
         answers[get(door, headers(site))] += 1
+        until.with_name("asking").touch()
         time.sleep(0.005)
     return answers
 
