@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -86,6 +87,8 @@ class Network:
         keys = [port.key for each in held for port in each.ports]
         self._ports = PortPool(settings.published, settings.picked, keys)
         self._tables = tables
+        # The cluster is followed in a thread of its own, while all rules may be made anew.
+        self._in_step = threading.Lock()
         self._remotes: frozenset[rules.Remote] = frozenset()
         self._setting = rules.Setting(
             table=f"fofoca_{hashlib.sha256(str(directory).encode()).hexdigest()[:10]}",
@@ -108,7 +111,7 @@ class Network:
         """Forget containers that are gone, and make all rules anew. Raises NetworkError."""
         for name in self._records.attachments.keys() - set(wanted):
             self._forget(name)
-        self._tables.run(rules.whole(self._setting, self._records.attachments.values(), self._remotes))
+        self._load_all()
 
     def attach(self, allocation: Allocation, owner_mark: int) -> NetworkSpec | None:
         """Give a container what it asks for, the same again if it has it; None: loopback alone. NetworkError."""
@@ -164,9 +167,10 @@ class Network:
         pools4, pools6 = _by_version({*pools, *own})
         hosts4, hosts6 = _by_version(set(hosts))
         setting = replace(self._setting, pools4=pools4, pools6=pools6, hosts4=hosts4, hosts6=hosts6)
-        if setting != self._setting:
-            self._tables.run(rules.cluster_changed(setting))
-            self._setting = setting
+        with self._in_step:
+            if setting != self._setting:
+                self._tables.run(rules.cluster_changed(setting))
+                self._setting = setting
 
     def follow_remotes(self, remotes: Iterable[rules.Remote]) -> None:
         """Know the containers of other nodes whose owners have some here. Raises NetworkError."""
@@ -203,9 +207,13 @@ class Network:
 
     def _make_anew(self) -> None:
         try:
-            self._tables.run(rules.whole(self._setting, self._records.attachments.values(), self._remotes))
+            self._load_all()
         except NetworkError as error:  # the container is gone all the same, and the next start tries again
             log.error("rules are left behind", why=str(error))
+
+    def _load_all(self) -> None:
+        with self._in_step:
+            self._tables.run(rules.whole(self._setting, self._records.attachments.values(), self._remotes))
 
     def _attach(self, allocation: Allocation, asked: Networking, owner_mark: int) -> Attachment:
         name = str(allocation.id)

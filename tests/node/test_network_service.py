@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,21 @@ def test_rules_that_can_not_be_taken_back_are_all_made_anew(tmp_path: Path) -> N
     assert "10.9.9.2" not in tables.texts[-1]
     assert "10.9.9.3" in tables.texts[-1]
     assert list(node.attachments()) == ["1001.1.1"]
+
+
+def test_what_is_heard_of_the_cluster_while_all_rules_are_made_anew_is_not_lost(tmp_path: Path) -> None:
+    class Slow(Tables):
+        """While all rules are loaded, another thread hears of a node."""
+
+        def run(self, text: str) -> None:
+            if text.startswith("table bridge") and not following.is_alive() and not self.texts:
+                following.start()
+                following.join(0.2)
+            super().run(text)
+
+    tables = Slow()
+    node = network(tmp_path, tables)
+    following = threading.Thread(target=node.follow_cluster, args=([], ["10.78.0.2"]))
+    node.recover([])
+    following.join(30)
+    assert "10.78.0.2" in tables.texts[-1], "the last word of the rules is what is known"
