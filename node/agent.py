@@ -33,7 +33,7 @@ from node.config import AgentConfig, split_address
 from node.disk_room import DiskRoom
 from node.door.opening import NodeSites
 from node.effects import Effects
-from node.errors import InvalidConfig, NodeError
+from node.errors import Busy, InvalidConfig, NodeError
 from node.footprint import settle
 from node.gossip_io import GossipService, GossipSettings
 from node.grants import Grants
@@ -70,6 +70,7 @@ from node.peers import Peers, body_sealer
 from node.runtime.opening import RuntimeKind, lxc_obstacles, open_runtime
 from node.runtime.protocol import ContainerError, Runtime
 from node.sessions import Sessions
+from node.stand_ins import StandIns
 from scheduler import Scheduler, SchedulerConfig
 from scheduler.errors import SchedulerError
 from scheduler.events import Heard, Put
@@ -133,8 +134,10 @@ async def _settle(boot: BootRecord, effects: Effects) -> None:
 class Agent:
     """One node, from start to stop."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, stands_at: str = "") -> None:
+        """`stands_at`: the node that this agent carries on a lost home on, empty on the home's own."""
         self._config = config
+        self._stands_at = stands_at
         self._name = config.node_name
         self._directory = DataDirectory(config.data_dir)
         self._boot = BootRecord(self._directory.boot)
@@ -156,6 +159,26 @@ class Agent:
                     nursery.cancel_scope.cancel()
         log.info("stopped; containers run on")
 
+    async def stand_in(self) -> None:
+        """Carry on a lost home's jobs on another node until the home is back; LedgerLocked if somebody else does."""
+        self._directory.prepare()
+        spare = Spare(self._directory.ledger_spare)
+        whose = Whose(cluster=self._config.cluster.name, home=self._name, node=self._stands_at)
+        async with (
+            open_ledger(self._config.ledger, self._directory.ledger, whose, spare) as opened,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(self._until_wanted, opened)
+            await self._run(opened, spare)
+            nursery.cancel_scope.cancel()
+
+    async def _until_wanted(self, opened: Opened) -> None:
+        await opened.hold()
+        self._stop.set()
+
+    def _nothing_new(self) -> NodeError:
+        return Busy(f"node {self._stands_at} only stands in for {self._name} and takes nothing new; ask another node")
+
     async def _obey(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
@@ -165,8 +188,7 @@ class Agent:
                 everything.cancel()
 
     async def _run(self, opened: Opened, spare: Spare) -> None:
-        ledger = opened.ledger
-        rows = await ledger.load()
+        rows = await opened.ledger.load()
         policy = read_policy(self._config.limits, self._directory.root)
         runtime = await self._open_runtime(policy)
         network = await open_configured(self._config, runtime, self._directory.root)
@@ -178,14 +200,13 @@ class Agent:
         images = await self._images(peers, members)
         keys = self._key_exchange(gossip.key_ring, peers, members)
         grants = self._grants(gossip.key_ring)
-        disk = DiskRoom(self._directory.root, self._config.resources.reserve_disk_bytes, spare)
-        room = NewWork(disk, opened.trouble)
+        room = self._new_work(opened, spare)
         async with trio.open_nursery() as nursery:
             await nursery.start(gossip.run)
             boot_epoch = gossip.boot_epoch
-            number = await self._number(ledger, rows, members, boot_epoch)
+            number = await self._number(opened.ledger, rows, members, boot_epoch)
             machine = Scheduler(self._scheduling(), self._name, number, boot_epoch, random.getrandbits(64))
-            effects = Effects(machine, ledger, lambda action: hands.perform(action), opened.trouble)
+            effects = Effects(machine, opened.ledger, lambda action: hands.perform(action), opened.trouble)
             host = await trio.to_thread.run_sync(self._host, runtime, images, inventory, grants, policy, network)
             host = replace(host, address=self._reach_of_containers(gossip, network))
             home = self._home(effects, images, gossip.key_ring, runtime, room)
@@ -216,12 +237,27 @@ class Agent:
             if keys is not None:
                 nursery.start_soon(keys.run)
             nursery.start_soon(sessions.run)
+            nursery.start_soon(self._stand_ins(gossip).run)
             services = self._services(hands, peers, images, keys, gossip, number, sessions, sites)
             await self._serve(services, sites, partial(self._announce, members, number, boot_epoch, runtime.name))
-            with trio.move_on_after(STOP_TIMEOUT_S):
-                await effects.flush()
-                await gossip.leave()
+            await self._say_goodbye(effects, gossip)
             nursery.cancel_scope.cancel()
+
+    async def _say_goodbye(self, effects: Effects, gossip: GossipService) -> None:
+        with trio.move_on_after(STOP_TIMEOUT_S):
+            await effects.flush()
+            if not self._stands_at:  # A stand-in's home is as lost as before, until it comes back by itself.
+                await gossip.leave()
+
+    def _new_work(self, opened: Opened, spare: Spare) -> NewWork:
+        disk = DiskRoom(self._directory.root, self._config.resources.reserve_disk_bytes, spare)
+        return NewWork(disk, self._nothing_new if self._stands_at else opened.trouble)
+
+    def _stand_ins(self, gossip: GossipService) -> StandIns:
+        async def carry_on(config: AgentConfig) -> None:
+            await Agent(config, stands_at=self._name).stand_in()
+
+        return StandIns(self._config, gossip.document, lambda: gossip.address, carry_on)
 
     async def _serve(self, services: Services, sites: NodeSites, announce: Callable[[], None]) -> None:
         """Serve users and other nodes until the agent is told to stop; `announce` that they can come."""
@@ -230,7 +266,8 @@ class Agent:
             await serving.start(sites.serve, services.gate.verify)
             announce()
             self._ready = True
-            settle()
+            if not self._stands_at:
+                settle()
             await self._stop.wait()
             serving.cancel_scope.cancel()
 

@@ -58,6 +58,13 @@ class LedgerSettings(
     etcd_password_file: str | None = setting(
         None, "File with the user's password.", unset="no password", pattern=r"/.*", expected="an absolute path"
     )
+    etcd_lease_s: float = setting(
+        20.0,
+        "How long a home that is silent still holds its record.",
+        trade_off="Shorter lets another node stand in sooner; longer forgives etcd's own pauses.",
+        low=2,
+        high=3_600,
+    )
     stand_in: bool = setting(
         True,
         "Whether this node stands in for failed homes whose ledger is etcd, too.",

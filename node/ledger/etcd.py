@@ -48,7 +48,7 @@ from node.ledger.etcd_gateway import (
     text,
     transact,
 )
-from node.ledger.etcd_hold import PATIENCE_S, Hold, Holder, Instance, taken_by
+from node.ledger.etcd_hold import LEASE_S, PATIENCE_S, Hold, Holder, Instance, taken_by
 from node.ledger.group_commit import GroupCommit
 from node.ledger.protocol import Content, LedgerCorrupt, LedgerError
 from scheduler.events import Change
@@ -98,14 +98,22 @@ class EtcdLedger:
 
     @classmethod
     async def open(
-        cls, etcd: Etcd, prefix: str, node: str, path: Path, *, stand_in: bool = False, patience_s: float = PATIENCE_S
+        cls,
+        etcd: Etcd,
+        prefix: str,
+        node: str,
+        path: Path,
+        *,
+        stand_in: bool = False,
+        patience_s: float = PATIENCE_S,
+        lease_s: float = LEASE_S,
     ) -> EtcdLedger:
         """Hold the record below `prefix`; `path` is this agent's lock and memory of it, `node` where it runs.
 
         Raises LedgerLocked while another agent holds it, LedgerError when etcd is not reached.
         """
         instance = Instance(path)
-        hold = Hold(etcd, prefix, Holder(token=instance.token, node=node, stand_in=stand_in))
+        hold = Hold(etcd, prefix, Holder(token=instance.token, node=node, stand_in=stand_in), lease_s)
         ledger = cls(etcd, prefix, hold, instance, patience_s)
         try:
             await ledger._insist(lambda: hold.take(instance.before, patience_s))
@@ -134,7 +142,10 @@ class EtcdLedger:
         await self._group.commit(changes)
 
     async def run(self) -> None:
-        """Keep the hold on the record until cancelled; LedgerTaken when another agent has it."""
+        """Keep the hold on the record until cancelled, or wanted back by the home that this agent stands in for.
+
+        LedgerTaken when another agent has it.
+        """
         try:
             await self._hold.keep()
         except LedgerError as error:

@@ -3,7 +3,8 @@
 Two keys. `holder` names the agent that took the record last, and stays; every write is conditional on it, so that
 whoever was replaced can never write again, however late its messages arrive (fencing). `alive` says the same for as
 long as the holder's lease is renewed: only when it is gone may another agent become the holder. A lease that ran out
-while nobody took over is harmless: the holder is still the holder, and lets `alive` be seen again.
+while nobody took over is harmless: the holder is still the holder, and lets `alive` be seen again. By a third key,
+`wanted`, a home that is back asks the node that stands in for it to let go.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+from math import ceil
 from pathlib import Path
 
 import msgspec
@@ -20,7 +22,7 @@ from node import logs
 from node.ledger.etcd_gateway import Body, Etcd, EtcdError, get, is_value, put, transact
 from node.ledger.protocol import LedgerError, LedgerLocked, LedgerTaken
 
-LEASE_S = 20
+LEASE_S = 20.0
 RENEWALS_PER_LEASE = 4
 POLL_S = 0.5
 PATIENCE_S = 30.0
@@ -82,8 +84,10 @@ class Instance:
 class Hold:
     """The holding of one home's record, made by `take`."""
 
-    def __init__(self, etcd: Etcd, prefix: str, holder: Holder) -> None:
+    def __init__(self, etcd: Etcd, prefix: str, holder: Holder, lease_s: float = LEASE_S) -> None:
         self._etcd = etcd
+        self._lease_s = lease_s
+        self._wanted_key = f"{prefix}wanted".encode()
         self._holder_key = f"{prefix}holder".encode()
         self._alive_key = f"{prefix}alive".encode()
         self._holder = holder
@@ -119,15 +123,21 @@ class Hold:
             if not told:
                 log.info("the record is held by another agent; waiting for its lease to run out", node=living.node)
                 told = True
+                if living.stand_in and not self._holder.stand_in:
+                    await self._ask_back(patience_s)
             await trio.sleep(POLL_S)
 
     async def keep(self) -> None:
-        """Renew the lease until cancelled; LedgerTaken when another agent is the holder."""
+        """Renew the lease until cancelled, or the home is back that this agent stands in for; LedgerTaken when another
+        agent is the holder.
+        """
         while True:
-            await trio.sleep(LEASE_S / RENEWALS_PER_LEASE)
+            await trio.sleep(self._lease_s / RENEWALS_PER_LEASE)
             try:
                 if not await self._renewed():
                     await self._show_again()
+                if self._holder.stand_in and await self._is_wanted():
+                    return
             except EtcdError as error:
                 log.warning("the lease on the record can't be renewed; trying again", why=str(error))
 
@@ -142,7 +152,7 @@ class Hold:
         return stored, alive
 
     async def _replace(self, stored: bytes | None, alive: bytes | None) -> bool:
-        lease = await self._granted()
+        lease = await self._granted(self._lease_s)
         done, _ = await transact(
             self._etcd,
             [is_value(self._holder_key, stored), is_value(self._alive_key, alive)],
@@ -153,10 +163,18 @@ class Hold:
             done = await self._look() == (self.stored, self.stored)
         return done
 
-    async def _granted(self) -> str:
+    async def _granted(self, lasts_s: float) -> str:
         await self.let_go()
-        self._lease = str((await self._etcd.call("/v3/lease/grant", {"TTL": str(LEASE_S)}))["ID"])
+        self._lease = str((await self._etcd.call("/v3/lease/grant", {"TTL": str(ceil(lasts_s))}))["ID"])
         return self._lease
+
+    async def _ask_back(self, patience_s: float) -> None:
+        lease = await self._granted(max(patience_s, self._lease_s))
+        await transact(self._etcd, [], [put(self._wanted_key, b"", lease)])
+
+    async def _is_wanted(self) -> bool:
+        _, (wanted,) = await transact(self._etcd, [], [get(self._wanted_key)])
+        return wanted is not None
 
     async def _renewed(self) -> bool:
         if not self._lease:
@@ -167,7 +185,7 @@ class Hold:
     async def _show_again(self) -> None:
         """The lease ran out, etcd being out of reach for long."""
         self._lease = ""
-        lease = await self._granted()
+        lease = await self._granted(self._lease_s)
         done, found = await transact(
             self._etcd, [self.condition], [put(self._alive_key, self.stored, lease)], [self.question]
         )

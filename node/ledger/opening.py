@@ -68,6 +68,7 @@ async def _with_etcd(settings: LedgerSettings, path: Path, whose: Whose, sqlite:
         path.with_name("etcd.lock"),
         stand_in=whose.stand_in,
         patience_s=0.0 if whose.stand_in else PATIENCE_S,
+        lease_s=settings.etcd_lease_s,
     )
 
     def trouble() -> NodeError | None:

@@ -36,6 +36,7 @@ class FakeEtcd:
     def __init__(self) -> None:
         self.keys: dict[bytes, tuple[bytes, str]] = {}
         self.leases: dict[str, float] = {}
+        self.lasts_s: dict[str, int] = {}
         self.calls: list[tuple[str, Mapping[str, Any]]] = []
         self.before: Callable[[str, Mapping[str, Any]], None] = lambda path, body: None
         self.after: Callable[[str, Mapping[str, Any]], None] = lambda path, body: None
@@ -111,14 +112,16 @@ class FakeEtcd:
 
     def _grant(self, body: Mapping[str, Any]) -> dict[str, Any]:
         self._leases += 1
+        self.lasts_s[str(self._leases)] = int(body["TTL"])
         self.leases[str(self._leases)] = trio.current_time() + int(body["TTL"])
         return {"ID": str(self._leases), "TTL": body["TTL"]}
 
     def _keepalive(self, body: Mapping[str, Any]) -> dict[str, Any]:
         if body["ID"] not in self.leases:
             return {"result": {"ID": body["ID"]}}
-        self.leases[body["ID"]] = trio.current_time() + 20
-        return {"result": {"ID": body["ID"], "TTL": "20"}}
+        lasts_s = self.lasts_s[body["ID"]]
+        self.leases[body["ID"]] = trio.current_time() + lasts_s
+        return {"result": {"ID": body["ID"], "TTL": str(lasts_s)}}
 
     def _revoke(self, body: Mapping[str, Any]) -> dict[str, Any]:
         self.leases[body["ID"]] = 0.0

@@ -177,6 +177,35 @@ async def test_two_agents_never_hold_one_home(tmp_path: Path, etcd: FakeEtcd, au
     await first.close()
 
 
+async def test_a_home_that_is_back_gets_its_record_from_its_stand_in(
+    tmp_path: Path, etcd: FakeEtcd, autojump_clock: MockClock
+) -> None:
+    first = await opened(etcd, tmp_path / "1")
+    await first.commit([Put("t", "1", b"first")])
+    await trio.sleep(LEASE_S + 1)
+    stand_in = await EtcdLedger.open(etcd, PREFIX, "n2", tmp_path / "2", stand_in=True, patience_s=0)
+    await stand_in.commit([Put("t", "2", b"stand-in")])
+    with pytest.raises(LedgerTaken, match="on n2"):
+        await first.run()
+    await first.close()
+
+    async def stand() -> None:
+        await stand_in.run()
+        await stand_in.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand)
+        with pytest.raises(LedgerLocked, match="on n2"):
+            await EtcdLedger.open(etcd, PREFIX, "n3", tmp_path / "3", stand_in=True, patience_s=0)
+        await trio.sleep(3 * LEASE_S)
+        began = trio.current_time()
+        back = await opened(etcd, tmp_path / "1")
+        assert trio.current_time() - began < LEASE_S / 2
+    assert await back.load() == {"t": {"1": b"first", "2": b"stand-in"}}
+    assert etcd.names("/wanted") == []
+    await back.close()
+
+
 async def test_an_agent_that_was_killed_starts_again_at_once(
     tmp_path: Path, etcd: FakeEtcd, autojump_clock: MockClock
 ) -> None:
