@@ -62,7 +62,7 @@ async def open_ledger(settings: LedgerSettings, path: Path, whose: Whose, spare:
 
 async def _with_etcd(settings: LedgerSettings, path: Path, whose: Whose, sqlite: SqliteLedger, spare: Spare) -> Opened:
     etcd = await EtcdLedger.open(
-        _gateway(settings),
+        gateway(settings),
         home_prefix(settings.etcd_prefix, whose.cluster, whose.home),
         whose.node,
         path.with_name("etcd.lock"),
@@ -77,7 +77,8 @@ async def _with_etcd(settings: LedgerSettings, path: Path, whose: Whose, sqlite:
     return Opened(ledger=PartedLedger(etcd, sqlite, LOST_WITH_THE_HOST), trouble=trouble, hold=etcd.run)
 
 
-def _gateway(settings: LedgerSettings) -> EtcdGateway:
+def gateway(settings: LedgerSettings) -> EtcdGateway:
+    """Return a client of the etcd that is configured. InvalidConfig, LedgerError."""
     access = EtcdAccess(
         urls=settings.etcd_urls,
         ca_file=settings.etcd_ca_file or "",
