@@ -14,6 +14,8 @@ from typing import NamedTuple
 from node.host.network import NetworkError
 
 REST_S = 10.0
+REST_MIN_S = 3.0
+"""With no other address free: other nodes have heard by then whose it is no more (node/neighbours.py)."""
 
 
 class Range(NamedTuple):
@@ -90,6 +92,9 @@ class AddressPool:
             candidate = first + (self._next - first + step) % count
             if candidate not in self._taken and self._resting.get(candidate, now_s) <= now_s:
                 return candidate
+        longest = min(self._resting, key=self._resting.__getitem__, default=None)
+        if longest is not None and self._resting[longest] - now_s <= REST_S - REST_MIN_S:
+            return longest
         resting = sum(until_s > now_s for until_s in self._resting.values())
         rest = f", {resting} rest for some seconds more" if resting else ""
         raise NetworkError(

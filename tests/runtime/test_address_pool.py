@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from node.host.network import NetworkError, ensure_bridge, mac_address
-from node.host.network_pools import REST_S, AddressPool, PortPool, Range
+from node.host.network_pools import REST_MIN_S, REST_S, AddressPool, PortPool, Range
 
 POOL = Range.parse("10.77.1.0/29", "fd77::/64")
 
@@ -32,15 +32,29 @@ def test_a_freed_address_rests_and_is_the_last_to_be_taken_again() -> None:
     assert pool.give_back("a", 0.0) is None
     assert first not in [pool.take(f"b{number}", 1.0) for number in range(4)]
     with pytest.raises(NetworkError, match="1 rest for some seconds more"):
-        pool.take("c", REST_S - 0.1)
+        pool.take("c", REST_MIN_S - 0.1)
+    pool.give_back("b1", 1.0)
     assert pool.take("c", REST_S) == first
 
 
+def test_with_no_other_address_free_a_rest_is_cut_short_beginning_with_the_longest() -> None:
+    """Ten seconds for each of 253 addresses would be 25 tasks a second, whatever the node can do."""
+    pool = AddressPool(POOL, {}, {})
+    taken = [pool.take(f"a{number}", 0.0) for number in range(5)]
+    for number in (3, 1):
+        pool.give_back(f"a{number}", 4.0 - number)
+    with pytest.raises(NetworkError, match="2 rest"):
+        pool.take("b", 1.0 + REST_MIN_S - 0.1)
+    assert pool.take("b", 1.0 + REST_MIN_S) == taken[3]
+    with pytest.raises(NetworkError, match="1 rest"):
+        pool.take("c", 3.0 + REST_MIN_S - 0.1)
+
+
 def test_the_rest_goes_on_after_a_restart() -> None:
-    pool = AddressPool(Range.parse("10.77.1.0/30"), {}, {"10.77.1.2": 5.0})
+    pool = AddressPool(Range.parse("10.77.1.0/30"), {}, {"10.77.1.2": REST_S})
     with pytest.raises(NetworkError):
-        pool.take("a", 4.9)
-    assert pool.take("a", 5.0) == "10.77.1.2"
+        pool.take("a", REST_MIN_S - 0.1)
+    assert pool.take("a", REST_MIN_S) == "10.77.1.2"
 
 
 def test_the_ipv6_address_is_at_the_same_place_of_its_pool() -> None:
