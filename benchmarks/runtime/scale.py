@@ -1,10 +1,12 @@
-"""Many containers at once on one node: how long starting, sampling and stopping all of them takes.
+"""Many containers at once on one node: starts beside raw `lxc-execute`, sampling, memory, stopping.
 
-    python benchmarks/runtime/scale.py [--containers 300] [--raw 40] [--json]
+    python benchmarks/runtime/scale.py [--containers 300] [--rounds 10] [--network] [--json]
 
-Started eight at a time; beside it raw `lxc-execute` of the same configuration, eight at a time too, whose control
-groups and delta are there already. Wall time and CPU seconds (ours, and of what we waited for): neighbours on the
-machine disturb the first alone. Needs root, LXC and busybox. Leaves nothing behind.
+Starts are measured with 1, a third and all of the containers running: one at a time and eight at a time, ours and raw
+in turns (ours, raw, raw, ours, ...), so that neighbours on the machine disturb both alike. Ours is everything from
+`prepare` to `start` returning; raw is `lxc-execute` of the same configuration, whose control groups and delta are
+there already, until its set-up is done. Medians and quartiles of rounds; the ratio is that of each round's two sides,
+its median and quartiles. Needs root, LXC and busybox. Leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -17,86 +19,134 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import count
 from pathlib import Path
 
 import trio
-from start_overhead import make_image, spec
+from start_overhead import BRIDGE, make_image, spec
 
 from node.host.cgroups import remove_tree
+from node.host.network import ensure_bridge, remove_interface
 from node.runtime import ContainerSpec
 from node.runtime.lxc.lxc import LxcRuntime
 from node.runtime.supervisor import build
 
 TOGETHER = 8
 SAMPLES = 20
+PAUSE_S = 0.05
+"""Before each side of a round: the kernel moves processes between control groups faster if it has just done so."""
 SLEEP = ("/bin/busybox", "sleep", "600")
 Step = Callable[[ContainerSpec], Awaitable[None]]
+Figures = dict[str, Sequence[float]]
+"""By name: the median, and the quartiles where there is more than one measurement."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--containers", type=int, default=300)
-    parser.add_argument("--raw", type=int, default=40, help="how many by raw lxc-execute")
-    parser.add_argument("--json", action="store_true", help="one line")
+    parser.add_argument(
+        "--rounds", type=int, default=10, help="of eight at a time; of one at a time four times as many"
+    )
+    parser.add_argument("--network", action="store_true", help="with a veth pair on a bridge")
+    parser.add_argument("--json", action="store_true", help="one line, medians alone")
     options = parser.parse_args()
     top = Path(tempfile.mkdtemp(prefix="fofoca-bench."))
     top.chmod(0o711)
+    if options.network:
+        ensure_bridge(BRIDGE, "10.213.0.1/16")
     try:
-        figures = trio.run(measure, top, options.containers, options.raw)
+        figures = trio.run(measure, top, options.containers, options.rounds, options.network)
     finally:
+        if options.network:
+            remove_interface(BRIDGE)
         shutil.rmtree(top)
     if options.json:
-        print(json.dumps({name.replace(" ", "_"): round(value, 2) for name, value in figures.items()}))
+        print(json.dumps({name.replace(" ", "_"): round(each[0], 2) for name, each in figures.items()}))
         return
-    for name, value in figures.items():
-        print(f"{name:32}{value:10.2f}")
+    print(f"{'':44}{'median':>9}{'quartiles':>18}")
+    for name, (median, *quartiles) in figures.items():
+        print(f"{name:44}{median:9.2f}" + "".join(f"{each:9.2f}" for each in quartiles))
 
 
-async def measure(top: Path, count: int, raw: int) -> dict[str, float]:
-    image = make_image(top / "image")
+async def measure(top: Path, containers: int, rounds: int, network: bool) -> Figures:
     runtime = LxcRuntime(top / "run", build(top / "bin"), f"fofoca-bench-{os.getpid()}")
-    ours = [spec(f"o.{number}", image, False, SLEEP) for number in range(count)]
-    others = [spec(f"r.{number}", image, False, SLEEP) for number in range(raw)]
-    processes: list[subprocess.Popen[bytes]] = []
-    figures: dict[str, float] = {}
-
-    async def start(container: ContainerSpec) -> None:
-        await runtime.prepare(container)
-        await runtime.start(container)
-
-    async def start_raw(container: ContainerSpec) -> None:
-        directory = runtime._directory(container.name)
-        command, env = runtime._command(container, directory)
-        ready = os.open(directory.path / "ready", os.O_RDONLY | os.O_NONBLOCK)
-        processes.append(subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
-        await trio.lowlevel.wait_readable(ready)
-        os.close(ready)
-
-    async def end(container: ContainerSpec) -> None:
-        await runtime.stop(container.name, 5)
-        await runtime.wait(container.name)
-
+    race = Race(runtime, make_image(top / "image"), network)
+    running: list[ContainerSpec] = []
+    figures: Figures = {}
     try:
-        await all_of(others, runtime.prepare, TOGETHER)
-        figures["raw start ms each"] = await all_of(others, start_raw, TOGETHER) * 1000 / raw
-        for process in processes:
-            process.kill()
-            process.wait()
-        for container in others:
-            runtime._cgroups.kill(container.name)
-            for path in runtime._cgroups.directories(container.name):
-                remove_tree(path)
-        figures["start ms each"] = await all_of(ours, start, TOGETHER) * 1000 / count
-        figures["start over raw"] = figures["start ms each"] / figures["raw start ms each"]
-        figures["sample of all ms"] = sample_ms(runtime, count)
+        for level in sorted({1, containers // 3, containers}):
+            more = [race.spec() for _ in range(level - len(running))]
+            await all_of(more, race.start, TOGETHER)
+            running += more
+            figures |= await race.run(f"with {level} running", 1, 4 * rounds)
+            figures |= await race.run(f"with {level} running", TOGETHER, rounds)
+        figures["sample of all ms"] = quartiles(sample_ms(runtime, containers))
+        figures["memory of a supervisor KiB"] = quartiles(pss_kib(runtime, running))
         began_cpu_s = time.process_time()
-        figures["stop all s"] = await all_of(ours, end, count)
-        figures["stop all own CPU s"] = time.process_time() - began_cpu_s
+        figures["stop all s"] = (await all_of(running, race.end, containers),)
+        figures["stop all own CPU s"] = (time.process_time() - began_cpu_s,)
     finally:
         with trio.CancelScope(shield=True):
             await runtime.purge()
     return figures
+
+
+class Race:
+    """Starts containers in turns: by our runtime, and by bare lxc-execute."""
+
+    def __init__(self, runtime: LxcRuntime, image: Path, network: bool) -> None:
+        self.runtime = runtime
+        self._image = image
+        self._network = network
+        self._numbers = count(1)
+        self._raw: list[subprocess.Popen[bytes]] = []
+
+    def spec(self) -> ContainerSpec:
+        number = next(self._numbers)
+        return spec(f"c.{number}", self._image, self._network, SLEEP, f"10.213.{number >> 8}.{number & 255}/16")
+
+    async def run(self, what: str, together: int, rounds: int) -> Figures:
+        """Milliseconds for each container, and what ours take of raw ones."""
+        ours, raw = list[float](), list[float]()
+        for number in range(rounds):
+            mine, others = ([self.spec() for _ in range(together)] for _ in range(2))
+            await all_of(others, self.runtime.prepare, together)
+            sides = [(ours, mine, self.start), (raw, others, self.start_raw)]
+            for taken, containers, step in sides if number % 2 else reversed(sides):
+                await trio.sleep(PAUSE_S)
+                taken.append(await all_of(containers, step, together) * 1000 / together)
+            await self.remove([*mine, *others])
+        ratios = [mine / other for mine, other in zip(ours, raw, strict=True)]
+        named = {"ours ms": ours, "raw ms": raw, "ratio": ratios}
+        return {f"{what}, {together} at a time, {name}": quartiles(values) for name, values in named.items()}
+
+    async def start(self, container: ContainerSpec) -> None:
+        await self.runtime.prepare(container)
+        await self.runtime.start(container)
+
+    async def start_raw(self, container: ContainerSpec) -> None:
+        directory = self.runtime._directory(container.name)
+        command, env = self.runtime._command(container, directory)
+        ready = os.open(directory.path / "ready", os.O_RDONLY | os.O_NONBLOCK)
+        self._raw.append(subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+        await trio.lowlevel.wait_readable(ready)
+        os.close(ready)
+
+    async def remove(self, containers: Iterable[ContainerSpec]) -> None:
+        for process in self._raw:
+            process.kill()
+            process.wait()
+        self._raw.clear()
+        for container in containers:
+            self.runtime._cgroups.kill(container.name)
+            await self.runtime.remove(container.name)
+            for path in self.runtime._cgroups.directories(container.name):
+                remove_tree(path)
+
+    async def end(self, container: ContainerSpec) -> None:
+        await self.runtime.stop(container.name, 5)
+        await self.runtime.wait(container.name)
 
 
 async def all_of(containers: Iterable[ContainerSpec], step: Step, together: int) -> float:
@@ -114,13 +164,31 @@ async def all_of(containers: Iterable[ContainerSpec], step: Step, together: int)
     return time.perf_counter() - began_s
 
 
-def sample_ms(runtime: LxcRuntime, count: int) -> float:
+def sample_ms(runtime: LxcRuntime, containers: int) -> list[float]:
     taken = []
     for _ in range(SAMPLES):
         began_s = time.perf_counter()
-        assert len(runtime.usage()) == count
+        assert len(runtime.usage()) == containers
         taken.append((time.perf_counter() - began_s) * 1000)
-    return statistics.median(taken)
+    return taken
+
+
+def pss_kib(runtime: LxcRuntime, containers: Iterable[ContainerSpec]) -> list[float]:
+    """Proportional set size of each supervisor."""
+    found = []
+    for container in containers:
+        pid = runtime._directory(container.name).supervisor_pid()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        found.append(float(next(line.split()[1] for line in lines if line.startswith("Pss:"))))
+    return found
+
+
+def quartiles(values: Sequence[float]) -> Sequence[float]:
+    """The median, the lower and the upper quartile."""
+    if len(values) < 2:
+        return tuple(values)
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return middle, low, high
 
 
 if __name__ == "__main__":

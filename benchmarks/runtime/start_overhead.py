@@ -67,7 +67,13 @@ async def measure(top: Path, rounds: int, network: bool) -> Times:
     return times
 
 
-def spec(name: str, image: Path, network: bool, argv: tuple[str, ...] = ("/bin/true",)) -> ContainerSpec:
+def spec(
+    name: str,
+    image: Path,
+    network: bool,
+    argv: tuple[str, ...] = ("/bin/true",),
+    address: str = "10.213.7.9/24",
+) -> ContainerSpec:
     return ContainerSpec(
         name=name,
         argv=argv,
@@ -78,7 +84,7 @@ def spec(name: str, image: Path, network: bool, argv: tuple[str, ...] = ("/bin/t
         cpu_limit_milli=1000,
         pids_max=64,
         tmpfs_bytes=16 << 20,
-        network=NetworkSpec(BRIDGE, "10.213.7.9/24", gateway="10.213.7.1") if network else None,
+        network=NetworkSpec(BRIDGE, address) if network else None,
     )
 
 

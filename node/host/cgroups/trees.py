@@ -28,6 +28,8 @@ SUPERVISORS = "_supervisors"
 CONTROLLERS_V2 = ("cpu", "memory", "pids", "cpuset", "io", "hugetlb")
 COUNTER_BYTES = 64
 REMOVE_TIMEOUT_S = 2.0
+KNOWN_WRITES_MAX = 64
+"""Many containers have the same limits, and each start asks several times what they mean here."""
 
 
 class Cgroups:
@@ -39,6 +41,7 @@ class Cgroups:
         self.layout = layout or detect()
         self._devices = tuple(devices)
         self._usage_files: dict[str, tuple[str, str, str]] = {}
+        self._known_writes: dict[tuple[Limits, Limits], list[Write]] = {}
 
     # --- where things are
 
@@ -160,6 +163,14 @@ class Cgroups:
 
     def _writes(self, old: Limits, new: Limits) -> list[Write]:
         """Each change in the words of the hierarchy that has its controller. Raises CgroupError where none has."""
+        found = self._known_writes.get((old, new))
+        if found is None:
+            if len(self._known_writes) >= KNOWN_WRITES_MAX:
+                self._known_writes.clear()
+            found = self._known_writes[old, new] = self._chosen_writes(old, new)
+        return found
+
+    def _chosen_writes(self, old: Limits, new: Limits) -> list[Write]:
         chosen: list[Write] = []
         for knob in KNOBS:
             v1, v2 = list(writes(knob.v1, old, new)), list(writes(knob.v2, old, new))
