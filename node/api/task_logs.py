@@ -91,7 +91,9 @@ async def _read_task(services: Services, ordinal: int, wanted: ReadLog) -> Piece
     deadline = trio.current_time() + wanted.wait_s
     while True:
         task = services.jobs.job(wanted.allocation.job, ordinal, 1).tasks[0]
-        piece = Piece(b"", wanted.offset, task.state.final, task.attempt if task.state.final else wanted.allocation.attempt)
+        piece = Piece(
+            b"", wanted.offset, task.state.final, task.attempt if task.state.final else wanted.allocation.attempt
+        )
         if task.node:
             piece = await _read_attempt(services, task, wanted, max(0.0, deadline - trio.current_time()))
             task = services.jobs.job(wanted.allocation.job, ordinal, 1).tasks[0]
