@@ -55,7 +55,7 @@ def _check_parts(spec: JobSpec) -> None:
         security.check(spec.security)
     if spec.life != plain.life:
         life.check(spec.life)
-        _check_health(spec)
+        _check_life(spec)
     if spec.queueing != plain.queueing:
         queueing.check(spec.queueing)
     if spec.placement != plain.placement:
@@ -93,10 +93,13 @@ def _check_resources(request: Resources, limit: Resources) -> None:
         _require(amount == 0 or low <= amount <= AMOUNT_MAX, f"limit of {dimension}", amount, f"0, or at least {low}")
 
 
-def _check_health(spec: JobSpec) -> None:
+def _check_life(spec: JobSpec) -> None:
     health = spec.life.health
     reached = health is None or not health.connects or spec.network != "none"
     _require(reached, "life.health", "tcp or http without a network", "a command, or the network bridge")
+    warn_s, limit_s = spec.life.warn_s, spec.time_limit_s
+    in_time = not warn_s or (limit_s is not None and warn_s < limit_s)
+    _require(in_time, "life.warn_s", warn_s, "less than the job's own time_limit_s")
 
 
 def _check_exclusive_cores(spec: JobSpec) -> None:

@@ -18,6 +18,8 @@ OPTIONS = {
     "constraints": "constraint",
     "attempts_max": "attempts",
     "on_lost": "on-lost",
+    "life.warn_signal": "signal",
+    "life.warn_s": "signal",
     "pids_max": "pids",
     "queueing.after": "dependency",
     "queueing.after.job": "dependency",

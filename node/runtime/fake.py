@@ -4,6 +4,7 @@ A `FakeHost` is what outlives an agent; a `FakeRuntime` is one agent's handle on
 
     exit CODE               ends at once
     sleep SECONDS [CODE]    ends then; at SIGTERM with 143
+    traps SIGNAL CODE       ends with the code at that signal, and of no other but KILL
     stubborn                says "deaf", then ends only when killed
     write TEXT              writes a line, ends with 0
     missing                 does not start
@@ -13,6 +14,7 @@ A `FakeHost` is what outlives an agent; a `FakeRuntime` is one agent's handle on
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -43,7 +45,7 @@ from node.runtime.protocol import (
 from scheduler.abilities import WORDS
 
 ALL_FEATURES: frozenset[Feature] = frozenset(get_args(Feature))
-KILLED, TERMINATED = 137, 143
+KILLED = 137
 
 
 @dataclass
@@ -116,6 +118,9 @@ class FakeRuntime:
         self._run(container, now_s)
         if spec.time_limit_s is not None:
             self._plan_stop(container, now_s + spec.time_limit_s, Exit(timed_out=True))
+            if spec.warn_signal:
+                at_s = now_s + max(0.0, spec.time_limit_s - spec.warn_s)
+                self._plan_signal(container, spec.warn_signal, at_s, Exit())
         return Started(0, now_s)
 
     def _run(self, container: _Container, now_s: float) -> None:
@@ -133,12 +138,23 @@ class FakeRuntime:
             container.plan(now_s, Exit(exit_code=KILLED, signal=9, oom_killed=True))
 
     def _plan_stop(self, container: _Container, at_s: float, why: Exit, grace_s: float | None = None) -> None:
-        if container.spec.argv[0] == "stubborn":
+        if grace_s != 0 and self._plan_signal(container, container.spec.stop_signal, at_s, why):
+            return
+        if container.spec.argv[0] in ("stubborn", "traps"):
             at_s += container.spec.stop_grace_s if grace_s is None else grace_s
             container.plan(at_s, replace(why, exit_code=KILLED, signal=9))
         else:
-            code = KILLED if grace_s == 0 else TERMINATED
+            code = KILLED if grace_s == 0 else 128 + signal.Signals[f"SIG{container.spec.stop_signal}"]
             container.plan(at_s, replace(why, exit_code=code, signal=code - 128))
+
+    @staticmethod
+    def _plan_signal(container: _Container, name: str, at_s: float, why: Exit) -> bool:
+        """Whether its command traps the signal, and so ends by itself."""
+        word, *rest = container.spec.argv
+        if word != "traps" or rest[0] != name:
+            return False
+        container.plan(at_s, replace(why, exit_code=int(rest[1])))
+        return True
 
     async def update(self, spec: ContainerSpec) -> None:
         container = self._known(spec.name)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from node.runtime.directory import ContainerDirectory
 from node.runtime.protocol import ContainerSpec, Feature, Usage
-from node.runtime.supervised import SupervisedRuntime
+from node.runtime.supervised import SupervisedRuntime, life_orders
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TREE_MAX = 10_000
@@ -32,9 +32,7 @@ class ProcessRuntime(SupervisedRuntime):
         directory.write_orders(
             [
                 ("kind", "process"),
-                ("grace_ms", int(spec.stop_grace_s * 1000)),
-                ("time_limit_ms", int((spec.time_limit_s or 0) * 1000)),
-                ("log_bytes", spec.log_bytes_max),
+                *life_orders(spec),
                 ("workdir", spec.workdir),
             ]
         )

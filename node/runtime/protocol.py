@@ -10,7 +10,9 @@ name found there to a definite state (running, or ended with an exit), and `remo
 
 from __future__ import annotations
 
+import math
 import re
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface
@@ -143,7 +145,14 @@ class ContainerSpec:
     """Processes and threads; 0: not limited."""
     time_limit_s: float | None = None
     stop_grace_s: float = 10.0
-    """Between SIGTERM and SIGKILL, when the time limit or the lease ends it."""
+    """Between the stop signal and SIGKILL, when the time limit or the lease ends it."""
+    stop_signal: str = "TERM"
+    """By its name without SIG."""
+    warn_signal: str = ""
+    """What it gets `warn_s` before its time limit; "": nothing. A frozen one gets it when it goes on."""
+    warn_s: float = 0.0
+    warn_alone: bool = False
+    """Its command gets that, and nothing that the command started."""
     log_bytes_max: int = 16 * 1024 * 1024
     """Per stream on disk; of a longer stream its head and its tail are kept."""
     tmpfs_bytes: int = 0
@@ -258,7 +267,7 @@ class Runtime(Protocol):
         Raises ContainerError, with the former limits in force again; UnsupportedError as `prepare`."""
 
     async def stop(self, name: str, grace_s: float) -> None:
-        """SIGTERM to all its processes, after the grace SIGKILL. Returns at once; `wait` tells the end.
+        """The stop signal to all its processes, after the grace SIGKILL. Returns at once; `wait` tells the end.
         Frozen containers are thawed first. Nothing happens to one that has ended."""
 
     async def kill(self, name: str) -> None:
@@ -402,6 +411,11 @@ def _check_amounts(spec: ContainerSpec) -> None:
     _require(limit is None or limit >= 10, "cpu_limit_milli", limit, "None or at least 10 (a hundredth of a core)")
     _require(spec.pids_max >= 0, "pids_max", spec.pids_max, "0 (no limit) or more")
     _require(spec.time_limit_s is None or spec.time_limit_s > 0, "time_limit_s", spec.time_limit_s, "more than 0")
+    for name in ("stop_signal", "warn_signal"):
+        value = getattr(spec, name)
+        known = f"SIG{value}" in signal.Signals.__members__ or (name == "warn_signal" and not value)
+        _require(known, name, value, "a signal's name without SIG")
+    _require(spec.warn_s >= 0 and math.isfinite(spec.warn_s), "warn_s", spec.warn_s, "0 or more")
     _require(spec.stop_grace_s >= 0, "stop_grace_s", spec.stop_grace_s, "0 or more")
     _require(spec.log_bytes_max >= LOG_BYTES_MIN, "log_bytes_max", spec.log_bytes_max, f"{LOG_BYTES_MIN} or more")
     _require(spec.tmpfs_bytes >= 0, "tmpfs_bytes", spec.tmpfs_bytes, "0 (none) or more")

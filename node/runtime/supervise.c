@@ -40,16 +40,16 @@ struct stream {                       /* DIR/stdout holds the head, DIR/stdout.O
 
 static struct {                       /* the orders, as read from DIR/orders */
     int lxc;
-    int64 start_timeout_ms, time_limit_ms, grace_ms, log_bytes, owner;
+    int64 start_timeout_ms, time_limit_ms, grace_ms, log_bytes, owner, stop_signal, warn_signal, warn_ms, warn_alone;
     char cgroups[CGROUPS_MAX][TEXT_MAX], memory[TEXT_MAX], cpu[TEXT_MAX], join[TEXT_MAX], workdir[TEXT_MAX];
     int cgroup_count;
-} orders = {.start_timeout_ms = 60000, .grace_ms = 10000, .log_bytes = 1 << 20, .owner = -1};
+} orders = {.start_timeout_ms = 60000, .grace_ms = 10000, .log_bytes = 1 << 20, .owner = -1, .stop_signal = SIGTERM};
 
 static struct {
     enum phase phase;
     pid_t child;
     int ended, status, timer, signals, ready, oom;
-    int64 deadline, start_by, look_at, limit_at, stop_at, ooms, started_unix_ms;
+    int64 deadline, start_by, look_at, limit_at, warn_at, stop_at, ooms, started_unix_ms;
     int told, suspect, timed_out, lease_expired;
     char error[TEXT_MAX];
     struct stream out, err;
@@ -116,6 +116,8 @@ static void take_order(const char *key, const char *value) {
     static const struct { const char *key; int64 *number; char *text; } table[] = {
         {"start_timeout_ms", &orders.start_timeout_ms, 0}, {"time_limit_ms", &orders.time_limit_ms, 0},
         {"grace_ms", &orders.grace_ms, 0}, {"log_bytes", &orders.log_bytes, 0}, {"owner", &orders.owner, 0},
+        {"stop_signal", &orders.stop_signal, 0}, {"warn_signal", &orders.warn_signal, 0},
+        {"warn_ms", &orders.warn_ms, 0}, {"warn_alone", &orders.warn_alone, 0},
         {"memory", 0, orders.memory}, {"cpu", 0, orders.cpu}, {"join", 0, orders.join}, {"workdir", 0, orders.workdir},
     };
     if (!strcmp(key, "kind")) orders.lxc = !strcmp(value, "lxc");
@@ -186,40 +188,45 @@ static int open_stream(struct stream *stream) {    /* returns the command's end 
 
 /* ---- signals to everything inside ---- */
 
-static int is_init(int pid) {                      /* of the container: LXC's own, which would cut the grace short */
+enum whom { ALL, COMMAND };                        /* everything inside; or what LXC's init started first, alone */
+
+static int is_meant(int pid, int number, enum whom whom) {
     char path[64], text[2048], *at;
+    int outside, inside = 0, deeper, found = 0;
+    if (whom == ALL && (number == 0 || number == SIGKILL)) return 1;
     snprintf(path, sizeof path, "/proc/%d/status", pid);
-    if (read_text("", path, text, sizeof text) < 0 || !(at = strstr(text, "NSpid:"))) return 0;
-    char *end = strchr(at, '\n'), *last = NULL;
-    if (end) *end = 0, last = strrchr(at, '\t');
-    return last && atoi(last) == 1;
+    if (read_text("", path, text, sizeof text) < 0 || !(at = strstr(text, "NSpid:"))) return whom == ALL;
+    if ((at = strtok(at, "\n"))) found = sscanf(at + 6, "%d %d %d", &outside, &inside, &deeper);
+    if (whom == COMMAND) return found == 2 && inside == 2;
+    char *last = strrchr(at, '\t');                /* not LXC's own init: that would cut the grace short */
+    return found < 2 || !last || atoi(last) != 1;
 }
 
-static int signal_tree(const char *path, int number, int depth) {     /* how many processes it reached */
+static int signal_tree(const char *path, int number, enum whom whom, int depth) {   /* how many processes it reached */
     char file[2 * TEXT_MAX];
     int reached = 0;
     snprintf(file, sizeof file, "%s/cgroup.procs", path);
     FILE *list = fopen(file, "re");
     for (int pid; list && fscanf(list, "%d", &pid) == 1;)
-        if (pid > 0 && (number != SIGTERM || !is_init(pid))) reached += kill(pid, number) == 0;
+        if (pid > 0 && is_meant(pid, number, whom)) reached += kill(pid, number) == 0;
     if (list) fclose(list);
     DIR *directory = depth < DEPTH_MAX ? opendir(path) : NULL;
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
         if (entry->d_type != DT_DIR || !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
         snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
-        reached += signal_tree(file, number, depth + 1);
+        reached += signal_tree(file, number, whom, depth + 1);
     }
     if (directory) closedir(directory);
     return reached;
 }
 
-static int signal_payload(int number) {
+static int signal_payload(int number, enum whom whom) {
     char payload[TEXT_MAX + 16];
     snprintf(payload, sizeof payload, "%s/payload", orders.cgroups[0]);
-    return orders.cgroup_count ? signal_tree(payload, number, 0) : 0;
+    return orders.cgroup_count ? signal_tree(payload, number, whom, 0) : 0;
 }
 
-static int count_inside(void) { return signal_payload(0); }
+static int count_inside(void) { return signal_payload(0, ALL); }
 
 static void thaw(void) {
     for (int i = 0; i < orders.cgroup_count; i++) {
@@ -244,7 +251,7 @@ static int signal_inside(int number) {
     if (!orders.lxc && number == SIGKILL) kill_descendants();
     for (int i = 0; number == SIGKILL && i < orders.cgroup_count; i++)
         killed |= write_text(orders.cgroups[i], "payload/cgroup.kill", "1");
-    if (!killed) reached += signal_payload(number);
+    if (!killed) reached += signal_payload(number, ALL);
     if (number == SIGKILL) thaw();                 /* what is killed while frozen (v1) dies when it thaws */
     return reached;
 }
@@ -265,9 +272,16 @@ static void kill_all(void) {
 }
 
 static void tell(void) {                           /* LXC's init may not have forked the command yet: then again soon */
-    if (!self.told) self.told = signal_inside(SIGTERM) > 0;
+    if (!self.told) self.told = signal_inside(orders.stop_signal) > 0;
     int64 soon = now_ms(CLOCK_BOOTTIME) + TELL_RETRY_MS;
     set_deadline(self.told || soon > self.stop_at ? self.stop_at : soon);
+}
+
+static void warn(int64 now) {                      /* what is frozen stays so, and gets it when it goes on */
+    enum whom whom = orders.warn_alone ? COMMAND : ALL;
+    int reached = orders.lxc ? signal_payload(orders.warn_signal, whom)
+                             : kill(whom == ALL ? -self.child : self.child, orders.warn_signal) == 0;
+    self.warn_at = reached ? 0 : now + TELL_RETRY_MS;
 }
 
 static int64 count_ooms(void) {
@@ -303,6 +317,7 @@ static int64 lease_deadline(void) { return read_number("", "lease", ""); }
 static void plan(void) {                           /* while running: the next moment at which to look again */
     int64 lease = lease_deadline(), at = self.limit_at;
     if (self.look_at && (!at || self.look_at < at)) at = self.look_at;
+    if (self.warn_at && (!at || self.warn_at < at)) at = self.warn_at;
     if (lease >= 0 && (!at || lease < at)) at = lease ? lease : 1;
     set_deadline(at);
 }
@@ -319,7 +334,10 @@ static void on_deadline(void) {
     self.timed_out = self.limit_at && now >= self.limit_at;
     self.lease_expired = !self.timed_out && lease >= 0 && now >= lease;
     if (self.timed_out || self.lease_expired) begin_stop(orders.grace_ms);
-    else plan();                                   /* the lease was renewed meanwhile */
+    else {                                         /* the lease was renewed meanwhile, or it is time to warn */
+        if (self.warn_at && now >= self.warn_at) warn(now);
+        plan();
+    }
 }
 
 static void on_orders(void) {
@@ -336,6 +354,7 @@ static void on_started(void) {
     self.started_unix_ms = now_ms(CLOCK_REALTIME);
     self.look_at = now_ms(CLOCK_BOOTTIME) + LOOK_MS;
     if (orders.time_limit_ms > 0) self.limit_at = now_ms(CLOCK_BOOTTIME) + orders.time_limit_ms;
+    if (self.limit_at && orders.warn_signal) self.warn_at = self.limit_at > orders.warn_ms ? self.limit_at - orders.warn_ms : 1;
     snprintf(text, sizeof text, "started_unix_ms %lld\nchild %d\n", self.started_unix_ms, self.child);
     note("running", text);
     if (write(STATUS_FD, "started\n", 8) < 0) { /* the agent is gone: the record will tell the next one */ }

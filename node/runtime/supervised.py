@@ -48,6 +48,23 @@ KILL_ALONE_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.002
 
 
+def life_orders(spec: ContainerSpec) -> list[tuple[str, object]]:
+    """What a supervisor must know to end a container without us."""
+    return [
+        ("grace_ms", int(spec.stop_grace_s * 1000)),
+        ("time_limit_ms", int((spec.time_limit_s or 0) * 1000)),
+        ("stop_signal", _number(spec.stop_signal)),
+        ("warn_signal", _number(spec.warn_signal) if spec.warn_signal else 0),
+        ("warn_ms", int(spec.warn_s * 1000)),
+        ("warn_alone", int(spec.warn_alone)),
+        ("log_bytes", spec.log_bytes_max),
+    ]
+
+
+def _number(name: str) -> int:
+    return signal.Signals[f"SIG{name}"].value
+
+
 class SupervisedRuntime(ABC):
     """Base of the backends. `root` holds one directory per container and what the backend shares among them."""
 

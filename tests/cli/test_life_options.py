@@ -26,6 +26,26 @@ def test_checks_are_written_as_they_are_read(options: dict[str, Any], health: di
     assert life.body(options) == {"health": health}
 
 
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("USR1@60", {"warn_signal": "USR1", "warn_s": 60.0}),
+        ("usr2@2m", {"warn_signal": "USR2", "warn_s": 120.0}),
+        ("SIGINT", {"warn_signal": "INT", "warn_s": 60.0}),
+        ("10@5", {"warn_signal": "USR1", "warn_s": 5.0}),
+        ("B:USR1@60", {"warn_signal": "USR1", "warn_s": 60.0, "warn_alone": True}),
+    ],
+)
+def test_warnings_are_written_as_with_sbatch(text: str, warning: dict[str, Any]) -> None:
+    assert life.body({"warn_signal": text}) == warning
+
+
+def test_a_stop_signal_has_a_name_or_a_number() -> None:
+    assert [life.body({"stop_signal": text})["stop_signal"] for text in ("QUIT", "sigint", "28")] == [
+        "QUIT", "INT", "WINCH",
+    ]  # fmt: skip
+
+
 def test_what_was_not_asked_for_is_not_sent() -> None:
     assert life.body({}) == {}
 
@@ -37,8 +57,11 @@ def test_what_was_not_asked_for_is_not_sent() -> None:
         {"health_http": "web/"},
         {"health_http": "80", "health_status": "ok"},
         {"health_host": "x"},
+        {"warn_signal": "R:USR1@60"},
+        {"warn_signal": "USR1@soon"},
+        {"stop_signal": "4711"},
     ],
 )
 def test_a_mistake_is_named(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidValue, match="health-"):
+    with pytest.raises(InvalidValue, match=r"health-|signal"):
         life.body(options)

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 import tempfile
@@ -76,6 +77,10 @@ class Backend:
 
     def stubborn(self) -> tuple[str, ...]:
         return self._words(("stubborn",), "trap '' TERM; echo deaf; while :; do sleep 1; done")
+
+    def traps(self, name: str, code: int) -> tuple[str, ...]:
+        line = f"trap 'exit {code}' {name}; trap '' TERM; echo deaf; while :; do sleep 0.05; done"
+        return self._words(("traps", name, str(code)), line)
 
     def writes(self, text: str) -> tuple[str, ...]:
         return self._words(("write", text), f"echo {text}")
@@ -188,6 +193,70 @@ async def test_stop_kills_what_does_not_listen_after_the_grace(backend: Backend)
         ending = await runtime.wait("1.1.1")
     assert too_early.cancelled_caught
     assert (ending.exit_code, ending.signal) == (137, 9)
+
+
+@pytest.mark.parametrize("name", ["USR1", "QUIT", "WINCH"])
+async def test_stop_tells_by_the_signal_that_was_asked_for(backend: Backend, name: str) -> None:
+    runtime = backend.open()
+    spec = backend.spec("1.1.1", backend.traps(name, 7), stop_signal=name, stop_grace_s=60.0)
+    await (started if backend.kind == "fake" else deaf)(runtime, spec)
+    await runtime.stop("1.1.1", 60)
+    with trio.fail_after(30):
+        assert (await runtime.wait("1.1.1")).exit_code == 7
+
+
+async def test_the_time_limit_tells_by_that_signal_too(backend: Backend) -> None:
+    spec = backend.spec("1.1.1", backend.traps("INT", 9), stop_signal="INT", stop_grace_s=60.0, time_limit_s=1.0)
+    ending = await run(backend.open(), spec)
+    assert (ending.exit_code, ending.timed_out) == (9, True)
+
+
+async def test_a_warning_comes_before_the_time_limit(backend: Backend) -> None:
+    spec = backend.spec("1.1.1", backend.traps("USR2", 5), time_limit_s=600.0, warn_signal="USR2", warn_s=599.0)
+    ending = await run(backend.open(), spec)
+    assert (ending.exit_code, ending.timed_out) == (5, False)
+
+
+async def test_a_warning_longer_than_the_limit_comes_at_once(backend: Backend) -> None:
+    spec = backend.spec("1.1.1", backend.traps("USR1", 5), time_limit_s=60.0, warn_signal="USR1", warn_s=120.0)
+    if backend.kind != "fake":  # it may come before the shell has set its trap, and then ends it
+        spec = replace(spec, argv=("/bin/sh", "-c", "while :; do sleep 0.05; done"))
+    ending = await run(backend.open(), spec)
+    assert ending.timed_out is False
+    assert ending.exit_code in (5, 128 + signal.SIGUSR1)
+
+
+@pytest.mark.parametrize(("alone", "output"), [(False, b"child\nparent\n"), (True, b"parent\n")])
+async def test_a_warning_may_be_for_the_command_alone(backend: Backend, alone: bool, output: bytes) -> None:
+    if backend.kind == "fake":
+        pytest.skip("its commands start nothing")
+    child = "trap 'echo child; exit' USR1; while :; do sleep 0.05; done"
+    line = f"sh -c \"{child}\" & p=$!; trap 'sleep 0.3; echo parent; kill -9 $p; exit 3' USR1; while :; do sleep 0.05; done"
+    runtime = backend.open()
+    warning = {"time_limit_s": 100.0, "warn_signal": "USR1", "warn_s": 99.0, "warn_alone": alone}
+    ending = await run(runtime, backend.spec("1.1.1", ("/bin/sh", "-c", line), **warning))
+    assert (ending.exit_code, ending.timed_out) == (3, False)
+    assert runtime.read_log("1.1.1", "stdout", 0, 100).data == output
+
+
+async def test_a_frozen_container_is_warned_when_it_goes_on(backend: Backend) -> None:
+    runtime = backend.open()
+    if backend.kind == "fake" or "freeze" not in runtime.features:
+        pytest.skip("nothing to freeze")
+    spec = backend.spec("1.1.1", backend.traps("USR1", 5), time_limit_s=600.0, warn_signal="USR1", warn_s=598.8)
+    await deaf(runtime, spec)
+    await runtime.freeze("1.1.1")
+    await trio.sleep(1.5)
+    assert runtime.is_frozen("1.1.1")
+    await runtime.thaw("1.1.1")
+    with trio.fail_after(30):
+        assert (await runtime.wait("1.1.1")).exit_code == 5
+
+
+def test_signals_have_names() -> None:
+    for fields in ({"stop_signal": "SIGTERM"}, {"stop_signal": ""}, {"warn_signal": "nine"}, {"warn_s": -1.0}):
+        with pytest.raises(SpecError, match=next(iter(fields))):
+            ContainerSpec(name="1.1.1", argv=("true",), **fields)  # type: ignore[arg-type]
 
 
 async def test_kill_waits_for_nobody(backend: Backend) -> None:

@@ -48,7 +48,7 @@ from node.runtime.protocol import (
     UpdateError,
     Usage,
 )
-from node.runtime.supervised import SupervisedRuntime
+from node.runtime.supervised import SupervisedRuntime, life_orders
 
 LXC_LOCKS = Path("/run/lxc/lock")
 LXCFS = Path("/var/lib/lxcfs")
@@ -180,9 +180,7 @@ class LxcRuntime(SupervisedRuntime):
         orders: list[tuple[str, object]] = [
             ("kind", "lxc"),
             ("start_timeout_ms", int(START_TIMEOUT_S * 1000)),
-            ("grace_ms", int(spec.stop_grace_s * 1000)),
-            ("time_limit_ms", int((spec.time_limit_s or 0) * 1000)),
-            ("log_bytes", spec.log_bytes_max),
+            *life_orders(spec),
             ("owner", spec.user_base + spec.user[0]),
         ]
         orders += [("cgroup", path) for path in self._cgroups.directories(spec.name)]

@@ -7,13 +7,22 @@ import signal
 from node.runtime.twin.files import read_text, write_text
 from node.runtime.twin.orders import Orders
 
+INIT, COMMAND = "1", "2"
+"""Process ids inside a container: LXC's own init, and the first process that it starts."""
+
+
+def ids_of(pid: int) -> list[str]:
+    """A process's ids in its namespaces, ours first."""
+    for line in read_text(f"/proc/{pid}/status").splitlines():
+        if line.startswith("NSpid:"):
+            return line.split()[1:]
+    return []
+
 
 def is_init(pid: int) -> bool:
     """Of the container: LXC's own, which would cut the grace short."""
-    for line in read_text(f"/proc/{pid}/status").splitlines():
-        if line.startswith("NSpid:"):
-            return line.count("\t") > 1 and line.split()[-1] == "1"
-    return False
+    ids = ids_of(pid)
+    return len(ids) > 1 and ids[-1] == INIT
 
 
 class Inside:
@@ -42,11 +51,17 @@ class Inside:
             self.thaw()
         return reached
 
-    def signal_session(self, number: int) -> int:
+    def warn(self, number: int, alone: bool) -> int:
+        """As `signal`, but what is frozen stays so, and gets it when it goes on. `alone`: to the command only."""
+        if not self.orders.lxc:
+            return self.signal_session(number, alone)
+        return self.signal_payload(number, alone)
+
+    def signal_session(self, number: int, alone: bool = False) -> int:
         reached = 0
         if self.child > 0 and self.status is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.child, number)
+                (os.kill if alone else os.killpg)(self.child, number)
                 reached = 1
         if number == signal.SIGKILL:
             for word in read_text(f"/proc/self/task/{os.getpid()}/children").split():
@@ -54,15 +69,21 @@ class Inside:
                     os.kill(int(word), number)
         return reached
 
-    def signal_payload(self, number: int) -> int:
+    def signal_payload(self, number: int, alone: bool = False) -> int:
         reached = 0
         for inner, _, _ in os.walk(f"{self.orders.cgroups[0]}/payload" if self.orders.cgroups else ""):
             for word in read_text(f"{inner}/cgroup.procs").split():
-                if int(word) > 0 and (number != signal.SIGTERM or not is_init(int(word))):
+                if int(word) > 0 and self._is_meant(int(word), number, alone):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(int(word), number)
                         reached += 1
         return reached
+
+    @staticmethod
+    def _is_meant(pid: int, number: int, alone: bool) -> bool:
+        if alone:
+            return ids_of(pid)[1:] == [COMMAND]
+        return number in (0, signal.SIGKILL) or not is_init(pid)
 
     def thaw(self) -> None:
         for path in self.orders.cgroups:

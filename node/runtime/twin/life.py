@@ -39,7 +39,7 @@ class Supervisor:
     def __init__(self, command: list[str]) -> None:
         self.command = command
         self.phase = STARTING
-        self.deadline = self.start_by = self.look_at = self.limit_at = self.stop_at = 0
+        self.deadline = self.start_by = self.look_at = self.limit_at = self.warn_at = self.stop_at = 0
         self.started_unix_ms = 0
         self.told = self.suspect = self.timed_out = self.lease_expired = False
         self.error = ""
@@ -164,6 +164,8 @@ class Supervisor:
         self.look_at = boottime_ms() + LOOK_MS
         if self.orders.time_limit_ms > 0:
             self.limit_at = boottime_ms() + self.orders.time_limit_ms
+        if self.limit_at and self.orders.warn_signal:
+            self.warn_at = max(boottime_ms(), self.limit_at - self.orders.warn_ms)
         note("running", f"started_unix_ms {self.started_unix_ms}\nchild {self.inside.child}\n")
         with contextlib.suppress(OSError):
             os.write(STATUS_FD, b"started\n")
@@ -179,7 +181,7 @@ class Supervisor:
 
     def plan(self) -> None:
         lease = read_number("lease")
-        moments = [at for at in (self.limit_at, self.look_at) if at]
+        moments = [at for at in (self.limit_at, self.warn_at, self.look_at) if at]
         self.deadline = min([*moments, *([max(lease, 1)] if lease >= 0 else [])], default=0)
 
     def on_deadline(self) -> None:
@@ -222,7 +224,14 @@ class Supervisor:
         if self.timed_out or self.lease_expired:
             self.begin_stop(self.orders.grace_ms)
         else:
+            if self.warn_at and now >= self.warn_at:
+                self.warn(now)
             self.plan()
+
+    def warn(self, now: int) -> None:
+        """LXC's init may not have forked the command yet: then again soon."""
+        reached = self.inside.warn(self.orders.warn_signal, self.orders.warn_alone)
+        self.warn_at = 0 if reached else now + TELL_RETRY_MS
 
     def begin_stop(self, grace_ms: int) -> None:
         at = boottime_ms() + grace_ms
@@ -238,7 +247,7 @@ class Supervisor:
             self.tell()
 
     def tell(self) -> None:
-        self.told = self.told or self.inside.signal(signal.SIGTERM) > 0
+        self.told = self.told or self.inside.signal(self.orders.stop_signal) > 0
         soon = boottime_ms() + TELL_RETRY_MS
         self.deadline = self.stop_at if self.told else min(soon, self.stop_at)
 
