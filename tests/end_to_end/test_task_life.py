@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,30 @@ def test_a_frozen_task_shows_also_after_its_home_and_its_node_were_killed(fofoca
     fofoca.ok("thaw", id)
     becomes(fofoca, id, state="running", frozen=False)
     fofoca.ok("cancel", id)
+
+
+def test_a_task_is_warned_and_stopped_by_the_signals_it_asked_for(fofoca: CommandLine) -> None:
+    line = "trap 'echo warned' USR1; trap 'echo asked; exit 0' INT; echo ready; while :; do sleep 0.1; done"
+    signals = ("--time", "60s", "--signal", "B:USR1@58", "--stop-signal", "INT")
+    id = fofoca.submit(*SMALL, *signals, "--", "sh", "-c", line)
+    eventually("it is warned", lambda: fofoca.ok("logs", id).out == "ready\nwarned\n", 40)
+    fofoca.ok("cancel", id)
+    eventually("it is asked", lambda: fofoca.ok("logs", id).out == "ready\nwarned\nasked\n", 40)
+
+
+def test_how_a_task_ended_is_shown_in_full(fofoca: CommandLine) -> None:
+    bomb = "x=0123456789abcdef; while :; do x=$x$x; done"
+    killed = fofoca.submit(*SMALL, "--", "sh", "-c", "kill -9 $$")
+    hungry = fofoca.submit(*SMALL, "--attempts", "1", "--", "sh", "-c", bomb)
+    failed = becomes(fofoca, killed, state="failed", exit_code=137)
+    assert (failed["reason"], failed["result"]["signal"], failed["result"]["oom_killed"]) == ("signal 9", 9, False)
+    failed = becomes(fofoca, hungry, state="failed", exit_code=137)
+    assert (failed["reason"], failed["result"]["oom_killed"]) == ("out of memory", True)
+    assert (15 << 20) < failed["result"]["memory_peak_bytes"] <= (16 << 20)
+    assert failed["result"]["cpu_ns"] > 0
+    lines = fofoca.ok("job", hungry).out.splitlines()
+    assert "PEAK" in lines[1].split()
+    assert re.search(r" 1[56](\.\d+)?M ", lines[2]), lines[2]
 
 
 BURST = 3 << 20
