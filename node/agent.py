@@ -227,6 +227,7 @@ class Agent:
             effects.enqueue(machine.handle(trio.current_time(), meter.sample()))
             if network is not None:
                 await join_cluster(network, self._config, peers, gossip, nursery)
+            await sites.listen_inside(network, nursery)
             await hands.allocations.recover(machine.allocations(), restarted=self._boot.is_former())
             nursery.start_soon(effects.run)
             nursery.start_soon(_settle, self._boot, effects)

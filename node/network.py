@@ -48,6 +48,8 @@ class NetworkSettings:
     routed: bool = False
     closed: tuple[int, ...] = ()
     """Ports of all nodes that no container may reach: the agents' own."""
+    inside: int = 0
+    """A port at the gateways that all containers of this node may reach; 0: none."""
 
 
 class Tables(Protocol):
@@ -97,6 +99,7 @@ class Network:
             published=settings.published,
             routed=settings.routed,
             closed=settings.closed,
+            inside=settings.inside,
             pools4=tuple(str(range_.network) for _, range_ in networks.values()),
             pools6=tuple(str(range_.network6) for _, range_ in networks.values() if range_.network6),
         )

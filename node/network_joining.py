@@ -44,6 +44,7 @@ def settings_of(config: AgentConfig) -> NetworkSettings:
         classes=network.classes,
         names=network.names,
         routed=network.mode == "routed",
+        inside=config.door.inside_port,
         closed=(config.api.port, config.gossip.port, *_door_port(config)),
     )
 

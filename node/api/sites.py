@@ -16,25 +16,18 @@ from node.api.exchange import Exchange, json_response
 from node.api.schemas import decode
 from node.api.services import SiteService
 from node.door.building import build
-from node.door.wish import Wish, check
-from node.errors import InvalidValue, NotFound, NotPermitted, UnknownSite
+from node.door.wish import Busy, Wish, busy_s, check
+from node.errors import NotFound, NotPermitted, UnknownSite
 from node.tokens import Role, check_user_name
 from scheduler.sites.site import SiteView
 
-BUSY_S_MAX = 7 * 86_400.0
 BODY_BYTES_MAX = 64 << 10
 KEY_LENGTH_MAX = 64
 MISSING_HEADER = "x-fofoca-missing"
 
 
-class BusyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """For how long a site counts as used, whoever asks for it or not."""
-
-    for_s: float
-
-
 _decode_wish = msgspec.json.Decoder(Wish).decode
-_decode_busy = msgspec.json.Decoder(BusyBody).decode
+_decode_busy = msgspec.json.Decoder(Busy).decode
 
 
 async def want(exchange: Exchange) -> Response:
@@ -93,7 +86,7 @@ async def wake(exchange: Exchange) -> Response:
 
 async def busy(exchange: Exchange) -> Response:
     """POST /v1/sites/KEY/busy: count it as used for a while."""
-    for_s = read_busy(await exchange.body(BODY_BYTES_MAX))
+    for_s = busy_s(decode(_decode_busy, await exchange.body(BODY_BYTES_MAX), Busy))
     return await _steer(exchange, lambda sites, key: sites.busy(key, for_s))
 
 
@@ -116,14 +109,6 @@ async def applications(exchange: Exchange) -> Response:
             for name, app in ((name, catalogue.get(name)) for name in catalogue.names())
         ]
     )
-
-
-def read_busy(body: bytes) -> float:
-    """Return for how long, in seconds; InvalidValue."""
-    for_s = decode(_decode_busy, body, BusyBody).for_s
-    if not 0 < for_s <= BUSY_S_MAX:
-        raise InvalidValue("for_s", for_s, f"expected seconds, more than 0, at most {BUSY_S_MAX:.0f}")
-    return float(for_s)
 
 
 def document(view: SiteView) -> SiteDocument:

@@ -96,6 +96,13 @@ class Door(Section, name="door", about="The request door: HTTP requests that sta
     stop_grace_s: float = setting(10.0, "How long open requests may go on when the agent stops.", low=0, high=600)
     access_log: bool = setting(False, "Whether every request is a line of the agent's log.")
 
+    inside_port: int = setting(
+        8651,
+        "Port on the gateways of containers' bridges where a container may say that its site is busy.",
+        low=1,
+        high=65_535,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for text in self.front_ends:

@@ -11,13 +11,16 @@ from node.config import AgentConfig, split_address
 from node.door.catalogue import Catalogue, read_catalogue
 from node.door.cluster_sites import ClusterSites
 from node.door.http import serve
+from node.door.inside import Inside, open_inside
 from node.door.keeping import Keeping
 from node.effects import Effects
 from node.home import Home
+from node.network import Network
 from node.peers import Peers
 from node.sessions import Sessions
 from node.tokens import Principal
 from scheduler.events import Action, Event, MemberDown, MemberFailed, MemberForgotten, MemberLeft
+from scheduler.model import AllocationId
 
 log = logs.get("door")
 
@@ -56,6 +59,18 @@ class NodeSites:
                 self.sites.on_gone(event.node)
             case MemberDown() | MemberLeft():
                 self.sites.on_away(event.node)
+
+    async def listen_inside(self, network: Network | None, nursery: trio.Nursery) -> None:
+        """Let this node's containers say that they are busy, where they have a network to say it over."""
+        if network is None:
+            return
+
+        def owner_of(address: str) -> AllocationId | None:
+            attachment = network.owner_at(address)
+            return None if attachment is None else AllocationId.parse(attachment.name)
+
+        hosts = [gateway for gateway in network.gateways if ":" not in gateway]
+        await open_inside(Inside(self.sites, owner_of), hosts, self.config.inside_port, nursery)
 
     async def serve(self, verify: Callable[[str], Principal] | None, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve this node's door, if it has one, until cancelled; OSError if its address can't be had."""

@@ -51,6 +51,7 @@ MEMORY_MIB_MIN, MEMORY_MIB_MAX = 4, 1 << 20
 CPU_PERCENT_MAX = 25_600
 IDLE_MINUTES_MAX = 7 * 24 * 60
 WEIGHT_MAX = 1000
+BUSY_S_MAX = 7 * 86_400.0
 
 _BACKEND = re.compile(r"b:u:([a-z0-9_][a-z0-9._-]{0,31}):([1-9][0-9]{0,3})", re.ASCII)
 _HOST = re.compile(
@@ -77,6 +78,19 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     realhost: str = ""
     weight: int = 1
     always_on: bool = False
+
+
+class Busy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For how long a site counts as used, whoever asks for it or not; the body of POST /v1/sites/KEY/busy."""
+
+    for_s: float
+
+
+def busy_s(busy: Busy) -> float:
+    """Return for how long, in seconds; InvalidValue."""
+    if not 0 < busy.for_s <= BUSY_S_MAX:
+        raise InvalidValue("for_s", busy.for_s, f"expected seconds, more than 0, at most {BUSY_S_MAX:.0f}")
+    return busy.for_s
 
 
 def has_wish(headers: Mapping[str, str]) -> bool:

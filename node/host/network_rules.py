@@ -37,7 +37,7 @@ ROUTED = """ip daddr @hosts4 accept
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What the rules are made from beside the containers. `hosts`: addresses of the cluster's nodes themselves;
-    `closed`: ports of them that no container may ever reach."""
+    `closed`: ports of them that no container may ever reach; `inside`: one at gateways that all may."""
 
     table: str
     bridges: tuple[str, ...]
@@ -45,6 +45,7 @@ class Setting:
     published: range
     routed: bool = False
     closed: tuple[int, ...] = ()
+    inside: int = 0
     pools4: tuple[str, ...] = ()
     pools6: tuple[str, ...] = ()
     hosts4: tuple[str, ...] = ()
@@ -190,6 +191,7 @@ INET = """
     ct state established,related accept
     iifname @bridges ip daddr @gateways4 meta l4proto { tcp, udp } th dport 53 accept
     iifname @bridges ip6 daddr @gateways6 meta l4proto { tcp, udp } th dport 53 accept
+    INSIDE
     icmp type echo-request limit rate 50/second accept
     icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
     icmpv6 type echo-request limit rate 50/second accept
@@ -244,6 +246,8 @@ def _inet(setting: Setting) -> str:
     drop
   }}"""
     chains = INET.replace("ROUTED", ROUTED if setting.routed else "").replace("PUBLISHED", PUBLISHED)
+    inside = f"iifname @bridges ip daddr @gateways4 tcp dport {setting.inside} accept" if setting.inside else ""
+    chains = chains.replace("INSIDE", inside)
     return f"table inet {setting.table} {{{OWNERS}{sets}{to_host}{chains}\n}}\n{cluster_changed(setting)}"
 
 

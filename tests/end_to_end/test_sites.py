@@ -79,6 +79,16 @@ def test_an_idle_site_is_frozen_thawed_by_a_request_and_stopped_later(lab: Comma
     assert site(lab, key)["job"] != job
 
 
+def test_a_container_says_that_its_own_site_is_busy_and_no_others(lab: CommandLine) -> None:
+    job, other = wish(lab, "b:u:busy:1")["job"], wish(lab, "b:u:busy:2")["key"]
+    script = (
+        "printf 'POST /v1/sites/%s/busy HTTP/1.1\\r\\nContent-Length: 14\\r\\n\\r\\n{\"for_s\": 600}' $KEY | "
+        "nc -w 5 $(ip route | awk '/^default/ {print $3}') 8651"
+    )
+    assert "HTTP/1.1 204" in lab("exec", job, "--", "sh", "-c", f"KEY=$FOFOCA_SITE; {script}").out
+    assert "HTTP/1.1 404" in lab("exec", job, "--", "sh", "-c", f"KEY={other}; {script}").out
+
+
 def test_no_request_fails_while_the_node_of_a_site_drains(lab: CommandLine, tmp_path: Path) -> None:
     key, done = "b:u:drain:1", tmp_path / "done"
     old = wish(lab, key)
