@@ -94,7 +94,7 @@ class EtcdLedger:
         self._group = GroupCommit(self._write)
         self._open = True
         self.away = ""
-        """Why etcd is not reached, while something waits for it."""
+        """Why etcd is not reached; "" where it is, as far as was tried."""
 
     @classmethod
     async def open(
@@ -147,7 +147,7 @@ class EtcdLedger:
         LedgerTaken when another agent has it.
         """
         try:
-            await self._hold.keep()
+            await self._hold.keep(self._note)
         except LedgerError as error:
             self._group.fail(error)
             raise
@@ -280,9 +280,9 @@ class EtcdLedger:
 
     def _note(self, why: str) -> None:
         if why and not self.away:
-            log.error("etcd does not take the ledger's writes; what is decided waits for it", why=why)
+            log.error("etcd is out of reach; what is decided waits for it, and nothing new is taken", why=why)
         elif self.away and not why:
-            log.info("etcd takes the ledger's writes again")
+            log.info("etcd is in reach again")
         self.away = why
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 
@@ -127,9 +128,9 @@ class Hold:
                     await self._ask_back(patience_s)
             await trio.sleep(POLL_S)
 
-    async def keep(self) -> None:
+    async def keep(self, note: Callable[[str], None]) -> None:
         """Renew the lease until cancelled, or the home is back that this agent stands in for; LedgerTaken when another
-        agent is the holder.
+        agent is the holder. `note` is told why etcd is not reached, and "" when it is.
         """
         while True:
             await trio.sleep(self._lease_s / RENEWALS_PER_LEASE)
@@ -139,7 +140,9 @@ class Hold:
                 if self._holder.stand_in and await self._is_wanted():
                     return
             except EtcdError as error:
-                log.warning("the lease on the record can't be renewed; trying again", why=str(error))
+                note(str(error))
+            else:
+                note("")
 
     async def let_go(self) -> None:
         """Say at once that nobody is alive. EtcdError."""

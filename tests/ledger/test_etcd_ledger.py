@@ -231,15 +231,14 @@ async def test_without_etcd_commits_wait_and_say_so_and_then_go_on(
 ) -> None:
     ledger = await opened(etcd, tmp_path / "lock")
 
-    def unreached(_path: str, _body: Mapping[str, Any]) -> None:
-        raise EtcdError("connection refused")
-
     etcd.before = unreached
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ledger.run)
         async with trio.open_nursery() as commits:
             for number in range(3):
                 commits.start_soon(ledger.commit, [Put("t", str(number), b"")])
+            await trio.sleep(LEASE_S)
+            assert ledger.away == "connection refused"
             await trio.sleep(300)  # the lease runs out meanwhile, and nobody takes the home over
             assert ledger.away == "connection refused"
             etcd.before = lambda path, body: None
@@ -254,13 +253,28 @@ async def test_without_etcd_commits_wait_and_say_so_and_then_go_on(
     assert trio.current_time() - began < LEASE_S
 
 
+async def test_that_etcd_is_away_is_known_before_anything_waits_for_it(
+    tmp_path: Path, etcd: FakeEtcd, autojump_clock: MockClock
+) -> None:
+    ledger = await opened(etcd, tmp_path / "lock")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ledger.run)
+        for reached in (True, False, True):
+            etcd.before = (lambda path, body: None) if reached else unreached
+            await trio.sleep(LEASE_S / 2)
+            assert bool(ledger.away) is not reached
+        nursery.cancel_scope.cancel()
+    await ledger.close()
+
+
+def unreached(_path: str, _body: Mapping[str, Any]) -> None:
+    raise EtcdError("connection refused")
+
+
 async def test_an_etcd_that_is_never_reached_is_an_error_that_says_so(
     tmp_path: Path, etcd: FakeEtcd, autojump_clock: MockClock
 ) -> None:
-    def refused(_path: str, _body: Mapping[str, Any]) -> None:
-        raise EtcdError("etcd at http://x: connection refused")
-
-    etcd.before = refused
+    etcd.before = unreached
     with pytest.raises(LedgerError, match="connection refused"):
         await opened(etcd, tmp_path / "lock")
 
