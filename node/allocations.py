@@ -47,6 +47,7 @@ from node.runtime.protocol import (
     Usage,
     reduced,
 )
+from scheduler.condition import HealthState
 from scheduler.events import ContainerChanged, ContainerEnded, ContainerStarted, Event
 from scheduler.leases import is_single
 from scheduler.model import NOWHERE, Allocation, AllocationId, Result
@@ -257,7 +258,19 @@ class Allocations:
 
     async def _change_and_tell(self, allocation: Allocation, revision: int) -> None:
         why = await self._change(allocation)
+        if not why:
+            self._check_anew(allocation)
         self._post(ContainerChanged(allocation.id, revision, why))
+
+    def _check_anew(self, allocation: Allocation) -> None:
+        """From now on what runs is checked as its changed job says."""
+        live = self._live.get(allocation.id)
+        if live is None or live.allocation.spec.life.health == allocation.spec.life.health:
+            return
+        live.watching.cancel()
+        live.allocation, live.watching = allocation, trio.CancelScope()
+        self.conditions.set(allocation.id, health=HealthState.NONE, why="")
+        self._nursery.start_soon(self._watch_health, live)
 
     async def _change(self, allocation: Allocation) -> str:
         """Return what is wrong, if anything; then the former limits hold."""
@@ -291,7 +304,7 @@ class Allocations:
     async def _watch_health(self, live: _Live) -> None:
         """While it runs. One that is not checked any more by an error of ours is left as it is."""
         id, asked, network = live.allocation.id, live.allocation.spec.life.health, self._host.network
-        if asked is None:
+        if asked is None or live.stop_grace_s is not None:
             return
         addresses = network.reach(str(id)).addresses if network is not None else (LOOPBACK,)
         try:

@@ -1,7 +1,7 @@
-"""PATCH of a job: other limits for what runs, and for what comes of it.
+"""PATCH of a job: other limits and checks for what runs, and for what comes of it.
 
 Owns the form of the request: fields that are left out stay as they are, so a caller names only what is to change. What
-can't be changed on a live container (devices, cores it owns) is refused by name.
+can't be changed on a live container (devices, cores it owns, signals) is refused by name.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from node.api.exchange import Exchange, json_response
@@ -19,6 +20,8 @@ from node.errors import InvalidValue
 from scheduler.abilities import packed
 from scheduler.errors import InvalidSpec, NotPossible
 from scheduler.model import MAX_TASKS_PER_JOB, JobSpec, Resources
+from scheduler.spec.health import Health
+from scheduler.spec.life import Restart
 from scheduler.spec.limits import Limits
 
 WAIT_S = 20.0
@@ -33,6 +36,15 @@ class LimitChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_bytes: int | None = None
 
 
+class LifeChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Restarts from now on, and another way to check what runs (null: none any more)."""
+
+    restart: Restart | UnsetType = UNSET
+    backoff_s: float | UnsetType = UNSET
+    backoff_max_s: float | UnsetType = UNSET
+    health: Health | UnsetType | None = UNSET
+
+
 class AmendBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of PATCH /v1/jobs/ID. `limits`: fields of the part of that name."""
 
@@ -41,6 +53,7 @@ class AmendBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     pids_max: int | None = None
     limit: LimitChange = LimitChange()
     limits: dict[str, Any] = {}
+    life: LifeChange = LifeChange()
 
 
 _decode = msgspec.json.Decoder(AmendBody).decode
@@ -49,7 +62,7 @@ _decode = msgspec.json.Decoder(AmendBody).decode
 async def amend(exchange: Exchange) -> Response:
     """PATCH /v1/jobs/ID: change limits while it runs; with `task`, those of one task alone."""
     body = await exchange.body(exchange.services.bounds.body_bytes_max)
-    change: AmendBody = decode(_decode, body)
+    change: AmendBody = decode(_decode, body, AmendBody)
     index = exchange.integer("task", 0, 0, MAX_TASKS_PER_JOB) if "task" in exchange.request.query_params else None
 
     async def answer(job_id: int) -> Response:
@@ -86,7 +99,12 @@ def changed(spec: JobSpec, change: AmendBody) -> JobSpec:
         ),
         pids_max=_or(change.pids_max, spec.pids_max),
         limits=limits,
+        life=msgspec.structs.replace(spec.life, **_given(change.life)),
     )
+
+
+def _given(change: LifeChange) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(change).items() if value is not UNSET}
 
 
 def _merged(limits: Limits, changes: dict[str, Any]) -> Limits:

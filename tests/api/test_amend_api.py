@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from scheduler.model import Resources
+from scheduler.spec.health import Health
+from scheduler.spec.life import Life, Restart
 from scheduler.spec.limits import Limits, Rlimit
 from tests.api.test_jobs_api import JOB, problem
 
@@ -33,6 +35,21 @@ async def test_what_is_left_out_stays_as_it_is_whichever_node_is_asked(cluster, 
     assert spec.limits == Limits(cpu_weight=50, memory_soft_bytes=1 << 20, rlimits=rlimits)
 
 
+async def test_restarts_and_checks_are_changed_and_signals_are_not(cluster):
+    life = {"stop_signal": "QUIT", "health": {"tcp": 80}}
+    job = await submitted(cluster, life=life)
+    async with cluster["n2"].client() as client:
+        await client.patch(f"/v1/jobs/{job}", json={"life": {"health": {"tcp": 81, "interval_s": 5.0}}})
+        await client.patch(f"/v1/jobs/{job}", json={"life": {"restart": "never", "health": None}})
+        answer = await client.patch(f"/v1/jobs/{job}", json={"life": {"stop_signal": "TERM"}})
+    document = problem(answer, 400, "invalid-value")
+    assert document["field"] == "life.stop_signal"
+    assert "known: restart, backoff_s, backoff_max_s, health" in document["detail"]
+    first, second = (spec.life for _, spec, _ in cluster["n1"].jobs.amended)
+    assert first == Life(stop_signal="QUIT", health=Health(tcp=81, interval_s=5.0))
+    assert second == Life(stop_signal="QUIT", restart=Restart.NEVER)
+
+
 async def test_one_task_is_named_in_the_query(cluster):
     job = await submitted(cluster, array="0-3")
     async with cluster["n2"].client() as client:
@@ -57,6 +74,8 @@ async def test_a_nodes_refusal_is_a_problem_that_names_it(cluster):
         ({"limits": {"devices": ["fuse"]}}, "limits.devices"),
         ({"limits": {"exclusive_cores": 1}}, "limits.exclusive_cores"),
         ({"limits": {"swappyness": 5}}, "limits"),
+        ({"life": {"health": {}}}, "life.health"),
+        ({"life": {"health": {"tcp": 80, "interval_s": 0}}}, "life.health.interval_s"),
         ({"limits": {"swappiness": 500}}, "limits.swappiness"),
         ({"limits": {"rlimits": [{"name": "nosuch", "soft": 5}]}}, "limits.rlimits.name"),
     ],

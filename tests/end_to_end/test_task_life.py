@@ -53,7 +53,7 @@ def test_a_service_that_gets_unhealthy_is_restarted_and_says_why(fofoca: Command
     fofoca.ok("cancel", id)
 
 
-def test_a_command_inside_tells_too_and_may_only_be_reported(fofoca: CommandLine) -> None:
+def test_a_command_inside_tells_too_and_may_only_be_reported_or_changed(fofoca: CommandLine) -> None:
     checks = ("--health-command", "sh -c 'echo no file; test -e /tmp/ready'", "--health-interval", "500ms")
     id = fofoca.submit(
         *SMALL, *checks, "--health-start", "0s", "--unhealthy", "report", "--network", "none", "--", "sleep", "600"
@@ -65,6 +65,11 @@ def test_a_command_inside_tells_too_and_may_only_be_reported(fofoca: CommandLine
     assert "1 running, 1 unhealthy" in fofoca.ok("jobs").out
     fofoca.ok("exec", id, "--", "touch", "/tmp/ready")
     becomes(fofoca, id, state="running", health="healthy", attempt=1)
+    other = ("--health-command", "sh -c 'exit 4'", "--health-start", "0s", "--health-failures", "1")
+    fofoca.ok("update", id, *other, "--unhealthy", "report")
+    becomes(fofoca, id, state="running", health="unhealthy", health_reason="exit code 4")
+    fofoca.ok("update", id, "--no-health")
+    becomes(fofoca, id, state="running", health="", attempt=1)
     fofoca.ok("cancel", id)
 
 

@@ -15,12 +15,15 @@ from scheduler.spec.life import SIGNALS
 
 WARN_DEFAULT = "60s"
 
-OPTIONS: tuple[Callable[[Any], Any], ...] = (
+RESTARTS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--restart", type=click.Choice(["always", "on-failure", "never"]), help="When a service is started again."
     ),
     click.option("--restart-backoff", metavar="TIME", help="The first pause before a restart; it doubles."),
     click.option("--restart-backoff-max", metavar="TIME", help="The longest pause before a restart."),
+)
+OPTIONS = (
+    *RESTARTS,
     click.option("--stop-signal", metavar="NAME", help="What asks a task to end, before it is killed (TERM)."),
     click.option(
         "--signal",
