@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +145,12 @@ def _refuse_twice(operations: list[Mapping[str, Any]]) -> None:
 class RealEtcd:
     """One etcd of the test's own, on loopback, its data in the test's folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: Sequence[str] = ()) -> None:
+        """`tls`: etcd's options for certificates; with them its URL is https, and it is healthy once it says so."""
         self.folder = folder
+        self._tls = tls
         self.client_port, self._peer_port = _free_ports(2)
-        self.url = f"http://127.0.0.1:{self.client_port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.client_port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -158,7 +160,7 @@ class RealEtcd:
             self._process = subprocess.Popen(
                 [ETCD, "--name", "test", "--data-dir", str(self.folder / "etcd"), "--log-outputs", "stderr",
                  "--listen-client-urls", self.url, "--advertise-client-urls", self.url, "--listen-peer-urls", peer,
-                 "--initial-advertise-peer-urls", peer, "--initial-cluster", f"test={peer}"],
+                 "--initial-advertise-peer-urls", peer, "--initial-cluster", f"test={peer}", *self._tls],
                 stdout=log, stderr=log,
             )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -173,6 +175,8 @@ class RealEtcd:
             self._process = None
 
     def _healthy(self) -> bool:
+        if self._tls:
+            return "serving client" in (self.folder / "etcd.log").read_text()
         try:
             return httpx.get(self.url + "/health", timeout=2, trust_env=False).json().get("health") == "true"
         except (httpx.HTTPError, ValueError):
