@@ -17,6 +17,7 @@ from node.errors import InvalidValue
 from node.image_exchange import ImageExchange
 from node.job_secrets import JobSecrets
 from scheduler.amendments import AmendmentView
+from scheduler.ended import EndedPage
 from scheduler.events import Accepting, AmendJob, Cancel, Drain, Hold, Release, Requeue, SetSetting, Submit, SubmitAll
 from scheduler.explain import Explanation
 from scheduler.forecast import Forecast
@@ -121,6 +122,10 @@ class Home:
     def queue(self) -> Sequence[WaitingView]:
         """Return the line of waiting jobs, if this node leads."""
         return self._machine.waiting(trio.current_time())
+
+    def ended_tasks(self, owner: str | None, after: tuple[int, int], count: int) -> EndedPage:
+        """Return a page of this home's ended tasks, after that (job, index)."""
+        return self._machine.ended_tasks(owner, after, count)
 
     def snapshot(self, after: int, count: int) -> NodeSnapshot:
         """Return a page of what this node knows for good, from the jobs after that id on."""

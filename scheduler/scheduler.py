@@ -17,6 +17,7 @@ from scheduler.amendments import AmendmentView
 from scheduler.config import SchedulerConfig
 from scheduler.dispatch import Home
 from scheduler.effects import Effects
+from scheduler.ended import EndedPage, ended_tasks
 from scheduler.errors import BadMessage
 from scheduler.events import (
     Accepting,
@@ -572,6 +573,10 @@ class Scheduler:
             )
             for job_id, entry in self._leader.entries()
         ]
+
+    def ended_tasks(self, owner: str | None, after: tuple[int, int], count: int) -> EndedPage:
+        """Return a page of the ended tasks of this home, after that (job, index); only `owner`'s if given."""
+        return EndedPage(self.node, *ended_tasks(self._home.jobs, owner, after, count))
 
     def snapshot(self, now: float, after: int, count: int) -> NodeSnapshot:
         """Return a page of what this node knows for good, from the jobs after that id on; `after` 0 is the first."""

@@ -46,6 +46,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
     "/v1/nodes/{name}/cordon": {"POST": nodes.cordon},
     "/v1/nodes/{name}/uncordon": {"POST": nodes.uncordon},
     "/v1/nodes/{name}/drain": {"POST": nodes.drain},
+    "/v1/nodes/{name}/history": {"GET": nodes.history},
     "/v1/nodes/{name}/snapshot": {"GET": nodes.snapshot},
     "/v1/queue": {"GET": queue.show},
     "/v1/usage": {"GET": usage.show},

@@ -9,6 +9,9 @@ from node.api import render
 from node.api.exchange import Exchange, json_response
 from node.api.forward import JOB_ID_MAX, at_node
 from node.api.schemas import decode
+from node.errors import InvalidValue
+from node.tokens import check_user_name
+from scheduler.ended import TASKS_PER_PAGE_MAX, EndedPage
 from scheduler.snapshot import JOBS_PER_PAGE_MAX
 
 DEADLINE_MAX_S = 366 * 86_400.0
@@ -79,6 +82,30 @@ async def snapshot(exchange: Exchange) -> Response:
         return json_response(exchange.services.jobs.snapshot(after, count))
 
     return await at_node(exchange, answer)
+
+
+async def history(exchange: Exchange) -> Response:
+    """GET /v1/nodes/NAME/history: a page of its ended tasks; users get their own."""
+    after = _position(exchange.text("after", "0.0"))
+    count = exchange.integer("count", TASKS_PER_PAGE_MAX, 1, TASKS_PER_PAGE_MAX)
+    owner = exchange.request.query_params.get("owner")
+    if owner is not None:
+        check_user_name(owner)
+    mine = None if exchange.principal.operator else exchange.principal.name
+
+    async def answer() -> Response:
+        if mine is not None and owner not in (None, mine):
+            return json_response(EndedPage(exchange.services.node, (), None))
+        return json_response(exchange.services.jobs.ended_tasks(mine or owner, after, count))
+
+    return await at_node(exchange, answer)
+
+
+def _position(text: str) -> tuple[int, int]:
+    job, _, index = text.partition(".")
+    if not (text.isascii() and job.isdigit() and index.isdigit() and len(text) <= 32):
+        raise InvalidValue("after", text, "expected JOB.INDEX, such as 12001.0")
+    return int(job), int(index)
 
 
 async def _accept(exchange: Exchange, accepting: bool) -> Response:

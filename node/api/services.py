@@ -21,6 +21,7 @@ from node.key_exchange import KeyTable
 from node.runtime.protocol import Stream
 from node.sessions import Control, Order, Output
 from scheduler.amendments import AmendmentView
+from scheduler.ended import EndedPage
 from scheduler.explain import Explanation
 from scheduler.forecast import Forecast
 from scheduler.model import AllocationId, JobSpec
@@ -72,6 +73,9 @@ class JobService(Protocol):
 
     def queue(self) -> Sequence[WaitingView]:
         """Return the line of waiting jobs, if this node leads."""
+
+    def ended_tasks(self, owner: str | None, after: tuple[int, int], count: int) -> EndedPage:
+        """Return a page of this home's ended tasks, after that (job, index)."""
 
     def snapshot(self, after: int, count: int) -> NodeSnapshot:
         """Return a page of what this node knows for good, from the jobs after that id on."""

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "update": ("update", "update", "Jobs", "Change the limits of what runs."),
     "cancel": ("jobs", "cancel", "Jobs", "Cancel jobs, running tasks included."),
     "queue": ("queue", "queue", "Jobs", "Show the line of waiting jobs."),
+    "history": ("history", "history", "Jobs", "Write what has ended, as CSV or SWF."),
     "usage": ("queue", "usage", "Jobs", "Say who used what."),
     "hold": ("steer", "hold", "Jobs", "Keep jobs from starting."),
     "release": ("steer", "release", "Jobs", "Let held jobs start."),

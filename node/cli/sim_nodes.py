@@ -58,13 +58,11 @@ def _living(
 ) -> bool:  # fmt: skip
     """Tasks that come and go, with what they use and nodes that fail."""
     from node.cli import sim_overcommit
-    from sim.traces.mapped import read_mapping
-    from sim.traces.mapped import read_visits as read_mapped
-    from sim.traces.openb import read_visits
+    from sim.traces.history import read_tasks
 
     if arrivals != "trace":
         raise Failure("--overcommit, --usage, --failures: go with --arrivals trace only")
-    visits, bad = read_mapped(pods, read_mapping(mapping), strict) if mapping else read_visits(pods, strict)
+    visits, bad = read_tasks(pods, mapping, strict)
     for line, why in bad.first[:5]:
         print(f"bad line {bad.path}:{line}: {why}", file=sys.stderr)
     return sim_overcommit.play(specs, visits, policies, seed=seed, as_json=as_json, report=report, **living)
@@ -86,13 +84,12 @@ def _player(
 ) -> tuple[Callable[[str, int], Outcome], BadLines]:
     """Read the pods; return what plays them under a policy with a seed."""
     from sim.placement import inflate, place, visit
-    from sim.traces.mapped import read_mapping
-    from sim.traces.mapped import read_visits as read_mapped
-    from sim.traces.openb import read_pods, read_visits
+    from sim.traces.batch import first_line
+    from sim.traces.history import looks_like, read_tasks
+    from sim.traces.openb import read_pods
 
-    known = read_mapping(mapping) if mapping else None
     if arrivals == "trace":
-        visits, bad = read_mapped(pods, known, strict) if known else read_visits(pods, strict)
+        visits, bad = read_tasks(pods, mapping, strict)
 
         def come_and_go(policy: str, seed: int) -> Outcome:
             with watching(f"{policy} {seed}", len(visits)) as watch:
@@ -103,8 +100,8 @@ def _player(
         percent = float(arrivals)
     except ValueError:
         raise Failure(f"--arrivals: {arrivals!r} is not valid; a number of per cent, or trace") from None
-    if known:
-        stays, bad = read_mapped(pods, known, strict)
+    if mapping is not None or looks_like(first_line(pods)):
+        stays, bad = read_tasks(pods, mapping, strict)
         demands = [each.demand for each in stays]
     else:
         demands, bad = read_pods(pods, strict)

@@ -122,13 +122,11 @@ def _nodes(
 ) -> tuple[Judge, int]:
     from sim.policies import check_policy
     from sim.sweep import sweep
-    from sim.traces.mapped import read_mapping
-    from sim.traces.mapped import read_visits as read_mapped
-    from sim.traces.openb import read_visits
+    from sim.traces.history import read_tasks
     from sim.trials import NodeInputs
 
     check_policy(policy)
-    visits, _ = read_mapped(pods, read_mapping(mapping)) if mapping else read_visits(pods)
+    visits, _ = read_tasks(pods, mapping)
     found = NodeInputs(visits)
 
     def judge(fleet: tuple[int, ...]) -> list[Mapping[str, float]] | None:

@@ -120,14 +120,12 @@ def _node_wise(
     from sim.cluster import read_cluster
     from sim.policies import check_policy
     from sim.sweep import grid
-    from sim.traces.mapped import read_mapping
-    from sim.traces.mapped import read_visits as read_mapped
-    from sim.traces.openb import read_visits
+    from sim.traces.history import read_tasks
     from sim.trials import NodeInputs
 
     for policy in policies:
         check_policy(policy)
-    visits, _ = read_mapped(pods, read_mapping(mapping)) if mapping else read_visits(pods)
+    visits, _ = read_tasks(pods, mapping)
     found, types = NodeInputs(visits), read_cluster(cluster).types
     ratios = {f"{each.cpu:g}:{each.memory:g}": each for each in parse_ratios(overcommit)}
     use = read_usage(usage, 0)

@@ -22,23 +22,28 @@ class BatchTrace(NamedTuple):
 def read_batch(
     path: str | Path, processors: int = 0, strong: bool = False, strict: bool = False, mapping: str | None = None
 ) -> BatchTrace:
-    """Read SWF or what sacct prints, told apart by the first line; with a `mapping`, any CSV.
+    """Read SWF, what sacct prints or Fofoca's own history, told apart by the first line; with a `mapping`, any CSV.
 
     Raises BadTrace for what cannot be read, BadValue for a filter the format does not have.
     """
-    from sim.traces import mapped, sacct, swf
+    from sim.traces import history, mapped, sacct, swf
 
-    if mapping is None and not sacct.looks_like(_first_line(path)):
+    begins = "" if mapping is not None else first_line(path)
+    own = mapping is None and history.looks_like(begins)
+    if mapping is None and not own and not sacct.looks_like(begins):
         found = swf.read_swf(path, processors, strong, strict)
         return BatchTrace(found.workload, found.processors, found.bad, found.left_out)
     if strong:
         raise BadValue("filter", "strong", "only SWF has both requested and allocated processors")
+    if own:
+        return mapped.read_jobs(path, history.BATCH, processors, strict)
     if mapping is not None:
         return mapped.read_jobs(path, mapped.read_mapping(mapping), processors, strict)
     return sacct.read_sacct(path, processors, strict)
 
 
-def _first_line(path: str | Path) -> str:
+def first_line(path: str | Path) -> str:
+    """Return how a file begins; raises BadTrace."""
     try:
         with open_text(path) as lines:
             return lines.readline(65_536)

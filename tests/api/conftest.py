@@ -21,6 +21,7 @@ from node.host.images import Image
 from node.peers import Peers, body_sealer
 from node.tokens import Tokens
 from scheduler.amendments import AmendmentView
+from scheduler.ended import EndedPage, EndedTask
 from scheduler.errors import NotPossible, UnknownJob
 from scheduler.explain import Explanation, Short
 from scheduler.forecast import Forecast
@@ -129,6 +130,19 @@ class FakeJobs:
 
     def usage(self) -> Sequence[UsageRow]:
         return self.used
+
+    def ended_tasks(self, owner: str | None, after: tuple[int, int], count: int) -> EndedPage:
+        tasks = [
+            EndedTask(
+                job=job, index=0, name=spec.name, owner=who, account="", kind="batch", state="succeeded",
+                node=self.name, attempt=1, exit_code=0, submitted_unix_s=NOW, started_unix_s=NOW + 1,
+                ended_unix_s=NOW + 3, time_limit_s=None, cpu_milli=1000, memory_bytes=1, gang=0, cpu_ns=0,
+                memory_peak_bytes=0,
+            )
+            for job, (who, spec) in sorted(self.specs.items()) if owner in (None, who) and (job, 0) > after
+        ]  # fmt: skip
+        page = tuple(tasks[:count])
+        return EndedPage(self.name, page, (page[-1].job, 0) if len(tasks) > count else None)
 
     def snapshot(self, after: int, count: int) -> NodeSnapshot:
         ids = sorted(job for job in self.specs if job > after)

@@ -126,3 +126,21 @@ async def test_operators_copy_what_any_node_knows_page_by_page(cluster):
         assert (await operator.get("/v1/nodes/nobody/snapshot")).status_code == 404
     async with cluster["n2"].client() as owner:
         assert (await owner.get("/v1/nodes/n2/snapshot")).status_code == 403
+
+
+async def test_users_read_what_of_theirs_has_ended_page_by_page_and_operators_everything(cluster):
+    async with cluster["n1"].client() as owner, cluster["n1"].client("eve") as eve:
+        mine = [(await owner.post("/v1/jobs", json={"argv": ["true"]})).json()["id"] for _ in range(3)]
+        theirs = (await eve.post("/v1/jobs", json={"argv": ["true"]})).json()["id"]
+    async with cluster["n2"].client() as owner:
+        first = (await owner.get("/v1/nodes/n1/history?count=2")).json()
+        assert ([each["job"] for each in first["tasks"]], first["next"]) == (mine[:2], [mine[1], 0])
+        last = (await owner.get(f"/v1/nodes/n1/history?after={mine[1]}.0")).json()
+        assert ([each["job"] for each in last["tasks"]], last["next"]) == (mine[2:], None)
+        assert (await owner.get("/v1/nodes/n1/history?owner=eve")).json()["tasks"] == []
+        assert (await owner.get("/v1/nodes/n1/history?after=x")).status_code == 400
+    async with cluster["n2"].client("ops", "operator") as operator:
+        told = (await operator.get("/v1/nodes/n1/history")).json()["tasks"]
+        assert [each["job"] for each in told] == [*mine, theirs]
+        only = (await operator.get("/v1/nodes/n1/history?owner=eve")).json()["tasks"]
+        assert [each["job"] for each in only] == [theirs]
