@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import msgspec
 from node.host.network_pools import REST_S, PortKey
 
 RESTING = "rest-"
+GONE = "gone-"
 
 
 class Interface(msgspec.Struct, frozen=True):
@@ -62,6 +64,7 @@ class Records:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._cleaner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="network-records")
         directory.mkdir(parents=True, exist_ok=True)
         self.attachments = dict(self._read())
 
@@ -80,7 +83,12 @@ class Records:
             return
         for interface in attachment.interfaces:
             (self._directory / f"{RESTING}{interface.address}").touch()
-        (self._directory / f"{name}.json").unlink(missing_ok=True)
+        # Forgotten at once, removed in a moment: where a file system tells its disk of every freed block, that takes
+        # milliseconds.
+        gone = self._directory / f"{GONE}{name}"
+        with suppress(FileNotFoundError):
+            (self._directory / f"{name}.json").rename(gone)
+            self._cleaner.submit(gone.unlink, missing_ok=True)
 
     def resting(self) -> dict[str, float]:
         """Return the addresses that rest and until when (wall clock); those whose time is over are forgotten."""
@@ -95,8 +103,8 @@ class Records:
         return found
 
     def _read(self) -> Iterator[tuple[str, Attachment]]:
-        for path in self._directory.glob("*.tmp"):
-            path.unlink()  # the agent died while it wrote; nothing was made of it
+        for path in (*self._directory.glob("*.tmp"), *self._directory.glob(f"{GONE}*")):
+            path.unlink()  # the agent died while it wrote or removed; nothing is made of it
         for path in self._directory.glob("*.json"):
             attachment = msgspec.json.decode(path.read_bytes(), type=Attachment)
             yield attachment.name, attachment

@@ -349,6 +349,8 @@ def reduced(spec: ContainerSpec, features: frozenset[Feature]) -> ContainerSpec:
     """The spec without what `unmet` lists: for callers who choose to run it all the same, and say so. Files and
     privileges that were asked for are never left out: `prepare` refuses them by name."""
     missing = unmet(spec, features)
+    if not missing:
+        return spec
     changes: dict[str, object] = {}
     for feature in missing:
         match feature:

@@ -259,9 +259,10 @@ class Cgroups:
 
     def inside(self, name: str) -> set[int]:
         """Everything below the payload: the container itself, without LXC's monitor. All of it is below the payload of
-        every hierarchy that has one, so the first that knows somebody tells all."""
-        found = (set(_processes(directory / PAYLOAD)) for directory in self.directories(name))
-        return next(filter(None, found), set())
+        every hierarchy that has one, so the first that has one tells all."""
+        payloads = (directory / PAYLOAD for directory in self.directories(name))
+        first = next(filter(Path.exists, payloads), None)
+        return set() if first is None else set(_processes(first))
 
     # --- standing still
 
