@@ -47,7 +47,7 @@ class Door(Section, name="door", about="The request door: HTTP requests that sta
         high=60,
     )
     sites_max: int = setting(
-        10_000, "How many sites this node keeps, sleeping ones included; about 2 KB each.", low=1, high=1_000_000
+        10_000, "How many sites this node keeps, sleeping ones included; about 10 KB each.", low=1, high=1_000_000
     )
     sites_per_user_max: int = setting(
         100, "How many sites of one user this node keeps, sleeping ones included.", low=1, high=1_000_000
