@@ -45,7 +45,25 @@ class HostView:
         return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
 
     def free_bytes(self, path: str) -> int:
+        return shutil.disk_usage(self._nearest(path)).free
+
+    def free_files(self, path: str) -> int | None:
+        """How many files and folders can still be made there; None where the file system does not count them."""
+        status = os.statvfs(self._nearest(path))
+        return status.f_favail if status.f_files else None
+
+    def mount_options(self, path: str) -> frozenset[str]:
+        """Those of the file system that holds the path."""
+        mounts = [line.split(" ") for line in (self.text("/proc/self/mounts") or "").splitlines()]
+        above = [(len(words[1]), words[3]) for words in mounts if len(words) > 3 and _holds(words[1], path)]
+        return frozenset(max(above, default=(0, ""))[1].split(","))
+
+    def _nearest(self, path: str) -> Path:
         where = self.root / path.lstrip("/")
         while not where.exists():
             where = where.parent
-        return shutil.disk_usage(where).free
+        return where
+
+
+def _holds(mount: str, path: str) -> bool:
+    return mount == "/" or path == mount or path.startswith(f"{mount}/")

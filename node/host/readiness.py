@@ -15,6 +15,7 @@ from node.host.host_view import HostView
 
 KERNEL_OLDEST = (5, 12)
 DISK_FREE_BYTES_MIN = 2 << 30
+FREE_FILES_MIN = 200_000
 DATA_DIRECTORY = "/var/lib/fofoca"
 CONTAINER_IDS = range(100_000, 100_000 + 1_000 * 65_536)
 """Host ids of containers by default (runtime.first_user_id, and a range for each of 1,000 owners)."""
@@ -60,7 +61,7 @@ def look(host: HostView) -> Iterator[Finding]:
     yield from _confinement(host)
     yield _sub_ids(host)
     yield from _conveniences(host)
-    yield _disk(host)
+    yield from _disk(host)
     yield from _memory(host)
     yield _crash_dumps(host)
 
@@ -180,12 +181,26 @@ def _conveniences(host: HostView) -> Iterator[Finding]:
     )
 
 
-def _disk(host: HostView) -> Finding:
+def _disk(host: HostView) -> Iterator[Finding]:
     free = host.free_bytes(DATA_DIRECTORY)
     meaning = "images, containers' files and logs need room; a full disk refuses jobs"
     found = f"{free / (1 << 30):.1f}G free for {DATA_DIRECTORY}"
     fix = "free some, or set node.data_dir to a larger disk"
-    return finding("disk space", found, free >= DISK_FREE_BYTES_MIN, Severity.WARNING, meaning, fix)
+    yield finding("disk space", found, free >= DISK_FREE_BYTES_MIN, Severity.WARNING, meaning, fix)
+    files = host.free_files(DATA_DIRECTORY)
+    meaning = (
+        "each image has thousands of files, each container some twenty; without inodes a disk is full with room left"
+    )
+    found = "not counted" if files is None else f"{files} more fit below {DATA_DIRECTORY}"
+    enough = files is None or files >= FREE_FILES_MIN
+    yield finding("files on disk", found, enough, Severity.WARNING, meaning, fix)
+    discards = "discard" in host.mount_options(DATA_DIRECTORY)
+    meaning = (
+        "the disk is told of every file that goes while somebody waits: ends of short tasks take several times as long"
+    )
+    fix = "mount it without the option discard, and systemctl enable --now fstrim.timer"
+    found = "with each file that goes" if discards else "not with each file"
+    yield finding("discards", found, not discards, Severity.NOTE, meaning, fix)
 
 
 def _memory(host: HostView) -> Iterator[Finding]:

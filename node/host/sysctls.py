@@ -68,6 +68,14 @@ SETTINGS = (
         "kernel.core_pattern", lambda value: not value.startswith("|"), "core", _NOTE,
         "whenever a program in a container crashes, the host runs this as root",
     ),
+    Setting(
+        "kernel.sysrq", at_least(1), "438", _NOTE,
+        "of a host that hangs nobody can ask what hangs (SysRq-w), nor have it dump its memory (SysRq-c)",
+    ),
+    Setting(
+        "kernel.hung_task_timeout_secs", at_least(1), "120", _NOTE,
+        "the kernel's log is silent about processes stuck in it, such as containers that can't be removed",
+    ),
     Setting("kernel.panic_on_oops", equal("1"), "1", _NOTE, "after a bug in the kernel a half-broken host goes on"),
     Setting("kernel.panic", lambda value: value != "0", "10", _NOTE, "after a crash the host stays down for good"),
     Setting(
