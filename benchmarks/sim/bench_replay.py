@@ -1,11 +1,12 @@
 """How fast and how lean replays are: whole processes, CPU seconds and peak memory, schedule written.
 
-    python benchmarks/sim/bench_replay.py [--json] [--only NAME,...]
+    python benchmarks/sim/bench_replay.py [--json] [--only NAME,...] [--pyss FOLDER [--pyss-python python2]]
 
 Rows: a published trace (found through FOFOCA_TRACES or ../shared/traces), two machines of the Lublin-Feitelson model,
 pods on nodes with GPUs, a million containers that come and go; then the cost of one event as the number of running
 jobs and of waiting jobs grows, beside the growth of its logarithm. Load by others shows in CPU seconds too: compare
-figures of one run.
+figures of one run. With `--pyss FOLDER`, a checkout of the Python Scheduler Simulator (pyss, for Python 2), it replays
+the same jobs on the same machines in the same run, and each row of ours says how many times less CPU it took.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sim.nodes import Demand, NodeSpec
 from sim.placement import Visit, visit
 from sim.replay import replay_jobs
 from sim.results import summarise
-from sim.traces.swf import write_swf
+from sim.traces.swf import read_swf, write_swf
 from sim.workload import Workload, lublin, services
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,8 @@ Row = dict[str, Any]
 MEASURE = """
 import json, os, subprocess, sys
 process = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE)
-result = json.loads(process.stdout.read())
+text = process.stdout.read().decode()
+result = json.loads(text) if text.startswith("{") else {}
 _, status, usage = os.wait4(process.pid, 0)
 print(json.dumps([status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, result]))
 """
@@ -50,39 +52,82 @@ print(json.dumps([status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 102
 
 def measured(name: str, count: int, *words: object) -> Row:
     """Run `fofoca sim run` as a process of its own and return what it took."""
-    command = [sys.executable, "-m", "node.cli", "sim", "run", *map(str, words), "--json"]
+    row, result = _process(name, count, [sys.executable, "-m", "node.cli", "sim", "run", *map(str, words), "--json"])
+    main = result.get("avg_bounded_slowdown", result.get("allocated_fraction"))
+    return {**row, "result": round(main, 4)}
+
+
+def _process(name: str, count: int, command: list[str], folder: Path = ROOT) -> tuple[Row, dict[str, Any]]:
+    measure = [sys.executable, "-S", "-c", MEASURE, *command]
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-S", "-c", MEASURE, *command], stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(measure, stdout=subprocess.PIPE, check=True, cwd=folder)
     status, cpu_s, memory_mb, result = json.loads(done.stdout)
     assert status == 0, command
-    main = result.get("avg_bounded_slowdown", result.get("allocated_fraction"))
-    return {
+    row = {
         "name": name,
         "count": count,
         "cpu_s": round(cpu_s, 2),
         "wall_s": round(time.perf_counter() - began, 2),
         "per_cpu_s": round(count / cpu_s),
         "memory_mb": round(memory_mb),
-        "result": round(main, 4),
     }
+    return row, result
+
+
+PYSS = {
+    "fcfs": "FcfsScheduler",
+    "easy": "EasyBackfillScheduler",
+    "sjbf": "EasySJBFScheduler",
+    "conservative": "ConservativeScheduler",
+}
+
+
+class Rival:
+    """pyss, where it is: plays what was filtered for it, and says how much faster we were."""
+
+    folder: Path | None = None
+    python = "python2"
+
+    @classmethod
+    def beside(cls, ours: Row, work: Workload, processors: int, policy: str, folder: Path) -> Iterator[Row]:
+        """Yield our row, and pyss's of the same jobs."""
+        if cls.folder is None:
+            yield ours
+            return
+        trace = folder / "pyss.swf"
+        with trace.open("w") as out:
+            write_swf(out, work, processors, [None] * len(work))
+        options = [f"--num-processors={processors}", f"--input-file={trace}", f"--scheduler={PYSS[policy]}"]
+        command = [cls.python, "-O", "run_simulator.py", *options]
+        theirs, _ = _process(f"  pyss: {ours['name']}", len(work), command, cls.folder / "src")
+        yield {**ours, "faster_than_pyss": round(theirs["cpu_s"] / ours["cpu_s"], 1)}
+        yield theirs
 
 
 def kth(folder: Path) -> Iterator[Row]:
     """KTH-SP2 under every policy."""
     for policy in ("fcfs", "easy", "sjbf", "conservative") if KTH.exists() else ():
         options = ("--processors", 100, "--filter", "strong", "--policy", policy, "--schedule", folder / "out.swf")
-        yield measured(f"KTH-SP2 {policy}", 28_481, KTH, *options)
+        ours = measured(f"KTH-SP2 {policy}", 28_481, KTH, *options)
+        work = read_swf(KTH, 100, strong=True).workload if Rival.folder else Workload("")
+        yield from Rival.beside(ours, work, 100, policy, folder)
 
 
 def model(folder: Path) -> Iterator[Row]:
     """Two machines of the Lublin-Feitelson model."""
     for jobs, processors in ((230_000, 1152), (295_000, 80_640)):
         path = folder / f"lublin-{jobs}.swf"
+        work = lublin(jobs, processors, 1, load=0.7)
         with path.open("w") as out:
-            write_swf(out, lublin(jobs, processors, 1, load=0.7), processors, [None] * jobs)
+            write_swf(out, work, processors, [None] * jobs)
         for policy in ("easy", "sjbf"):
             options = ("--policy", policy, "--schedule", folder / "out.swf")
-            yield measured(f"Lublin {jobs} on {processors} {policy}", jobs, path, *options)
+            ours = measured(f"Lublin {jobs} on {processors} {policy}", jobs, path, *options)
+            # On the largest machine pyss takes many minutes; one row of it is enough.
+            if policy == "easy" and processors < 10_000:
+                yield from Rival.beside(ours, work, processors, policy, folder)
+            else:
+                yield ours
 
 
 def openb(folder: Path) -> Iterator[Row]:
@@ -189,7 +234,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--only", default=",".join(PARTS), help=f"which of {', '.join(PARTS)}")
+    parser.add_argument("--pyss", type=Path, help="a checkout of pyss, to run the same jobs")
+    parser.add_argument("--pyss-python", default="python2", help="the Python 2 that runs it")
     options = parser.parse_args()
+    Rival.folder, Rival.python = options.pyss.absolute() if options.pyss else None, options.pyss_python
+    if Rival.folder is not None and not (Rival.folder / "src" / "run_simulator.py").exists():
+        parser.error(f"--pyss: {options.pyss} has no src/run_simulator.py")
     rows = []
     with tempfile.TemporaryDirectory(prefix="fofoca-bench-") as folder:
         for name in options.only.split(","):
