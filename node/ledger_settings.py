@@ -68,7 +68,7 @@ class LedgerSettings(
     stand_in: bool = setting(
         True,
         "Whether this node stands in for failed homes whose ledger is etcd, too.",
-        trade_off="A stand-in costs about the memory of a small agent for as long as it lasts.",
+        trade_off="Each costs about 6 MB of memory for as long as it lasts.",
     )
     stand_in_after_s: float = setting(
         60.0,

@@ -48,9 +48,10 @@ export function cluster(context, selected) {
         choice('Heat', 'measure', MEASURES, state.measure),
         h('span', { class: 'scale', 'aria-hidden': 'true' }, '0 % ',
           Array.from({ length: HEAT_STEPS + 1 }, (_, step) => h('i', { class: `heat-${step}` })), ' 100 % of permitted')),
+      // Above the tiles, of which there may be many screens.
+      detail(context, nodes.find((node) => node.name === selected)),
       h('div', { class: 'tiles' }, found.slice(0, shown).map((node) => tile(node, small))),
       more(Math.min(shown, found.length), found.length, 'node'),
-      detail(context, nodes.find((node) => node.name === selected)),
     ];
   }
 

@@ -92,7 +92,7 @@ function taskRow(task) {
   const result = task.result;
   const ran = result?.ended_unix_s && result.started_unix_s ? duration(result.ended_unix_s - result.started_unix_s) : '';
   return { key: String(task.index), cells: [
-    task.index, badge(task.state), task.node, task.attempt || '', ended(task), ran,
+    task.index, [badge(task.state), task.frozen && badge('frozen'), task.health && badge(task.health)], task.node, task.attempt || '', ended(task), ran,
     result?.memory_peak_bytes ? bytes(result.memory_peak_bytes) : '', result ? duration(result.cpu_ns / 1e9) : '',
     [...task.addresses, ...task.ports.map((port) => `${port.protocol} ${port.host_port}→${port.port}`)].join(', '),
     h('span', { class: 'why' }, [result?.error, task.reason].filter(Boolean).join('; ')),
