@@ -1,23 +1,24 @@
 """The placement engine: finds nodes for tasks among many, the same for homes, the leader and the simulator.
 
-Nodes are kept in the order of the policy (scheduler.shelves), in one roster for each kind of question: which
-constraints, which extra resources, which images. A roster has only nodes that meet the constraints and have such
+Nodes are kept in the order of the policy (scheduler.grid, scheduler.shelves), in one roster for each kind of question:
+which constraints, which extra resources, which images. A roster has only nodes that meet the constraints and have such
 resources at all, so that a question for few nodes does not look at the others. Rosters are made when first asked for,
 the ones not used for longest are dropped, and each catches up with what changed since it was asked last: an update
 costs one entry in a list of changes, and many updates of one node are one.
 
-A decision costs O(log nodes) while tasks fit where the order says that they should; never more than a look at each node
-of the roster. What fitted nowhere is not looked for again until room grew somewhere. Owns the order and what is
-tentatively taken during one question; knows no claims, reports or jobs.
+A decision costs O(log nodes) at most while tasks fit where the order says that they should; never more than a look at
+each node of the roster. What fitted nowhere is not looked for again until room grew somewhere. Owns the order and what
+is tentatively taken during one question; knows no claims, reports or jobs.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Protocol
 
 from scheduler.fit import fits, unmet
+from scheduler.grid import STEPS_MAX, Grid
 from scheduler.images import WEIGHT, locality
 from scheduler.model import Constraint, Resources
 from scheduler.residue import Residue
@@ -57,10 +58,10 @@ class Candidate(Protocol):
 class _Roster:
     """The nodes that one kind of question is about, in order; `seen` changes are in it."""
 
-    def __init__(self, key: Key, growth: int | None) -> None:
+    def __init__(self, key: Key, shelves: Shelves | Grid) -> None:
         self.constraints, self.extras, self.images = key
         self.main = self.extras[0] if self.extras else "cpu"
-        self.shelves = Shelves(growth)
+        self.shelves = shelves
         self.seen = -1
         self.meets: dict[int, tuple[dict[str, str], bool]] = {}
 
@@ -76,6 +77,7 @@ class Finder:
         self._policy = policy
         self._steps = steps
         self._drawn = drawn
+        self._bonus_max = int(WEIGHT * steps) + 1
         self._scale = Scale(steps, weights or {})
         self._scaled = 0
         self._slots: dict[str, int] = {}
@@ -86,7 +88,7 @@ class Finder:
         self._memory: list[int] = []
         self._rings: list[int] = []
         self._sizes: list[Resources | None] = []
-        self._changes: list[int] = []
+        self._changes: list[int] = []  # slots; their complements where more than what is free may have changed
         self._forgotten = 0
         self._hopeless: set[tuple[Resources, tuple[Constraint, ...]]] = set()
         self._rosters: OrderedDict[Key, _Roster] = OrderedDict()
@@ -107,6 +109,7 @@ class Finder:
             self._scale.swap(self._sizes[slot], size)
             self._sizes[slot] = size
         self._set(slot, node.free)
+        self._changes[-1] = ~slot
 
     def changed(self, node: Candidate) -> None:
         """What a node has free has changed, and nothing else."""
@@ -123,7 +126,7 @@ class Finder:
             self._scale.swap(self._sizes[slot], None)
             self._nodes[slot] = self._sizes[slot] = None
             self._unused.append(slot)
-            self._changes.append(slot)
+            self._changes.append(~slot)
 
     def _new_slot(self) -> int:
         if self._unused:
@@ -165,7 +168,7 @@ class Finder:
         if self._residue is not None:
             self._residue.learn(request.cpu_milli, request.memory_bytes, count)
         asked = (request, constraints)
-        if asked in self._hopeless:
+        if self._hopeless and asked in self._hopeless:
             return {}
         places: dict[int, int] = {}
         full: set[int] = set()
@@ -173,7 +176,7 @@ class Finder:
         whole_nodes = not self._policy.emptiest and self._policy.fine is None and not self._policy.learns
         while count > 0:
             roster = self._roster(key)
-            slot = self._find(roster, request, self._seed(seed), scan)
+            slot = self._find(roster, request, self._seed(seed), scan, not full and avoid is NONE)
             if slot < 0:
                 if not places and avoid is NONE and len(self._hopeless) < HOPELESS_MAX:
                     self._hopeless.add(asked)
@@ -257,8 +260,7 @@ class Finder:
             del self._changes[: CHANGES_MAX // 2]
         roster = self._rosters.get(key)
         if roster is None:
-            main = key[1][0] if key[1] else "cpu"
-            roster = self._rosters[key] = _Roster(key, None if self._policy.emptiest else self._scale.growth(main))
+            roster = self._rosters[key] = _Roster(key, self._shelves(key[1][0] if key[1] else "cpu"))
             if len(self._rosters) > ROSTERS_MAX:
                 self._rosters.popitem(last=False)
         elif len(self._rosters) > 1:
@@ -268,36 +270,43 @@ class Finder:
             roster.seen = now
         return roster
 
+    def _shelves(self, main: str) -> Shelves | Grid:
+        """Return what keeps nodes in order: a grid where that is by levels, and they are few."""
+        if self._policy.emptiest:
+            return Shelves(None)
+        growth = self._scale.growth(main)
+        if self._policy.fine is None and not self._policy.learns and self._steps <= STEPS_MAX:
+            return Grid(growth, self._bonus_max, not self._scale.extra)
+        return Shelves(growth)
+
     def _catch_up(self, roster: _Roster) -> None:
         begin = roster.seen - self._forgotten
-        behind = len(self._changes) - begin
         if begin < 0:
-            slots: Iterable[int] = range(len(self._nodes))
-        elif behind == 1:
-            slots = (self._changes[-1],)
-        else:
-            slots = set(self._changes[begin:])
-        if roster.constraints:
-            slots = [slot for slot in slots if not self._excluded(roster, slot)]
-        for slot in slots:
-            self._file(roster, slot)
-
-    def _excluded(self, roster: _Roster, slot: int) -> bool:
-        """Whether a node is known not to meet the constraints, its labels being the same: most updates are of such."""
-        known, node = roster.meets.get(slot), self._nodes[slot]
-        return known is not None and node is not None and not known[1] and known[0] is node.labels
+            for slot in range(len(self._nodes)):
+                self._file(roster, slot)
+            return
+        shelves, nodes = roster.shelves, self._nodes
+        for change in set(self._changes[begin:]):
+            if change < 0:
+                self._file(roster, ~change)
+            elif change in shelves and (node := nodes[change]) is not None:
+                self._put(roster, change, node)
 
     def _file(self, roster: _Roster, slot: int) -> None:
         node = self._nodes[slot]
         if node is None or self._sizes[slot] is None or not self._belongs(roster, slot, node):
             roster.shelves.drop(slot)
             return
+        self._put(roster, slot, node)
+
+    def _put(self, roster: _Roster, slot: int, node: Candidate) -> None:
         free = self._free[slot]
-        level = self._level(free, node.permitted)
-        if roster.images:
-            level -= self._bonus(roster.images, node)
+        bonus = self._bonus(roster.images, node) if roster.images else 0
         amount = free.get(roster.main) if roster.extras else self._cpu[slot]
-        roster.shelves.put(slot, amount, level, self._rings[slot])
+        if isinstance(roster.shelves, Grid):
+            roster.shelves.put(slot, amount, self._scale.level(free), bonus, self._rings[slot])
+        else:
+            roster.shelves.put(slot, amount, self._level(free, node.permitted) - bonus, self._rings[slot])
 
     def _belongs(self, roster: _Roster, slot: int, node: Candidate) -> bool:
         if not roster.constraints and not roster.extras:
@@ -356,14 +365,18 @@ class Finder:
 
         return scan
 
-    def _find(self, roster: _Roster, request: Resources, seed: int, scan: Scan) -> int:
+    def _find(self, roster: _Roster, request: Resources, seed: int, scan: Scan, every: bool = False) -> int:
         """Return the best slot, -1 when there is none."""
         main = request.get(roster.main) if roster.extras else request.cpu_milli
         rest = self._scale.level(request) - main * self._scale.growth(roster.main)
-        bonus = int(WEIGHT * self._steps) + 1 if roster.images else 0
+        bonus = self._bonus_max if roster.images else 0
+        shelves = roster.shelves
+        if isinstance(shelves, Grid):
+            plain = not request.extra and request.cpu_milli > 0 and request.memory_bytes > 0
+            return shelves.first(main, rest, bonus, seed, scan, plain, every)
         if self._policy.fine is None and self._residue is None:
-            return roster.shelves.first(main, rest, bonus, seed, scan)
-        slots = roster.shelves.firsts(main, rest, bonus, seed, scan, SHORT_LIST)
+            return shelves.first(main, rest, bonus, seed, scan)
+        slots = shelves.firsts(main, rest, bonus, seed, scan, SHORT_LIST)
         if len(slots) < 2:
             return slots[0] if slots else -1
         asked = self._scale.shares(request)
@@ -387,7 +400,7 @@ def _within(free: Resources, old: Resources) -> bool:
 
 
 def _extras(request: Resources) -> tuple[str, ...]:
-    return tuple(name for name, need in request.extra if need > 0)
+    return tuple([name for name, need in request.extra if need > 0]) if request.extra else ()
 
 
 def _times(request: Resources, free: Resources) -> int:

@@ -65,6 +65,9 @@ class Shelves:
         self._floors = None if growth is None else [least * growth for least in LEAST]
         self._places: dict[int, tuple[int, int]] = {}
 
+    def __contains__(self, slot: object) -> bool:
+        return slot in self._places
+
     def put(self, slot: int, amount: int, level: int, ring: int) -> None:
         """File a slot, or file it anew."""
         shelf, place = shelf_of(amount), (level << LEVEL_SHIFT) | (ring << SLOT_BITS) | slot
