@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 enum { STATUS_FD = 3, LOCK_FD = 4, CGROUPS_MAX = 16, DEPTH_MAX = 8, TEXT_MAX = 512 };
-enum { KILL_RETRY_MS = 300, TELL_RETRY_MS = 10, LOOK_MS = 1000, BUSY_RETRIES = 100, BUSY_WAIT_US = 5000 };
+enum { KILL_RETRY_MS = 300, REST_TRIES = 10, TELL_RETRY_MS = 10, LOOK_MS = 1000, BUSY_RETRIES = 100, BUSY_WAIT_US = 5000 };
 typedef long long int64;
 
 enum phase { STARTING, RUNNING, STOPPING, KILLING };
@@ -48,12 +48,12 @@ static struct {                       /* the orders, as read from DIR/orders */
 static struct {
     enum phase phase;
     pid_t child;
-    int ended, status, timer, signals, ready, oom;
-    int64 deadline, start_by, look_at, limit_at, warn_at, stop_at, ooms, started_unix_ms;
+    int ended, status, timer, signals, ready, oom, command, rest_tries;
+    int64 seek_at, seek_slowly_at, rest_at, deadline, start_by, look_at, limit_at, warn_at, stop_at, ooms, started_unix_ms;
     int told, suspect, timed_out, lease_expired;
     char error[TEXT_MAX];
     struct stream out, err;
-} self = {.timer = -1, .ready = -1, .oom = -1, .out = {.name = "stdout"}, .err = {.name = "stderr"}};
+} self = {.timer = -1, .ready = -1, .oom = -1, .command = -1, .out = {.name = "stdout"}, .err = {.name = "stderr"}};
 
 static char buffer[16384];
 
@@ -188,7 +188,9 @@ static int open_stream(struct stream *stream) {    /* returns the command's end 
 
 /* ---- signals to everything inside ---- */
 
-enum whom { ALL, COMMAND };                        /* everything inside; or what LXC's init started first, alone */
+enum whom { ALL, REST, COMMAND };                  /* everything inside; all but LXC's init; what that started first, alone */
+
+static int meant_last;                             /* the last process that a signal was meant for */
 
 static int is_meant(int pid, int number, enum whom whom) {
     char path[64], text[2048], *at;
@@ -198,6 +200,7 @@ static int is_meant(int pid, int number, enum whom whom) {
     if (read_text("", path, text, sizeof text) < 0 || !(at = strstr(text, "NSpid:"))) return whom == ALL;
     if ((at = strtok(at, "\n"))) found = sscanf(at + 6, "%d %d %d", &outside, &inside, &deeper);
     if (whom == COMMAND) return found == 2 && inside == 2;
+    if (whom == REST) return found != 2 || inside != 1;
     char *last = strrchr(at, '\t');                /* not LXC's own init: that would cut the grace short */
     return found < 2 || !last || atoi(last) != 1;
 }
@@ -208,7 +211,7 @@ static int signal_tree(const char *path, int number, enum whom whom, int depth) 
     snprintf(file, sizeof file, "%s/cgroup.procs", path);
     FILE *list = fopen(file, "re");
     for (int pid; list && fscanf(list, "%d", &pid) == 1;)
-        if (pid > 0 && is_meant(pid, number, whom)) reached += kill(pid, number) == 0;
+        if (pid > 0 && is_meant(pid, number, whom)) meant_last = pid, reached += kill(pid, number) == 0;
     if (list) fclose(list);
     DIR *directory = depth < DEPTH_MAX ? opendir(path) : NULL;
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
@@ -301,6 +304,30 @@ static int look(void) {                            /* LXC waits for ever for an 
     return stuck;
 }
 
+static void end_rest(int64 now) {                  /* the command has ended: LXC's init, left alone, ends with its exit code */
+    signal_payload(SIGKILL, REST);
+    self.seek_at = 0, self.rest_at = now + KILL_RETRY_MS;
+    if (++self.rest_tries > REST_TRIES) kill_all();
+}
+
+static void seek(int64 now) {                      /* LXC's init may not have forked the command yet, or it ended already */
+    int there = signal_payload(0, COMMAND) > 0;
+    self.command = there ? (int)syscall(SYS_pidfd_open, meant_last, 0) : -1;
+    self.seek_at = self.command >= 0 ? 0 : now + (now < self.seek_slowly_at ? TELL_RETRY_MS : LOOK_MS);
+    if (there || now < self.seek_slowly_at) return;
+    int rest = signal_payload(0, REST);
+    if (rest > 0 && rest < count_inside()) end_rest(now);      /* LXC's init is there, and its command is not */
+}
+
+static void plan(void);
+
+static void on_command_ended(void) {
+    close(self.command), self.command = -1;
+    if (self.phase != RUNNING) return;             /* while it is being stopped, the others have their grace, too */
+    end_rest(now_ms(CLOCK_BOOTTIME));
+    if (self.phase == RUNNING) plan();
+}
+
 static void begin_stop(int64 grace_ms) {
     int64 at = now_ms(CLOCK_BOOTTIME) + grace_ms;
     if (self.phase == KILLING || self.ended) return;
@@ -318,6 +345,8 @@ static void plan(void) {                           /* while running: the next mo
     int64 lease = lease_deadline(), at = self.limit_at;
     if (self.look_at && (!at || self.look_at < at)) at = self.look_at;
     if (self.warn_at && (!at || self.warn_at < at)) at = self.warn_at;
+    if (self.seek_at && (!at || self.seek_at < at)) at = self.seek_at;
+    if (self.rest_at && (!at || self.rest_at < at)) at = self.rest_at;
     if (lease >= 0 && (!at || lease < at)) at = lease ? lease : 1;
     set_deadline(at);
 }
@@ -336,7 +365,9 @@ static void on_deadline(void) {
     if (self.timed_out || self.lease_expired) begin_stop(orders.grace_ms);
     else {                                         /* the lease was renewed meanwhile, or it is time to warn */
         if (self.warn_at && now >= self.warn_at) warn(now);
-        plan();
+        if (self.seek_at && now >= self.seek_at) seek(now);
+        if (self.rest_at && now >= self.rest_at) end_rest(now);
+        if (self.phase == RUNNING) plan();
     }
 }
 
@@ -353,6 +384,7 @@ static void on_started(void) {
     self.phase = RUNNING;
     self.started_unix_ms = now_ms(CLOCK_REALTIME);
     self.look_at = now_ms(CLOCK_BOOTTIME) + LOOK_MS;
+    if (orders.lxc) self.seek_at = now_ms(CLOCK_BOOTTIME), self.seek_slowly_at = self.seek_at + LOOK_MS;
     if (orders.time_limit_ms > 0) self.limit_at = now_ms(CLOCK_BOOTTIME) + orders.time_limit_ms;
     if (self.limit_at && orders.warn_signal) self.warn_at = self.limit_at > orders.warn_ms ? self.limit_at - orders.warn_ms : 1;
     snprintf(text, sizeof text, "started_unix_ms %lld\nchild %d\n", self.started_unix_ms, self.child);
@@ -436,11 +468,12 @@ static void supervise(void) {
     int64 ignored;
     while (!self.ended) {
         struct pollfd fds[] = {{self.signals, POLLIN, 0}, {self.timer, POLLIN, 0}, {self.ready, POLLIN, 0},
-                               {self.out.pipe, POLLIN, 0}, {self.err.pipe, POLLIN, 0}};
-        if (poll(fds, 5, -1) < 0 && errno != EINTR) kill_all();
+                               {self.out.pipe, POLLIN, 0}, {self.err.pipe, POLLIN, 0}, {self.command, POLLIN, 0}};
+        if (poll(fds, 6, -1) < 0 && errno != EINTR) kill_all();
         if (fds[2].revents) on_started();
         if (fds[3].revents) drain(&self.out, 4);
         if (fds[4].revents) drain(&self.err, 4);
+        if (fds[5].revents) on_command_ended();
         if (fds[1].revents && read(self.timer, &ignored, sizeof ignored) > 0) on_deadline();
         if (fds[0].revents) on_signal();
     }

@@ -174,6 +174,25 @@ async def test_all_who_wait_get_the_same_exit(backend: Backend) -> None:
     assert endings[0].exit_code == 3
 
 
+@pytest.mark.parametrize("after_s", [0, 1.5])
+async def test_what_a_command_leaves_behind_ends_with_it(backend: Backend, after_s: float) -> None:
+    if backend.kind == "fake":
+        pytest.skip("its commands start nothing")
+    line = f"(trap '' TERM HUP; while :; do sleep 1; done) & sleep {after_s}; exit 3"
+    ending = await run(backend.open(), backend.spec("1.1.1", ("/bin/sh", "-c", line)))
+    assert (ending.exit_code, ending.error) == (3, None)
+
+
+async def test_a_command_that_was_seen_before_a_new_agent_came_still_ends_all(backend: Backend) -> None:
+    if backend.kind == "fake":
+        pytest.skip("its commands start nothing")
+    await started(backend.open(), backend.spec("1.1.1", ("/bin/sh", "-c", "sleep 600 & sleep 0.5; exit 4")))
+    runtime = backend.open()
+    await runtime.recover()
+    with trio.fail_after(30):
+        assert (await runtime.wait("1.1.1")).exit_code == 4
+
+
 async def test_stop_lets_a_command_end_by_itself(backend: Backend) -> None:
     runtime = backend.open()
     await started(runtime, backend.spec("1.1.1", backend.sleeps(60)))
@@ -231,7 +250,7 @@ async def test_a_warning_may_be_for_the_command_alone(backend: Backend, alone: b
     if backend.kind == "fake":
         pytest.skip("its commands start nothing")
     child = "trap 'echo child; exit' USR1; while :; do sleep 0.05; done"
-    line = f"sh -c \"{child}\" & p=$!; trap 'sleep 0.3; echo parent; kill -9 $p; exit 3' USR1; while :; do sleep 0.05; done"
+    line = f"sh -c \"{child}\" & trap 'sleep 0.3; echo parent; exit 3' USR1; while :; do sleep 0.05; done"
     runtime = backend.open()
     warning = {"time_limit_s": 100.0, "warn_signal": "USR1", "warn_s": 99.0, "warn_alone": alone}
     ending = await run(runtime, backend.spec("1.1.1", ("/bin/sh", "-c", line), **warning))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 
 from node.runtime.twin.files import read_text, write_text
 from node.runtime.twin.orders import Orders
@@ -71,12 +72,11 @@ class Inside:
 
     def signal_payload(self, number: int, alone: bool = False) -> int:
         reached = 0
-        for inner, _, _ in os.walk(f"{self.orders.cgroups[0]}/payload" if self.orders.cgroups else ""):
-            for word in read_text(f"{inner}/cgroup.procs").split():
-                if int(word) > 0 and self._is_meant(int(word), number, alone):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(word), number)
-                        reached += 1
+        for pid in self.payload():
+            if self._is_meant(pid, number, alone):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+                    reached += 1
         return reached
 
     @staticmethod
@@ -84,6 +84,23 @@ class Inside:
         if alone:
             return ids_of(pid)[1:] == [COMMAND]
         return number in (0, signal.SIGKILL) or not is_init(pid)
+
+    def command(self) -> int:
+        """The process id of the command, on this host; 0 for one that is not there (yet, or any more)."""
+        return next((pid for pid in self.payload() if ids_of(pid)[1:] == [COMMAND]), 0)
+
+    def rest(self) -> list[int]:
+        """All but LXC's init."""
+        return [pid for pid in self.payload() if ids_of(pid)[1:] != [INIT]]
+
+    def kill_rest(self) -> None:
+        for pid in self.rest():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def payload(self) -> Iterator[int]:
+        for inner, _, _ in os.walk(f"{self.orders.cgroups[0]}/payload" if self.orders.cgroups else ""):
+            yield from (pid for pid in map(int, read_text(f"{inner}/cgroup.procs").split()) if pid > 0)
 
     def thaw(self) -> None:
         for path in self.orders.cgroups:

@@ -23,7 +23,7 @@ from node.runtime.twin.orders import Orders
 from node.runtime.twin.output import Output
 
 STATUS_FD, LOCK_FD = 3, 4
-KILL_RETRY_MS, TELL_RETRY_MS, LOOK_MS = 300, 10, 1000
+KILL_RETRY_MS, TELL_RETRY_MS, LOOK_MS, REST_TRIES = 300, 10, 1000, 10
 BUSY_RETRIES, BUSY_WAIT_S = 100, 0.005
 DRAIN_TURNS = 64
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -40,10 +40,11 @@ class Supervisor:
         self.command = command
         self.phase = STARTING
         self.deadline = self.start_by = self.look_at = self.limit_at = self.warn_at = self.stop_at = 0
+        self.seek_at = self.seek_slowly_at = self.rest_at = self.rest_tries = 0
         self.started_unix_ms = 0
         self.told = self.suspect = self.timed_out = self.lease_expired = False
         self.error = ""
-        self.ready = -1
+        self.ready = self.command_fd = -1
         self.outputs: list[Output] = []
         self.libc = ctypes.CDLL(None, use_errno=True)
         self.wake, wake_end = os.pipe()
@@ -130,12 +131,14 @@ class Supervisor:
     def turn(self) -> None:
         """One look at everything. At least every minute, for poll's clock stands still while the host sleeps."""
         wait_ms = min(60_000, max(0, self.deadline - boottime_ms())) if self.deadline else None
-        found = self.poll([self.wake, self.ready, *(output.pipe for output in self.outputs)], wait_ms)
+        found = self.poll([self.wake, self.ready, self.command_fd, *(output.pipe for output in self.outputs)], wait_ms)
         if self.ready in found:
             self.on_started()
         for output in self.outputs:
             if output.pipe in found:
                 output.drain(4)
+        if self.command_fd in found:
+            self.on_command_ended()
         if self.deadline and boottime_ms() >= self.deadline:
             self.on_deadline()
         if self.wake in found:
@@ -162,6 +165,9 @@ class Supervisor:
         self.phase = RUNNING
         self.started_unix_ms = unix_ms()
         self.look_at = boottime_ms() + LOOK_MS
+        if self.orders.lxc:
+            self.seek_at = boottime_ms()
+            self.seek_slowly_at = self.seek_at + LOOK_MS
         if self.orders.time_limit_ms > 0:
             self.limit_at = boottime_ms() + self.orders.time_limit_ms
         if self.limit_at and self.orders.warn_signal:
@@ -181,7 +187,7 @@ class Supervisor:
 
     def plan(self) -> None:
         lease = read_number("lease")
-        moments = [at for at in (self.limit_at, self.warn_at, self.look_at) if at]
+        moments = [at for at in (self.limit_at, self.warn_at, self.look_at, self.seek_at, self.rest_at) if at]
         self.deadline = min([*moments, *([max(lease, 1)] if lease >= 0 else [])], default=0)
 
     def on_deadline(self) -> None:
@@ -226,7 +232,40 @@ class Supervisor:
         else:
             if self.warn_at and now >= self.warn_at:
                 self.warn(now)
+            if self.seek_at and now >= self.seek_at:
+                self.seek(now)
+            if self.rest_at and now >= self.rest_at:
+                self.end_rest(now)
+            self.plan_on()
+
+    def plan_on(self) -> None:
+        if self.phase == RUNNING:
             self.plan()
+
+    def seek(self, now: int) -> None:
+        """LXC's init may not have forked the command yet, or it ended already."""
+        pid = self.inside.command()
+        with contextlib.suppress(ProcessLookupError):
+            self.command_fd = os.pidfd_open(pid) if pid else -1
+        self.seek_at = 0 if self.command_fd >= 0 else now + (TELL_RETRY_MS if now < self.seek_slowly_at else LOOK_MS)
+        if not pid and now >= self.seek_slowly_at and 0 < len(self.inside.rest()) < self.inside.count():
+            self.end_rest(now)
+
+    def on_command_ended(self) -> None:
+        """While it is being stopped, the others have their grace, too."""
+        os.close(self.command_fd)
+        self.command_fd = -1
+        if self.phase == RUNNING:
+            self.end_rest(boottime_ms())
+            self.plan_on()
+
+    def end_rest(self, now: int) -> None:
+        """The command has ended: LXC's init, left alone, ends with its exit code."""
+        self.inside.kill_rest()
+        self.seek_at, self.rest_at = 0, now + KILL_RETRY_MS
+        self.rest_tries += 1
+        if self.rest_tries > REST_TRIES:
+            self.kill_all()
 
     def warn(self, now: int) -> None:
         """LXC's init may not have forked the command yet: then again soon."""
