@@ -93,6 +93,7 @@ ATTACKS = {
     "an extension with lone LF": CHUNKED + f"3;a\nabc\r\n0\r\n\r\n{HIDDEN}",
     "an extension with NUL": CHUNKED + "3;\0\r\nabc\r\n0\r\n\r\n",
     "a chunk too long": CHUNKED + "3\r\nabcd\r\n0\r\n\r\n",
+    "a chunk that ends in other bytes": CHUNKED + "3\r\nabcXX0\r\n\r\n",
     "a chunk that ends in LF": CHUNKED + "3\r\nabc\n0\r\n\r\n",
     "an end that ends in LF": CHUNKED + f"0\n\n{HIDDEN}",
     "a trailer that is no field": CHUNKED + "0\r\nnonsense\r\n\r\n",
@@ -183,6 +184,20 @@ async def test_a_body_that_turns_bad_later_is_never_whole_behind() -> None:
             assert behind.requests == []
             assert b"hidden" not in behind.raw
             assert not front.sites.open[KEY]
+
+
+async def test_a_body_that_passes_its_bound_later_is_never_whole_behind() -> None:
+    async with backend() as behind:
+        sites = MemorySites()
+        sites.add(port=behind.port)
+        async with door(sites, body_bytes_max=1000) as front:
+            client = await front.connect()
+            await client.send((CHUNKED + "3\r\nabc\r\n").encode())
+            await until(lambda: b"abc" in behind.raw)
+            await client.send(b"3e6\r\n" + b"x" * 998 + b"\r\n0\r\n\r\n")
+            assert (await client.answer())[0] == 413
+            await until(lambda: behind.open == 0)
+            assert behind.requests == []
 
 
 async def test_slow_heads_and_bodies_are_ended() -> None:
