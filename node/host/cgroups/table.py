@@ -85,6 +85,7 @@ def ordered(changes: list[Write], held_bytes: int) -> list[Write]:
     never lets the second pass the first."""
     names = [write.file.names[0] for write in changes]
     if MEMORY_V1 in names and MEMSW_V1 in names and int(changes[names.index(MEMORY_V1)].value) > held_bytes:
+        changes = list(changes)  # the caller's own is asked for again
         changes.insert(names.index(MEMORY_V1), changes.pop(names.index(MEMSW_V1)))
     return changes
 
