@@ -10,6 +10,7 @@ from node.door.calls import Answer
 from node.errors import Busy, NodeError, NotNow, UnknownSite
 from scheduler.sites.hashing import keeper_of
 from scheduler.sites.site import SitePhase, SiteView
+from scheduler.spec.networking import Publish
 from tests.door.site_cluster import KEY, Cluster, Node, cluster_of, site
 
 SEEDS = range(6)
@@ -204,6 +205,16 @@ async def test_a_sleeping_site_moves_to_a_node_that_joins_and_wakes_there(autoju
         assert [node.name for node in cluster.keepers(key)] == ["n3"]
         view = await door.wake(key, 10.0)
         assert (view.keeper, view.phase) == ("n3", SitePhase.AWAKE)
+
+
+async def test_without_routes_between_nodes_a_sites_port_is_published_once(autojump_clock: MockClock) -> None:
+    async with cluster_of(2, 10) as cluster:
+        door = cluster.nodes["n1"].sites
+        door._published = True
+        await door.want(site(), 10.0)
+        (keeper,) = cluster.keepers()
+        assert keeper.machine.site_spec(KEY).spec.networking.publish == (Publish(8080),)
+        assert door._reachable(keeper.machine.site_spec(KEY)) == keeper.machine.site_spec(KEY)
 
 
 async def test_an_unready_address_is_tried_again_by_the_keeper(autojump_clock: MockClock) -> None:
