@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from math import inf
 from typing import cast
 
 import trio
@@ -73,7 +74,7 @@ from node.sessions import Sessions
 from node.stand_ins import StandIns
 from scheduler import Scheduler, SchedulerConfig
 from scheduler.errors import SchedulerError
-from scheduler.events import Heard, Put
+from scheduler.events import Heard, HomeUntil, Put
 from scheduler.images import KEY as IMAGES
 from scheduler.records import JOBS
 from scheduler.spec.health import CHECKS
@@ -85,6 +86,7 @@ OUTPUT_BYTES_MAX = 4 << 30
 OWNERS_MAX = 1_000
 LEFT_GRACE_S = 600.0
 STOP_TIMEOUT_S = 2.0
+HOLD_LOOK_S = 0.5
 
 log = logs.get("agent")
 
@@ -129,6 +131,16 @@ async def _settle(boot: BootRecord, effects: Effects) -> None:
         await trio.to_thread.run_sync(boot.settle)
     except OSError as error:
         log.warning("this boot of the host can't be recorded; a restarted agent tries again", why=str(error))
+
+
+async def _tell_hold(opened: Opened, effects: Effects) -> None:
+    """Tell the machine for how long this is surely the home, where that can end."""
+    told = inf
+    while (until_s := opened.held_until_s()) < inf:
+        if until_s != told:
+            effects.post(HomeUntil(until_s))
+            told = until_s
+        await trio.sleep(HOLD_LOOK_S)
 
 
 class Agent:
@@ -230,6 +242,7 @@ class Agent:
             await sites.listen_inside(network, nursery)
             await hands.allocations.recover(machine.allocations(), restarted=self._boot.is_former())
             nursery.start_soon(effects.run)
+            nursery.start_soon(_tell_hold, opened, effects)
             nursery.start_soon(_settle, self._boot, effects)
             nursery.start_soon(meter.run, effects.post)
             members.connect(sites.follow, lambda name: nursery.start_soon(self._tell, name, images, keys, sites))

@@ -205,6 +205,13 @@ class ContainerChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class HomeUntil:
+    """The shell: before this moment nobody else can be this home; told again and again as it moves on."""
+
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Accepting:
     """An operator: whether this node takes new allocations (cordon)."""
 
@@ -322,6 +329,7 @@ Event = (
     | AmendJob
     | ContainerChanged
     | Accepting
+    | HomeUntil
     | Timer
     | SiteEvent
 )

@@ -6,12 +6,14 @@ and no clock is compared with another (Gray and Cheriton 1989). A container star
 supervisor stops it when the lease has passed, with or without an agent. The home makes no new attempt before the
 last lease it may have granted has surely passed: its length and what clocks may differ in pace, the container's stop
 grace, and a margin for the kill. Nothing here is durable: after a restart the home takes all it knows for granted
-just now, and a node asks anew.
+just now, and a node asks anew. A home whose record another node may take over (etcd) grants while it surely holds it;
+the one that takes over counts from that moment, as after a restart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import inf
 
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
@@ -41,13 +43,17 @@ class LeasesGiven:
         self._alarms = alarms
         self._granted: dict[AllocationId, float] = {}
         self._refused: dict[AllocationId, None] = {}
+        self.home_until_s = inf
+        """From then on somebody else may be this home, so that nothing is granted: nobody could know of it."""
 
     def assume(self, now: float, id_: AllocationId) -> None:
         """After a restart: a lease may have been granted until just now."""
         self._granted[id_] = now
 
     def on_ask(self, fx: Effects, node: str, ask: LeaseAsk, current: Callable[[AllocationId], bool]) -> None:
-        """Grant what is asked for attempts that count and are not given up."""
+        """Grant what is asked for attempts that count and are not given up, while this is surely their home."""
+        if fx.now >= self.home_until_s:
+            return
         granted = tuple(id_ for id_ in ask.ids if current(id_) and id_ not in self._refused)
         for id_ in granted:
             self._granted[id_] = fx.now

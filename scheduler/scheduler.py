@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from scheduler import images
+from scheduler import images, line_views
 from scheduler.admission import Admission
 from scheduler.alarms import Alarms
 from scheduler.amendments import AmendmentView
@@ -30,6 +30,7 @@ from scheduler.events import (
     Drain,
     Event,
     Heard,
+    HomeUntil,
     Hold,
     Measured,
     MemberDown,
@@ -216,6 +217,8 @@ class Scheduler:
                 self._member(fx, event)
             case MemberForgotten():
                 self._forget(fx, event.node)
+            case HomeUntil():
+                self._home.leases.home_until_s = event.until_s
             case Timer():
                 pass
             case _:
@@ -557,22 +560,7 @@ class Scheduler:
 
     def waiting(self, now: float = 0.0) -> list[WaitingView]:
         """Return the leader's line in order, if this node leads; those set aside come last, with position -1."""
-        starts_s = self._leader.starts_s()
-        return [
-            WaitingView(
-                job=job_id,
-                home=entry.home,
-                wanted=entry.wait.wanted * (entry.wait.nodes or 1) * entry.wait.per_node,
-                priority=entry.wait.priority,
-                position=self._leader.position(job_id),
-                owner=entry.wait.owner,
-                account=entry.wait.account,
-                waiting_s=max(0.0, now - entry.wish.rank.since_s),
-                quota=self._leader.quota_of(job_id),
-                start_in_s=max(0.0, starts_s[job_id] - now) if job_id in starts_s else None,
-            )
-            for job_id, entry in self._leader.entries()
-        ]
+        return line_views.views(self._leader, now)
 
     def ended_tasks(self, owner: str | None, after: tuple[int, int], count: int) -> EndedPage:
         """Return a page of the ended tasks of this home, after that (job, index); only `owner`'s if given."""

@@ -125,6 +125,11 @@ class EtcdLedger:
         ledger._deadline_s = inf
         return ledger
 
+    @property
+    def held_until_s(self) -> float:
+        """Before then, on this node's clock, nobody else can hold this record."""
+        return self._hold.until_s
+
     async def load(self) -> Content:
         """Read everything; see Ledger.load."""
         tables: dict[str, dict[str, bytes]] = {}

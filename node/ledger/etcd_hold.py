@@ -13,7 +13,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Callable
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,8 @@ from node.ledger.protocol import LedgerError, LedgerLocked, LedgerTaken
 
 LEASE_S = 20.0
 RENEWALS_PER_LEASE = 4
+SURE_SHARE = 0.9
+"""How much of a lease a holder relies on: clocks differ in pace, by far less."""
 POLL_S = 0.5
 PATIENCE_S = 30.0
 
@@ -94,6 +96,8 @@ class Hold:
         self._holder = holder
         self._lease = ""
         self.stored = holder.encoded()
+        self.until_s = -inf
+        """Before then, on this node's clock, nobody else can become the holder."""
 
     @property
     def condition(self) -> Body:
@@ -155,6 +159,7 @@ class Hold:
         return stored, alive
 
     async def _replace(self, stored: bytes | None, alive: bytes | None) -> bool:
+        asked_s = trio.current_time()
         lease = await self._granted(self._lease_s)
         done, _ = await transact(
             self._etcd,
@@ -164,6 +169,8 @@ class Hold:
         if not done:
             # Also when an answer was lost and the request came twice.
             done = await self._look() == (self.stored, self.stored)
+        if done:
+            self._lasts_from(asked_s)
         return done
 
     async def _granted(self, lasts_s: float) -> str:
@@ -182,18 +189,28 @@ class Hold:
     async def _renewed(self) -> bool:
         if not self._lease:
             return False
+        asked_s = trio.current_time()
         answer = await self._etcd.call("/v3/lease/keepalive", {"ID": self._lease})
-        return int(answer.get("result", {}).get("TTL", "0")) > 0
+        renewed = int(answer.get("result", {}).get("TTL", "0")) > 0
+        if renewed:
+            self._lasts_from(asked_s)
+        return renewed
+
+    def _lasts_from(self, asked_s: float) -> None:
+        """A lease was granted or renewed after this moment."""
+        self.until_s = asked_s + self._lease_s * SURE_SHARE
 
     async def _show_again(self) -> None:
         """The lease ran out, etcd being out of reach for long."""
         self._lease = ""
+        asked_s = trio.current_time()
         lease = await self._granted(self._lease_s)
         done, found = await transact(
             self._etcd, [self.condition], [put(self._alive_key, self.stored, lease)], [self.question]
         )
         if not done:
             raise taken_by(found[0])
+        self._lasts_from(asked_s)
 
 
 def taken_by(stored: bytes | None) -> LedgerTaken:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import trio
@@ -36,11 +37,15 @@ class Whose:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """An open ledger. `trouble`: why it takes nothing just now; `hold` runs beside it and returns when to let go."""
+    """An open ledger. `trouble`: why it takes nothing just now; `hold` runs beside it and returns when to let go.
+
+    `held_until_s`: before then, on this node's clock, nobody else can hold the record.
+    """
 
     ledger: Ledger
     trouble: Callable[[], NodeError | None]
     hold: Callable[[], Awaitable[None]]
+    held_until_s: Callable[[], float] = lambda: inf
 
 
 @asynccontextmanager
@@ -74,7 +79,12 @@ async def _with_etcd(settings: LedgerSettings, path: Path, whose: Whose, sqlite:
     def trouble() -> NodeError | None:
         return LedgerAway(f"this home's ledger takes nothing: {etcd.away}") if etcd.away else _disk_full(spare)
 
-    return Opened(ledger=PartedLedger(etcd, sqlite, LOST_WITH_THE_HOST), trouble=trouble, hold=etcd.run)
+    return Opened(
+        ledger=PartedLedger(etcd, sqlite, LOST_WITH_THE_HOST),
+        trouble=trouble,
+        hold=etcd.run,
+        held_until_s=lambda: etcd.held_until_s,
+    )
 
 
 def gateway(settings: LedgerSettings) -> EtcdGateway:

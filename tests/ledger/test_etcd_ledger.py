@@ -206,6 +206,28 @@ async def test_a_home_that_is_back_gets_its_record_from_its_stand_in(
     await back.close()
 
 
+async def test_a_holder_knows_until_when_nobody_else_can_be_one(
+    tmp_path: Path, etcd: FakeEtcd, autojump_clock: MockClock
+) -> None:
+    first = await opened(etcd, tmp_path / "1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first.run)
+        await trio.sleep(3 * LEASE_S)
+        assert first.held_until_s > trio.current_time()
+        nursery.cancel_scope.cancel()
+    surely_s = first.held_until_s
+    while True:
+        try:
+            second = await EtcdLedger.open(etcd, PREFIX, "n2", tmp_path / "2", stand_in=True, patience_s=0)
+        except LedgerLocked:
+            await trio.sleep(0.1)
+        else:
+            break
+    assert surely_s <= trio.current_time() <= surely_s + LEASE_S
+    await second.close()
+    await first.close()
+
+
 async def test_an_agent_that_was_killed_starts_again_at_once(
     tmp_path: Path, etcd: FakeEtcd, autojump_clock: MockClock
 ) -> None:
