@@ -120,6 +120,10 @@ def write(
             "front_ends": layout.front_ends(bool(node.netns)),
         },
     }
+    if runtime == "lxc":
+        homes = layout.homes_folder()
+        homes.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sections["files.volumes"] = {"homes": f"{homes}:rw,create"}
     Path(node.config).write_text("\n".join(_table(name, values) for name, values in sections.items()))
 
 

@@ -50,6 +50,11 @@ def data_folder() -> Path:
     return Path("/var/lib") / own_name() if is_root() else _user_folder() / "nodes"
 
 
+def homes_folder() -> Path:
+    """Holds users' homes, the same ones on all nodes, as shared storage would."""
+    return data_folder() / "homes"
+
+
 def cgroup_root() -> str:
     """Below it, in every hierarchy, each node has a cgroup of its name."""
     return own_name()

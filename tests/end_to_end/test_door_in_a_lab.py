@@ -18,6 +18,7 @@ HEADERS = {
     "Host": "shimoo.com.br",
     "X-User": "shimoo",
     "X-User-Domains": "shimoo.com.br",
+    "X-Homedir": "ha-pool02/ha-pool02-fs02/shimoo/home",
     "X-Application": "demo;port=8080",
     "X-Instance": "1",
     "X-Memory-Limit": "256",

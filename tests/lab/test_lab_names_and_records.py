@@ -90,10 +90,11 @@ def test_an_agents_configuration_is_one_the_agent_takes(tmp_path: Path) -> None:
         data=str(tmp_path / "n1"),
         api_socket=str(tmp_path / "n1" / "run" / "api.sock"),
     )
-    places = [Endpoint("127.0.0.1", 1000 + number, 2000 + number) for number in range(5)]
+    places = [Endpoint("127.0.0.1", 1000 + number, 2000 + number, 3000 + number) for number in range(5)]
     configuration.write(one, places[0], places, NodeShape(1500, 1 << 28, 2.0, 1.5), "process", key)
     read = config.load(Path(one.config))
     assert (read.node_name, read.node.number) == ("n1", 1)
+    assert (read.door.listen, read.door.front_ends) == ("127.0.0.1:3000", ("127.0.0.0/8",))
     assert read.cluster.seeds == ("127.0.0.1:2001", "127.0.0.1:2002", "127.0.0.1:2003")
     assert (read.resources.cpu_milli, read.resources.overcommit_cpu, read.resources.overcommit_memory) == (
         1500,
