@@ -56,6 +56,10 @@ from scheduler.reporting import Reporting
 from scheduler.rooms import Rooms
 from scheduler.rules import Rules
 from scheduler.spec.health import OnUnhealthy
+from scheduler.yielding import Yielding
+
+STOP_S = 1.0
+"""What ending a container takes beside its grace, for plans."""
 
 
 @dataclass(slots=True)
@@ -100,6 +104,7 @@ class Admission:
         self._ends: Repeat[AllocationId] = Repeat("ends", config, alarms, view.alive, self._say_ends)
         self.amendments = AmendmentsTaken(self.reporting, self._running, self._replace)
         self.draining = Draining(config, view, alarms, self.reporting, self._held)
+        self.yielding = Yielding(config, view, alarms, self.reporting, self._held, self.holds, rules)
         self.leases = LeasesTaken(config, view, alarms, boot_epoch)
 
     # --- what the rest of this node asks
@@ -188,6 +193,7 @@ class Admission:
             return
         if not held.running:
             held.running = True
+            self.yielding.started(fx.now, event.id)
             self.reporting.ends(event.id, fx.now + estimate_s(held.allocation.spec, self._config))
         held.reach = event.reach
         fx.say(held.allocation.home, Started(event.id, event.reach))
@@ -288,6 +294,7 @@ class Admission:
         """At the end of an event: say what is fresh."""
         self._ends.flush(fx)
         self.draining.flush(fx)
+        self.yielding.flush(fx)
         self.reporting.flush(fx)
 
     # --- inside
@@ -404,12 +411,14 @@ class Admission:
         """Stop a live one; asking again is harmless, the shell may have crashed in between."""
         held.stopping = True
         self._left(held.allocation)
+        self.reporting.ends_by(held.allocation.id, fx.now + held.allocation.spec.stop_grace_s + STOP_S)
         fx.act(StopContainer(held.allocation.id, held.allocation.spec.stop_grace_s, why))
 
     def _left(self, allocation: Allocation) -> None:
         """It has ended, or is being ended: no lease and no new place is asked for it any more."""
         self.leases.drop(allocation.id)
         self.draining.over(allocation.home, allocation.id)
+        self.yielding.over(allocation.home, allocation.id)
 
     def _keep_end(self, fx: Effects, allocation: Allocation) -> None:
         self._raise_fence(allocation.id)

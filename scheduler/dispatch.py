@@ -108,7 +108,7 @@ class Home:
         self.attempts = Attempts(config, view, alarms, self._jobs)
         self.leases = LeasesGiven(config, alarms)
         self.usage = Usage(rules.wall)
-        self.moves = Moves(self._jobs, self.attempts, self._outdated)
+        self.moves = Moves(self._jobs, self.attempts, self._outdated, rules.settings)
         self.lineup = Lineup(config, view, alarms, self._jobs, boot_epoch, rules, self.quotas)
         self.amendments = AmendmentsGiven(alarms, self._jobs, boot_epoch, self._amend)
         hands = Hands(self._ask, self._step, self._wait, self._refusal_pause_s)

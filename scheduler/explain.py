@@ -131,6 +131,8 @@ def _causes(job: Job, survey: Survey) -> list[str]:
     if job.told.quota:
         kind, _, name = job.told.quota.partition("/")
         causes.append(f"nothing is left of the limit of {kind} {name}")
+    if job.told.making_room:
+        causes.append(f"room is being made for it on {_nodes(job.told.making_room)}, by preempting lower tiers")
     if throttle and len(job.live) >= throttle:
         causes.append(f"the array's throttle lets {throttle} tasks run at once")
     elif job.one_by_one and job.wanted == 0:

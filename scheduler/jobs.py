@@ -33,6 +33,7 @@ class Told:
     position: int = -1
     waiting: int = 0
     quota: str = ""
+    making_room: int = 0
 
 
 def ranges(indices: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -27,6 +27,7 @@ from scheduler.messages import (
     HoldNoted,
     Leads,
     Muster,
+    Preempting,
     Settled,
     Spent,
     Tally,
@@ -39,6 +40,7 @@ from scheduler.messages import (
 from scheduler.model import JOB_ID_STRIDE
 from scheduler.orders import Orders
 from scheduler.plan import Plan, Wish
+from scheduler.preemption import Preemption
 from scheduler.queue import Rank, rank
 from scheduler.quotas import QuotasKept
 from scheduler.records import put_number
@@ -94,6 +96,7 @@ class Leader:
         self._quotas_seen = 0
         self._orders = Orders(config, view, alarms)
         self._holds = HoldsSaid(config, view, alarms, self._orders.numbers)
+        self.preemption = Preemption(config, view, alarms, settings, self._plan, self._orders)
         self._grown: dict[str, Node] = {}
         self._gos: Repeat[int] = Repeat("gos", config, alarms, view.alive, self._speak_gos, config.quick_retry_s)
         self._clocks: dict[tuple[str, int], float] = {}
@@ -203,6 +206,7 @@ class Leader:
         self._orders.clear()
         self._entries.clear()
         self._line = Line()
+        self.preemption.clear()
         self._plan.clear()
         self._grown.clear()
         self._holds.clear()
@@ -233,7 +237,8 @@ class Leader:
 
     def _say_heard(self, fx: Effects, home: str, wait: Wait) -> None:
         position, quota = self.position(wait.job), self._capped.get(wait.job, "")
-        fx.say(home, WaitHeard(wait.job, wait.boot_epoch, wait.version, position, self.waiting, quota))
+        room = self.preemption.nodes(wait.job)
+        fx.say(home, WaitHeard(wait.job, wait.boot_epoch, wait.version, position, self.waiting, quota, room))
 
     def on_forgotten(self, home: str) -> None:
         """A home is gone for good, and with it what its jobs drew of limits."""
@@ -303,6 +308,7 @@ class Leader:
         if not self._unsynced and not self._pass_set:
             self._serve_or_wait(fx)
         self._holds.flush(fx)
+        self.preemption.flush(fx)
         self._gos.flush(fx)
         self._tells.flush(fx)
         self._publish(fx)
@@ -341,7 +347,7 @@ class Leader:
 
     def _rank(self, wait: Wait, since_s: float) -> Rank:
         factor = self._shares.factor(wait.account, wait.owner)
-        return rank(wait.priority, since_s, wait.job, factor, self._settings.ranking)
+        return rank(wait.priority, since_s, wait.job, factor, self._settings.ranking, wait.tier)
 
     def on_spent(self, home: str, spent: Spent) -> None:
         """A home's word on what was used of late: those whose factor moved get a new rank."""
@@ -382,6 +388,7 @@ class Leader:
             self._line.remove(job_id)
             self._aside.pop(job_id, None)
             self._capped.pop(job_id, None)
+            self.preemption.forget(job_id)
             self.quotas.flight(job_id, (), 0)
 
     def _cap(self, fx: Effects, entry: Entry) -> bool:
@@ -431,6 +438,8 @@ class Leader:
         more = self._serve_front(fx)
         if self._config.queue_policy != "fcfs" and not more:
             loosened = self._plan.reserve(fx.now, self._to_reserve())
+            if self._make_room(fx):
+                loosened = self._plan.reserve(fx.now, self._to_reserve()) or loosened
             grown, self._grown = self._grown, {}
             self._line.heat_what_fits(self._plan.room() if loosened else [node.free for node in grown.values()])
             self._holds.update(fx, self._plan.holds, self._owner_of)
@@ -462,6 +471,23 @@ class Leader:
         if wish.shape.nodes:
             return self._plan.places(wish, 1, fx.now)
         return self._view.place(wish.shape.amount, wish.shape.constraints, count, wish.job, wish.images)
+
+    def _make_room(self, fx: Effects) -> bool:
+        """Have lower tiers give way to the first in line; return whether that begins."""
+        if not self._plan.reservations:
+            return False
+        first = self._plan.reservations[0]
+        entry = self._entries[first.wish.job]
+        begun = self.preemption.consider(fx, first.wish, entry.remaining, first.due_s)
+        if begun:
+            self._say_heard(fx, entry.home, entry.wait)
+        return begun
+
+    def on_preempting(self, fx: Effects, node: str, answer: Preempting) -> None:
+        """A node makes room, or can't: then others may."""
+        if self.leading and answer.epoch == self.epoch:
+            self.preemption.on_preempting(fx, node, answer)
+            self._dirty = self._dirty or not answer.enough
 
     def _to_reserve(self) -> list[Wish]:
         depth = 1 if self._config.queue_policy == "easy" else self._config.reservations_max
@@ -515,6 +541,7 @@ class Leader:
         go = self._orders.give(fx, job, count, shape.amount, {node: count}, shape.estimate_s)
         entry.orders[go] = count
         self._holds.started(job, node)
+        self.preemption.ordered(job, node)
         self._say_go(entry.home, go, Go(self.epoch, go, job, node, count, tuple(place)))
 
     def _order_gang(self, fx: Effects, entry: Entry, places: dict[str, int]) -> None:
@@ -524,6 +551,7 @@ class Leader:
         entry.orders[go] = 1
         for node in places:
             self._holds.started(job, node)
+            self.preemption.ordered(job, node)
         self._say_go(entry.home, go, Muster(self.epoch, go, job, tuple(places), tuple(place)))
 
     def _say_go(self, home: str, go: int, order: Go | Muster) -> None:
@@ -558,6 +586,10 @@ class Leader:
         self._dirty = self._pass_due = True
         self._pass_set = False
 
+    def ring_preempt(self) -> None:
+        """A job of a higher tier still waits: look again whether room can be made."""
+        self._dirty = True
+
     def ring_publish(self, fx: Effects) -> None:
         """Gossip the number waiting, and tell the first in line where they stand."""
         self._tell_positions(fx)
@@ -586,8 +618,7 @@ class Leader:
             entry = self._entries[job_id]
             if entry.position_told != position:
                 entry.position_told = position
-                wait = entry.wait
-                fx.say(entry.home, WaitHeard(job_id, wait.boot_epoch, wait.version, position, self.waiting))
+                self._say_heard(fx, entry.home, entry.wait)
 
 
 def _shape(wait: Wait) -> Shape:

@@ -133,6 +133,7 @@ class Lineup:
         if job is None:
             return
         job.told.position, job.told.waiting, job.told.quota = heard.position, heard.waiting, heard.quota
+        job.told.making_room = heard.making_room
         if (heard.boot_epoch, heard.version) == (self._boot_epoch, job.told.version):
             self._waits.answered(leader, heard.job)
 
@@ -237,6 +238,7 @@ class Lineup:
                 draws=draws,
                 owner=job.record.owner,
                 account=spec.queueing.account,
+                tier=self._rules.tier(spec),
             )
             fx.say(leader, wait)
 

@@ -192,12 +192,13 @@ class Wait(Item, frozen=True, tag="wait"):
     draws: Draws = ()
     owner: Text = ""
     account: Text = ""
+    tier: int = 0
 
 
 class WaitHeard(Item, frozen=True, tag="heard"):
     """Leader to home: I know of this job's version; its position among `waiting` jobs (0: next, -1: not in line).
 
-    `quota`: the one that has no room for it.
+    `quota`: the one that has no room for it. `making_room`: on how many nodes lower tiers are giving way to it.
     """
 
     job: int
@@ -206,6 +207,7 @@ class WaitHeard(Item, frozen=True, tag="heard"):
     position: int
     waiting: int
     quota: Text = ""
+    making_room: int = 0
 
 
 class Tell(Item, frozen=True, tag="tell"):
@@ -353,6 +355,43 @@ class Evict(Item, frozen=True, tag="evict"):
     ids: Ids
 
 
+class Preempt(Item, frozen=True, tag="preempt"):
+    """Leader to node: have tasks below this tier leave until so much is free for a job that you hold room for.
+
+    Numbered like `Go`; repeated until answered.
+    """
+
+    epoch: int
+    go: int
+    job: int
+    tier: int
+    amount: Resources
+
+
+class Preempting(Item, frozen=True, tag="preempting"):
+    """Node to leader: they were asked to, with so long a grace; or there is not `enough`, ask after `within_s`."""
+
+    epoch: int
+    go: int
+    job: int
+    enough: bool
+    within_s: float
+
+
+class GiveWay(Item, frozen=True, tag="give way"):
+    """Node to home: have these leave for a job of this tier; repeated until told to stop or keep them."""
+
+    job: int
+    tier: int
+    ids: Ids
+
+
+class Keeps(Item, frozen=True, tag="keeps"):
+    """Home to node: these don't give way now."""
+
+    ids: Ids
+
+
 class Amend(Item, frozen=True, tag="amend"):
     """Home to node: give these running tasks the limits of this spec; `revision` only grows."""
 
@@ -441,6 +480,10 @@ AnyItem = (
     | LeaseAsk
     | Lease
     | Evict
+    | Preempt
+    | Preempting
+    | GiveWay
+    | Keeps
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -266,7 +266,8 @@ class TaskRecord(msgspec.Struct, frozen=True):
     `attempt` is the newest one; `node` is set while it is asked for or held there, and kept when it ended there;
     `boot_epoch` is that node's when the attempt was first asked for: a node that restarted since must not start it.
     `tries` counts the attempts that a node took and that ended or got lost; a refused attempt is no try, nor is one
-    that its home stopped to have it run elsewhere or later (`leaving` says why; `again`: whatever the job's on_lost).
+    that its home stopped to have it run elsewhere or later (`leaving` says why; `again`: whatever the job's on_lost;
+    `preempted`: how often it had to give way to a higher tier).
     """
 
     state: State = State.PENDING
@@ -279,6 +280,7 @@ class TaskRecord(msgspec.Struct, frozen=True):
     boot_epoch: int = 0
     leaving: str = ""
     again: bool = False
+    preempted: int = 0
 
 
 class JobRecord(msgspec.Struct, frozen=True):
@@ -307,6 +309,13 @@ class End(msgspec.Struct, frozen=True, array_like=True):
     amount: Resources
 
 
+class Tier(msgspec.Struct, frozen=True, array_like=True):
+    """What would be free on a node if all its tasks of this tier and of those below gave way."""
+
+    tier: int
+    free: Resources
+
+
 Runs = Annotated[str, msgspec.Meta(max_length=512)]
 
 
@@ -316,7 +325,7 @@ class Report(msgspec.Struct, frozen=True):
     Ratios are in permille of allocatable: 1500 permits committing one and a half times what is there. `ends` tells, in
     order of time, when what is committed comes free; what never ends by itself is not in it. `clock_ms` is the node's
     own clock when it said so, or says it again. `runs`: tags of what it runs, as far as there is room
-    (scheduler.company).
+    (scheduler.company). `tiers`: what could give way to jobs of a higher one, lowest first; empty while none may.
     """
 
     node: str
@@ -336,6 +345,7 @@ class Report(msgspec.Struct, frozen=True):
     clock_ms: int = 0
     draining: bool = False
     runs: Runs = ""
+    tiers: tuple[Tier, ...] = ()
 
     @property
     def permitted(self) -> Resources:

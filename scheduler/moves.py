@@ -1,4 +1,4 @@
-"""Attempts that are to end here so that another may run elsewhere or later: requeued by their owner, or evicted.
+"""Attempts that are to end here so that another may run elsewhere or later: requeued, evicted, or preempted.
 
 What is moved is stopped first, and marked in the ledger: when its end is heard, it is lined up again and has cost no
 try. What becomes of it then is dispatch.py's business.
@@ -14,9 +14,11 @@ from scheduler.attempts import Attempts
 from scheduler.effects import Effects
 from scheduler.errors import NotPossible
 from scheduler.jobs import Job
-from scheduler.messages import Evict
+from scheduler.lifecycle import Phase, phase_of
+from scheduler.messages import Evict, GiveWay, Keeps
 from scheduler.model import AllocationId, JobKind
 from scheduler.records import put_task
+from scheduler.settings import Settings
 
 Outdated = Callable[[Effects, str, AllocationId], None]
 
@@ -24,7 +26,8 @@ Outdated = Callable[[Effects, str, AllocationId], None]
 class Moves:
     """Of one home; `outdated` has a node stop what does not count any more."""
 
-    def __init__(self, jobs: Mapping[int, Job], attempts: Attempts, outdated: Outdated) -> None:
+    def __init__(self, jobs: Mapping[int, Job], attempts: Attempts, outdated: Outdated, settings: Settings) -> None:
+        self._settings = settings
         self._jobs = jobs
         self._attempts = attempts
         self._outdated = outdated
@@ -55,3 +58,33 @@ class Moves:
                 self._outdated(fx, node, id_)
             elif not self.replaced(fx, job.id):
                 self.requeue(fx, job, id_.index, f"{node} is drained", again=job.spec.kind is JobKind.SERVICE)
+
+    def on_give_way(self, fx: Effects, node: str, item: GiveWay) -> None:
+        """Room is wanted for a job of a higher tier: let go what may be, a gang as a whole, as often as is allowed."""
+        kept = []
+        for id_ in item.ids:
+            job = self._jobs.get(id_.job)
+            if job is None or not job.current(id_, node):
+                self._outdated(fx, node, id_)
+            elif not job.tasks[id_.index].leaving:
+                members = list(job.live) if job.spec.gang is not None else [id_.index]
+                if self._stays(job, members):
+                    kept.append(id_)
+                    continue
+                for index in members:
+                    self._preempt(fx, job, index, f"preempted on {node} for job {item.job} (tier {item.tier})")
+        if kept:
+            fx.say(node, Keeps(tuple(kept)))
+
+    def _stays(self, job: Job, members: list[int]) -> bool:
+        """Whether a task had to leave often enough; a gang that is not running whole could not begin anew, or would."""
+        if any(job.tasks[index].preempted >= self._settings.preemption.times_max for index in members):
+            return True
+        running = all(phase_of(job.tasks[index]) is Phase.RUNNING for index in members)
+        return job.spec.gang is not None and (job.ended_any or not running)
+
+    def _preempt(self, fx: Effects, job: Job, index: int, why: str) -> None:
+        record = job.tasks[index]
+        if not record.leaving:
+            job.put(index, msgspec.structs.replace(record, preempted=record.preempted + 1))
+            self.requeue(fx, job, index, why, again=True)

@@ -110,6 +110,7 @@ class Plan:
         self._held: dict[str, list[Held]] = {}
         self._possible: dict[tuple[Resources, tuple[Constraint, ...]], int] = {}
         self._possible_shape = -1
+        self._pins: dict[int, tuple[tuple[str, ...], float]] = {}
         self.reservations: list[Reservation] = []
 
     def clear(self) -> None:
@@ -189,11 +190,24 @@ class Plan:
         for place, wish in enumerate(wishes):
             reservation = old[0] if keep and place == 0 else self._planned(wish)
             self.reservations.append(reservation)
-            due_s, nodes = reservation.window()
-            shadow_s = max(now, due_s)
+            shadow_s, nodes = self._window(now, reservation)
             for name in nodes:
                 self._held.setdefault(name, []).append(Held(wish.job, wish.rank, shadow_s, wish.shape.amount))
         return not keep or self._loosened(before)
+
+    def pin(self, job: int, nodes: tuple[str, ...], since_s: float) -> None:
+        """Room is being made for a job: while it has a reservation it keeps these nodes (none: no more), from now."""
+        if nodes:
+            self._pins[job] = nodes, since_s
+        else:
+            self._pins.pop(job, None)
+
+    def _window(self, now: float, reservation: Reservation) -> tuple[float, list[str]]:
+        if reservation.wish.job in self._pins:
+            nodes, since_s = self._pins[reservation.wish.job]
+            return since_s, list(nodes)
+        due_s, found = reservation.window()
+        return max(now, due_s), found
 
     def _planned(self, wish: Wish) -> Reservation:
         reservation = Reservation(wish)

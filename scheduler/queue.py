@@ -19,13 +19,16 @@ DEFAULT = Ranking()
 
 
 class Rank(NamedTuple):
-    """Sorts ascending: the smallest rank is served first."""
+    """Sorts ascending: the smallest rank is served first. `order` is the tier, negated: a higher one is before all."""
 
+    order: int
     score: float
     since_s: float
     job: int
 
 
-def rank(priority: int, since_s: float, job: int, factor: float = 1.0, weights: Ranking = DEFAULT) -> Rank:
+def rank(
+    priority: int, since_s: float, job: int, factor: float = 1.0, weights: Ranking = DEFAULT, tier: int = 0
+) -> Rank:
     """Return the rank of a job that has been waiting since `since_s`, of an owner with this share factor (0 to 1)."""
-    return Rank(since_s - priority * weights.priority_s - factor * weights.share_s, since_s, job)
+    return Rank(-tier, since_s - priority * weights.priority_s - factor * weights.share_s, since_s, job)

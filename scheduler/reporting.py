@@ -8,7 +8,7 @@ told on a change of some size or at an interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 
 import msgspec
 
@@ -20,7 +20,7 @@ from scheduler.errors import InvalidSpec
 from scheduler.events import Measured, Publish
 from scheduler.index import ClusterView
 from scheduler.messages import REPORT_BYTES_MAX, Fresh, encode_gossip
-from scheduler.model import End, Report, Resources
+from scheduler.model import End, Report, Resources, Tier
 from scheduler.pushing import Pushing
 
 WHOLE_NODE = "whole-node"
@@ -57,12 +57,21 @@ class Reporting:
         self._exclusive = 0
         self.accepting = True
         self.draining = False
+        self.tiers: tuple[Tier, ...] = ()
         self.epoch = 0
 
     @property
     def free(self) -> Resources:
         """What can still be committed, by what is booked now."""
         return self._build().free
+
+    def free_without(self, keys: Collection[Hashable]) -> Resources:
+        """Return what could be committed if these live allocations were gone."""
+        gone = [self._ends[key][1] for key in keys]
+        if self._exclusive > sum(each.get(WHOLE_NODE) for each in gone):
+            return Resources()
+        committed = self._committed - sum(gone, Resources())
+        return self.report().permitted - (committed + WHOLE if self._containers > len(gone) else committed)
 
     def report(self) -> Report:
         """Return the newest report; of nothing before the first measurement."""
@@ -89,6 +98,7 @@ class Reporting:
             draining=self.draining,
             ends=self._coarse_ends(),
             runs=self.company.told(),
+            tiers=self.tiers,
         )
         # Beside a task that has the node for itself nothing fits, however little it asked for.
         return msgspec.structs.replace(report, committed=report.permitted) if self._exclusive else report
@@ -140,6 +150,16 @@ class Reporting:
         """Return by when a live allocation ends, by its estimate; infinity: who knows."""
         return self._ends[key][0]
 
+    def ends_by(self, key: Hashable, end_s: float) -> None:
+        """A live allocation ends by then, unless it would before."""
+        self.ends(key, min(end_s, self._ends[key][0]))
+
+    def set_tiers(self, tiers: tuple[Tier, ...]) -> None:
+        """What could give way has changed."""
+        self.tiers = tiers
+        self._dirty = True
+        self.push()
+
     def touch(self) -> None:
         """Something else that is worth a new version."""
         self._dirty = True
@@ -147,7 +167,8 @@ class Reporting:
     def measure(self, measured: Measured) -> None:
         """Take the shell's newest figures; raises InvalidSpec when they would make a report too large to gossip."""
         old, self.measured = self.measured, measured
-        if len(encode_gossip(msgspec.structs.replace(self._build(), ends=(), runs=""))) > REPORT_BYTES_MAX:
+        bare = msgspec.structs.replace(self._build(), ends=(), runs="", tiers=())
+        if len(encode_gossip(bare)) > REPORT_BYTES_MAX:
             self.measured = old
             raise InvalidSpec("labels", len(measured.labels), f"a report must stay within {REPORT_BYTES_MAX} bytes")
         self._dirty = True
@@ -235,9 +256,10 @@ class Reporting:
         value = encode_gossip(said)
         if len(value) > REPORT_BYTES_MAX:
             # What ends when is a help for plans, and the leader hears it besides; what is free must get through.
-            value = encode_gossip(msgspec.structs.replace(said, ends=()))
+            said = msgspec.structs.replace(said, ends=(), tiers=())
+            value = encode_gossip(said)
         if len(value) > REPORT_BYTES_MAX:
-            value = encode_gossip(msgspec.structs.replace(said, ends=(), runs=""))
+            value = encode_gossip(msgspec.structs.replace(said, runs=""))
         fx.act(Publish("report", value))
         self._alarms.set(("report", None), fx.now + self._config.report_interval_s)
 

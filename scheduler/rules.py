@@ -105,6 +105,11 @@ class Rules:
             spec, constraints=(*spec.constraints, Constraint(NODE, Operator.IN, value.nodes))
         )
 
+    def tier(self, spec: JobSpec) -> int:
+        """Return how high a job stands among those that preempt each other: its partition's tier."""
+        partition = self.settings.get(Partition, spec.queueing.partition) if spec.queueing.partition else None
+        return partition.tier if partition is not None else 0
+
     # --- when it may start
 
     def blocks(self, job: Job, now: float) -> Iterator[tuple[Block, float]]:

@@ -30,8 +30,8 @@ from scheduler.events import (
     Drain,
     Event,
     Heard,
-    HomeUntil,
     Hold,
+    HomeUntil,
     Measured,
     MemberDown,
     MemberFailed,
@@ -77,16 +77,20 @@ from scheduler.messages import (
     Evict,
     Follow,
     Fresh,
+    GiveWay,
     Go,
     Gone,
     Holding,
     HoldNoted,
     HoldRoom,
+    Keeps,
     Lease,
     LeaseAsk,
     Muster,
     News,
     Noted,
+    Preempt,
+    Preempting,
     Refused,
     Reserved,
     RivalAsk,
@@ -116,7 +120,7 @@ from scheduler.sites.claims import Keeping
 from scheduler.sites.keeper import Keeper
 from scheduler.sites.kept import Jobs
 from scheduler.sites.site import Site, SiteView
-from scheduler.snapshot import CHARGES_MAX, NodeSnapshot, copy_held, copy_jobs, copy_rules
+from scheduler.snapshot import NodeSnapshot, copy_jobs, copy_node
 from scheduler.survey import Surveys
 from scheduler.usage import JobUsage, UsageRow
 from scheduler.validate import validate
@@ -393,6 +397,10 @@ class Scheduler:
             RivalIs: home.on_news,
             LeaseAsk: home.on_lease_ask,
             Evict: home.moves.on_evict,
+            GiveWay: home.moves.on_give_way,
+            Keeps: node.yielding.on_keeps,
+            Preempt: node.yielding.on_preempt,
+            Preempting: leader.on_preempting,
             Amended: home.amendments.on_amended,
             Amend: node.amendments.on_amend,
             Lease: node.leases.on_lease,
@@ -469,6 +477,9 @@ class Scheduler:
             "leases": lambda fx, _: node.ring_leases(fx),
             "drain": lambda fx, _: node.draining.ring(fx),
             "evicts": node.draining.ring_evicts,
+            "giveways": node.yielding.ring,
+            "preempts": self._leader.preemption.ring,
+            "preempt": lambda fx, _: self._leader.ring_preempt(),
             "holding": node.ring_holding,
             "keep": node.ring_keep,
             "room": node.ring_room,
@@ -568,26 +579,10 @@ class Scheduler:
 
     def snapshot(self, now: float, after: int, count: int) -> NodeSnapshot:
         """Return a page of what this node knows for good, from the jobs after that id on; `after` 0 is the first."""
-        jobs, following = copy_jobs(self._home.jobs, after, count)
-        unix_s = self._wall.unix_s(now)
+        page = copy_jobs(self.node, self._wall.unix_s(now), self._home.jobs, after, count)
         if after:
-            return NodeSnapshot(self.node, unix_s, jobs, following)
-        reporting = self._admission.reporting
-        held, left_out = copy_held(self._admission.held(), reporting, now)
-        charges = self._home.usage.charges_s(now, self._shared.settings.ranking.half_life_s)
-        most = sorted(((*key, round(charge_s, 3)) for key, charge_s in charges.items()), key=lambda each: -each[2])
-        return NodeSnapshot(
-            self.node,
-            unix_s,
-            jobs,
-            following,
-            report=reporting.report(),
-            rules=copy_rules(self._config),
-            settings=tuple(self.settings()),
-            charges=tuple(most[:CHARGES_MAX]),
-            held=held,
-            held_left_out=left_out,
-        )
+            return page
+        return copy_node(page, self._config, self._admission, self._shared.settings, self._home.usage, now)
 
     def usage(self) -> list[UsageRow]:
         """Return what this home's users used, by day."""

@@ -9,6 +9,7 @@ Pure values and merging; who tells whom is settings_exchange.py's business.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ NAMES_MAX = 256
 REMOVED_KEEP_S = 30 * 86_400.0
 EVERYONE = "*"
 TASKS = "tasks"
+TIER_MAX = 1_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}|\*")
 
 
@@ -43,6 +45,7 @@ class Partition(Setting, frozen=True, tag="partition"):
     accounts: tuple[str, ...] = ()
     open: bool = True
     default: bool = False
+    tier: int = 0
 
 
 class Account(Setting, frozen=True, tag="account"):
@@ -91,11 +94,33 @@ class Ranking(Setting, frozen=True, tag="ranking"):
     half_life_s: float = 7 * 86_400.0
 
 
-AnySetting = Partition | Account | User | Licence | Reservation | Ranking
+class PreemptMode(enum.StrEnum):
+    """What becomes of tasks that stand in the way of a higher tier."""
+
+    OFF = "off"
+    REQUEUE = "requeue"
+
+
+class Preemption(Setting, frozen=True, tag="preemption"):
+    """Whether running tasks give way to waiting jobs of a higher tier, after how long, and how often each at most.
+
+    `patience_s`: none has to for what comes free so soon by itself. It should be longer than most tasks' grace, so that
+    a new leader waits for what the last one had stopped.
+    """
+
+    mode: PreemptMode = PreemptMode.OFF
+    run_min_s: float = 60.0
+    patience_s: float = 10.0
+    times_max: int = 3
+
+
+AnySetting = Partition | Account | User | Licence | Reservation | Ranking | Preemption
 KINDS: dict[str, type[Setting]] = {
-    str(kind.__struct_config__.tag): kind for kind in (Partition, Account, User, Licence, Reservation, Ranking)
+    str(kind.__struct_config__.tag): kind
+    for kind in (Partition, Account, User, Licence, Reservation, Ranking, Preemption)
 }
 S = TypeVar("S", bound=Setting)
+NO_PREEMPTION = Preemption()
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -139,6 +164,11 @@ class Settings:
     def ranking(self) -> Ranking:
         """Return the weights of ranks."""
         return self.get(Ranking, "default") or Ranking()
+
+    @property
+    def preemption(self) -> Preemption:
+        """Return whether and when tasks give way."""
+        return self.get(Preemption, "default") or NO_PREEMPTION
 
     def written(self, name: str, value: AnySetting | None, author: int, unix_s: float) -> Entry:
         """Return the entry that would replace the present one; InvalidSpec for what can't be taken."""
@@ -213,11 +243,14 @@ def check(name: str, value: AnySetting | None) -> None:
             _check_reservation(value)
         case Ranking():
             _check_ranking(own, value)
+        case Preemption():
+            _check_preemption(own, value)
 
 
 def _check_partition(value: Partition) -> None:
     require(len(value.constraints) <= 8, "constraints", len(value.constraints), "at most 8")
     require(abs(value.priority) <= 1_000_000, "priority", value.priority, "from -1000000 to 1000000")
+    require(0 <= value.tier <= TIER_MAX, "tier", value.tier, f"from 0 to {TIER_MAX}")
     for field in ("time_limit_max_s", "time_limit_default_s"):
         limit = getattr(value, field)
         require(limit is None or 0 < limit <= 1e9, field, limit, "a positive number of seconds")
@@ -249,6 +282,13 @@ def _check_ranking(name: str, value: Ranking) -> None:
         weight = getattr(value, field)
         require(0 <= weight <= 1e9, field, weight, "seconds, 0 or more")
     require(60 <= value.half_life_s <= 1e9, "half_life_s", value.half_life_s, "seconds, 60 or more")
+
+
+def _check_preemption(name: str, value: Preemption) -> None:
+    require(name == "default", "name", name, "preemption/default, there is one alone")
+    for field in ("run_min_s", "patience_s"):
+        require(0 <= getattr(value, field) <= 1e9, field, getattr(value, field), "seconds, 0 or more")
+    require(0 <= value.times_max <= 1_000_000, "times_max", value.times_max, "from 0 to 1000000")
 
 
 def _check_names(users: tuple[str, ...], accounts: tuple[str, ...]) -> None:

@@ -11,13 +11,13 @@ from math import inf
 
 import msgspec
 
-from scheduler.admission import Held
+from scheduler.admission import Admission
 from scheduler.config import SchedulerConfig
 from scheduler.jobs import Job, ranges
 from scheduler.lifecycle import FINAL, phase_of
-from scheduler.model import AllocationId, JobRecord, JobSpec, Report, Resources, TaskRecord
-from scheduler.reporting import Reporting
-from scheduler.settings import AnySetting
+from scheduler.model import JobRecord, JobSpec, Report, Resources, TaskRecord
+from scheduler.settings import AnySetting, Settings
+from scheduler.usage import Usage
 
 JOBS_PER_PAGE_MAX = 1_000
 TASKS_PER_PAGE_MAX = 10_000
@@ -74,32 +74,45 @@ class NodeSnapshot(msgspec.Struct, frozen=True):
     held_left_out: int = 0
 
 
-def copy_jobs(jobs: Mapping[int, Job], after: int, count: int) -> tuple[tuple[JobCopy, ...], int | None]:
-    """Return the unfinished jobs with ids above `after`, at most `count`, and where the next page begins."""
+def copy_jobs(node: str, unix_s: float, jobs: Mapping[int, Job], after: int, count: int) -> NodeSnapshot:
+    """Return a page of unfinished jobs with ids above `after`, at most `count` of them."""
     copies: list[JobCopy] = []
     tasks = 0
     for job_id in sorted(job_id for job_id, job in jobs.items() if job_id > after and not job.finished):
         if len(copies) >= min(count, JOBS_PER_PAGE_MAX) or tasks >= TASKS_PER_PAGE_MAX:
-            return tuple(copies), copies[-1].record.id if copies else after
+            return NodeSnapshot(node, unix_s, tuple(copies), copies[-1].record.id)
         copies.append(_copy(jobs[job_id]))
         tasks += len(copies[-1].tasks)
-    return tuple(copies), None
+    return NodeSnapshot(node, unix_s, tuple(copies))
 
 
-def copy_held(held: Mapping[AllocationId, Held], reporting: Reporting, now: float) -> tuple[tuple[HeldCopy, ...], int]:
-    """Return what a node holds that has not ended, and how many more there are than a page takes."""
-    live = [(id_, each.allocation) for id_, each in held.items() if each.result is None]
+def copy_node(
+    page: NodeSnapshot, config: SchedulerConfig, admission: Admission, settings: Settings, usage: Usage, now: float
+) -> NodeSnapshot:
+    """Return the first page: with what the node holds, says of itself and counted."""
+    held, left_out = _held(admission, now)
+    charges = usage.charges_s(now, settings.ranking.half_life_s)
+    most = sorted(((*key, round(charge_s, 3)) for key, charge_s in charges.items()), key=lambda each: -each[2])
+    values = sorted((each.name, each.value) for each in settings.entries() if each.value is not None)
+    return msgspec.structs.replace(
+        page,
+        report=admission.reporting.report(),
+        rules=Rules(**{name: getattr(config, name) for name in Rules.__struct_fields__}),
+        settings=tuple(values),
+        charges=tuple(most[:CHARGES_MAX]),
+        held=held,
+        held_left_out=left_out,
+    )
+
+
+def _held(admission: Admission, now: float) -> tuple[tuple[HeldCopy, ...], int]:
+    live = [(id_, each.allocation) for id_, each in admission.held().items() if each.result is None]
     copies = []
     for id_, allocation in live[:TASKS_PER_PAGE_MAX]:
-        end_s = reporting.end_of(id_)
+        end_s = admission.reporting.end_of(id_)
         ends_in_s = None if end_s == inf else round(max(0.0, end_s - now), 3)
         copies.append(HeldCopy(str(id_), allocation.home, allocation.spec.request, ends_in_s))
     return tuple(copies), max(0, len(live) - TASKS_PER_PAGE_MAX)
-
-
-def copy_rules(config: SchedulerConfig) -> Rules:
-    """Return the settings of a node that decide."""
-    return Rules(**{name: getattr(config, name) for name in Rules.__struct_fields__})
 
 
 def _copy(job: Job) -> JobCopy:

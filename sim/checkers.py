@@ -21,8 +21,9 @@ from scheduler.model import Allocation, AllocationId, JobRecord, OnLost, Resourc
 from scheduler.numbers import home_number
 from scheduler.records import ALLOCATIONS, JOBS, TASKS, HeldRecord, task_key
 from scheduler.reporting import WHOLE
-from scheduler.spec.queueing import After, Dependency
+from scheduler.spec.queueing import After, Dependency, Queueing
 from scheduler.views import JobView
+from sim.faults import PARTITIONS, PREEMPTED_MAX
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -61,6 +62,7 @@ class Checkers:
         self._load: defaultdict[str, Resources] = defaultdict(Resources)
         self._requests: dict[AllocationId, Resources] = {}
         self._epochs: dict[int, tuple[str, int]] = {}
+        self.preempted = 0
         self.acknowledged: dict[int, str] = {}
         self.cancelled: dict[int, None] = {}
 
@@ -124,11 +126,24 @@ class Checkers:
         if not old.attempt <= new.attempt <= old.attempt + 1:
             self.broken("one attempt counts", f"attempt of {change.key} goes from {old.attempt} to {new.attempt}")
         row = disk[JOBS].get(str(job))
+        if new.preempted != old.preempted:
+            self._preempted(change.key, old, new, row)
         if new.attempt > old.attempt and row is not None and _job.decode(row).held:
             self.broken("what is held does not start", f"{node} attempts {change.key} of a held job")
         self._newest[(job, index)] = max(new.attempt, self._newest.get((job, index), 0))
         if new.state in (State.SUCCEEDED, State.FAILED):
             self._result_written(AllocationId(job, index, new.attempt), new)
+
+    def _preempted(self, key: str, old: TaskRecord, new: TaskRecord, row: bytes | None) -> None:
+        """Nobody of the highest tier gives way, nobody too often, and it costs no try."""
+        self.preempted += 1
+        queueing = _job.decode(row).spec.queueing if row is not None else Queueing()
+        if PARTITIONS.get(queueing.partition, 0) == max(PARTITIONS.values()):
+            self.broken("only lower tiers give way", f"task {key} of the highest one does")
+        if not old.preempted < new.preempted <= PREEMPTED_MAX:
+            self.broken("preemptions are bounded", f"those of {key} go from {old.preempted} to {new.preempted}")
+        if not new.again or new.tries != old.tries:
+            self.broken("what is preempted runs again", f"{key} would not, or at the cost of a try: {new}")
 
     def _result_written(self, id_: AllocationId, record: TaskRecord) -> None:
         real = self._results.get(id_)

@@ -8,7 +8,9 @@ later, and can be shown, cut down and replayed.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+
+import msgspec
 
 from scheduler.config import SchedulerConfig
 from scheduler.model import ArrayRange, Constraint, JobKind, JobSpec, OnLost, Operator, Resources
@@ -18,6 +20,9 @@ from sim.network import Link
 
 MIB = 1 << 20
 LICENCE, LICENCES = "tool", 3
+PARTITIONS = {"high": 10, "higher": 20}
+"""Partitions with their tiers, in worlds with preemption."""
+PREEMPTED_MAX = 2
 LOSSES = (OnLost.REQUEUE, OnLost.REQUEUE, OnLost.FAIL)
 UNIX_ZERO_S = 1_700_000_000.0
 """What the worlds' wall clocks show at their beginning, those that are right."""
@@ -67,6 +72,7 @@ class Features:
     time_limits: bool = False
     in_order: bool = False
     conservative: bool = False
+    preemption: bool = False
 
     def names(self) -> list[str]:
         """Return the features that are on."""
@@ -136,7 +142,10 @@ def draw_plan(
     drawn_nodes, drawn_jobs, homes_share = rng.choice((1, 2, 3, 3, 4, 5, 5, 7)), rng.choice((3, 10, 25)), rng.random()
     count = nodes or drawn_nodes
     names = tuple(f"n{number}" for number in range(1, count + 1))
-    drawn = Features(**{each.name: rng.random() < 0.4 for each in fields(Features)})
+    drawn = Features(**{each.name: rng.random() < 0.4 for each in fields(Features) if each.name != "preemption"})
+    # From a sequence of its own, so that the worlds of old seeds stay what they were but for this.
+    tiers = random.Random(f"preemption {seed}")
+    drawn = replace(drawn, preemption=tiers.random() < 0.3)
     features = features or drawn
     chosen = names[: homes or 1 + int(homes_share * count)]
     trouble_s = rng.choice((20.0, 40.0, 60.0))
@@ -155,7 +164,7 @@ def draw_plan(
         trouble_s=trouble_s,
         calm_max_s=3000.0,
         faults=_faults(rng, features, names, chosen, trouble_s),
-        wishes=_wishes(rng, features, chosen, trouble_s, count_jobs),
+        wishes=_in_tiers(tiers, features, _wishes(rng, features, chosen, trouble_s, count_jobs)),
         slow=tuple(name for name in names if features.slow_nodes and rng.random() < 0.4),
     )
 
@@ -253,6 +262,20 @@ def _wishes(
             of = max(at for at, each in enumerate(wishes) if each.spec is not None)
             wishes.append(Wish(later_s, "", of=of))
     return tuple(wishes)
+
+
+def _in_tiers(rng: random.Random, features: Features, wishes: tuple[Wish, ...]) -> tuple[Wish, ...]:
+    """Put some jobs into the partitions of higher tiers."""
+    if not features.preemption:
+        return wishes
+    found = []
+    for wish in wishes:
+        partition = rng.choice(("", "", *PARTITIONS))
+        if wish.spec is not None and partition:
+            queueing = msgspec.structs.replace(wish.spec.queueing, partition=partition)
+            wish = replace(wish, spec=msgspec.structs.replace(wish.spec, queueing=queueing))
+        found.append(wish)
+    return tuple(found)
 
 
 def _after(rng: random.Random, earlier: list[int]) -> tuple[tuple[After, int], ...]:

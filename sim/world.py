@@ -22,10 +22,10 @@ from scheduler.events import Accepting, Cancel, Drain, Hold, Release, Requeue, S
 from scheduler.fit import fits, unmet
 from scheduler.messages import AnyItem, decode
 from scheduler.model import JobSpec, Resources
-from scheduler.settings import Licence
+from scheduler.settings import AnySetting, Licence, Partition, Preemption, PreemptMode
 from scheduler.spec.queueing import After, Dependency, Queueing
 from sim.checkers import Checkers, Violation
-from sim.faults import LICENCE, LICENCES, Fault, Plan, Wish, draw_plan
+from sim.faults import LICENCE, LICENCES, PARTITIONS, PREEMPTED_MAX, Fault, Plan, Wish, draw_plan
 from sim.kernel import Kernel
 from sim.network import Endpoint, Network
 from sim.world_gossip import GossipMembers
@@ -159,7 +159,9 @@ class World:
         for fault in self.plan.faults:
             self.kernel.at(fault.at_s, self._strike, fault)
         if self.plan.features.licences:
-            self.kernel.after(0.5, self._set_licences)
+            self.kernel.after(0.5, self._set, f"licence/{LICENCE}", Licence(count=LICENCES))
+        if self.plan.features.preemption:
+            self._set_tiers()
         for number, wish in enumerate(self.plan.wishes):
             self.kernel.at(wish.at_s, self._wish, number, wish)
 
@@ -245,13 +247,19 @@ class World:
 
     # --- clients
 
-    def _set_licences(self) -> None:
-        """An operator sets how many there are, and again until somebody has taken it."""
+    def _set(self, name: str, value: AnySetting) -> None:
+        """An operator sets something for the cluster, and again until somebody has taken it."""
         host = self.hosts[self.plan.homes[0]]
-        if host.agent is not None and dict(host.agent.settings()):
+        if host.agent is not None and name in dict(host.agent.settings()):
             return
-        host.ask(SetSetting(f"licence/{LICENCE}", Licence(count=LICENCES), host.unix()), lambda _: None)
-        self.kernel.after(CLIENT_PATIENCE_S, self._set_licences)
+        host.ask(SetSetting(name, value, host.unix()), lambda _: None)
+        self.kernel.after(CLIENT_PATIENCE_S, self._set, name, value)
+
+    def _set_tiers(self) -> None:
+        for name, tier in PARTITIONS.items():
+            self.kernel.after(0.5, self._set, f"partition/{name}", Partition(tier=tier))
+        preemption = Preemption(mode=PreemptMode.REQUEUE, run_min_s=0.2, patience_s=0.5, times_max=PREEMPTED_MAX)
+        self.kernel.after(0.6, self._set, "preemption/default", preemption)
 
     def _wish(self, number: int, wish: Wish) -> None:
         """Ask until it is acknowledged; a client doesn't know what became of a request without an answer."""
@@ -328,6 +336,7 @@ class World:
             "messages": self.network.counters.datagrams_sent,
             "lost": self.network.counters.datagrams_lost + self.network.counters.datagrams_cut,
             "faults": len(self.plan.faults),
+            "preempted": self.checks.preempted,
             "commits lost": sum(host.commits.lost for host in self.hosts.values()),
         }
 

@@ -1,0 +1,184 @@
+"""The node's part in preemption: what could give way here, and which tasks do when the leader asks for room.
+
+The node chooses among its own: the lowest tiers first, then the youngest, and none that is not needed. It asks their
+homes, who decide and stop them; it never stops one by itself. Nothing is asked unless room is held here for the
+job it is for, so that nobody else gets it. A task that runs for less than the settings' `run_min_s`, whose home is out
+of reach, or whose home said no a short while ago, stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from scheduler.alarms import Alarms
+from scheduler.config import SchedulerConfig
+from scheduler.effects import Effects
+from scheduler.fit import fits
+from scheduler.holds import HoldsKept
+from scheduler.index import ClusterView
+from scheduler.messages import BATCH_MAX, GiveWay, Keeps, Preempt, Preempting
+from scheduler.model import AllocationId, Resources, Tier
+from scheduler.repeat import Repeat
+from scheduler.reporting import Reporting
+from scheduler.rules import Rules
+from scheduler.settings import PreemptMode
+
+if TYPE_CHECKING:
+    from scheduler.admission import Held
+
+TIERS_TOLD = 8
+KEPT_S = 60.0
+"""A task whose home did not let it go is not asked for again before this."""
+ASKED_S = 30.0
+"""A home that has not answered for so long is not asked any more: the room may be needed by nobody now."""
+
+
+class Yielding:
+    """Of one node; `held` is admission's book, read only here."""
+
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        view: ClusterView,
+        alarms: Alarms,
+        reporting: Reporting,
+        held: Mapping[AllocationId, Held],
+        holds: HoldsKept,
+        rules: Rules,
+    ) -> None:
+        self._view = view
+        self._reporting = reporting
+        self._held = held
+        self._holds = holds
+        self._rules = rules
+        self._asked: dict[AllocationId, tuple[Preempt, float]] = {}
+        self._kept: dict[AllocationId, float] = {}
+        self._since: dict[AllocationId, float] = {}
+        self._asks: Repeat[AllocationId] = Repeat("giveways", config, alarms, view.alive, self._speak)
+
+    @property
+    def on(self) -> bool:
+        """Whether anything may be preempted."""
+        return self._rules.settings.preemption.mode is not PreemptMode.OFF
+
+    def started(self, now: float, id_: AllocationId) -> None:
+        """It runs, as far as this agent knows since now."""
+        self._since.setdefault(id_, now)
+
+    def over(self, home: str, id_: AllocationId) -> None:
+        """It has ended, or its home has had it stopped."""
+        self._since.pop(id_, None)
+        self._kept.pop(id_, None)
+        if self._asked.pop(id_, None) is not None:
+            self._asks.answered(home, id_)
+
+    def on_preempt(self, fx: Effects, leader: str, item: Preempt) -> None:
+        """Make room for a job, if it is held for it here; without the hold the leader asks again."""
+        if not self.on or item.epoch != self._reporting.epoch or item.job not in self._holds.jobs(fx.now):
+            return
+        victims = self._victims(fx.now, item)
+        if victims is None:
+            fx.say(leader, Preempting(item.epoch, item.go, item.job, False, self._wait_s(fx.now, item.tier)))
+            return
+        for id_ in victims:
+            self._asked[id_] = item, fx.now + ASKED_S
+            self._asks.say(self._held[id_].allocation.home, id_)
+        leaving = [*self._leaving(), *victims]
+        grace_s = max((self._held[id_].allocation.spec.stop_grace_s for id_ in leaving), default=0.0)
+        fx.say(leader, Preempting(item.epoch, item.go, item.job, True, grace_s))
+
+    def on_keeps(self, fx: Effects, home: str, item: Keeps) -> None:
+        """A home does not let these go."""
+        for id_ in item.ids:
+            if id_ in self._asked and self._held[id_].allocation.home == home:
+                del self._asked[id_]
+                self._asks.answered(home, id_)
+                self._kept[id_] = fx.now + KEPT_S
+
+    def ring(self, fx: Effects, home: str) -> None:
+        """Ask a home again."""
+        for id_ in [id_ for id_, (_, until_s) in self._asked.items() if until_s <= fx.now]:
+            del self._asked[id_]
+            self._asks.answered(self._held[id_].allocation.home, id_)
+        self._asks.ring(fx, home)
+
+    def flush(self, fx: Effects) -> None:
+        """At the end of an event: say what is fresh, and report what could give way now."""
+        self._asks.flush(fx)
+        tiers = self._tiers(fx.now) if self.on else ()
+        if tiers != self._reporting.tiers:
+            self._reporting.set_tiers(tiers)
+
+    # --- inside
+
+    def _leaving(self) -> list[AllocationId]:
+        """What is on its way out already, whoever it is for."""
+        return [
+            id_ for id_, held in self._held.items() if held.result is None and (held.stopping or id_ in self._asked)
+        ]
+
+    def _lower(self, now: float) -> list[tuple[int, AllocationId]]:
+        """What could give way, with its tier."""
+        found = []
+        for id_, held in self._held.items():
+            open_ = held.running and not held.stopping and held.result is None and id_ not in self._asked
+            if open_ and self._kept.get(id_, now) <= now and self._view.alive(held.allocation.home):
+                found.append((self._rules.tier(held.allocation.spec), id_))
+        return found
+
+    def _run_s(self, now: float, id_: AllocationId) -> float:
+        return now - self._since.get(id_, now)
+
+    def _wait_s(self, now: float, tier: int) -> float:
+        """When the first of those that are too young may be asked."""
+        run_min_s = self._rules.settings.preemption.run_min_s
+        waits = [run_min_s - self._run_s(now, id_) for own, id_ in self._lower(now) if own < tier]
+        return min((each for each in waits if each > 0), default=0.0)
+
+    def _victims(self, now: float, item: Preempt) -> list[AllocationId] | None:
+        """Return what has to leave beside what does already; None when that is not enough."""
+        leaving = self._leaving()
+        run_min_s = self._rules.settings.preemption.run_min_s
+        open_ = [
+            (tier, self._run_s(now, id_), id_)
+            for tier, id_ in self._lower(now)
+            if tier < item.tier and self._run_s(now, id_) >= run_min_s
+        ]
+        chosen: list[AllocationId] = []
+        for _, _, id_ in sorted(open_):
+            if self._fits(item.amount, [*leaving, *chosen]):
+                break
+            chosen.append(id_)
+        if not self._fits(item.amount, [*leaving, *chosen]):
+            return None
+        for id_ in reversed(chosen.copy()):
+            without = [each for each in chosen if each != id_]
+            if self._fits(item.amount, [*leaving, *without]):
+                chosen = without
+        return chosen
+
+    def _fits(self, amount: Resources, gone: list[AllocationId]) -> bool:
+        return fits(amount, self._reporting.free_without(gone))
+
+    def _tiers(self, now: float) -> tuple[Tier, ...]:
+        """What would be free if all of a tier and of those below gave way, beside what leaves already."""
+        gone = self._leaving()
+        lower = self._lower(now)
+        found = []
+        for tier in sorted({tier for tier, _ in lower})[:TIERS_TOLD]:
+            gone += [id_ for own, id_ in lower if own == tier]
+            found.append(Tier(tier, self._reporting.free_without(gone)))
+        return tuple(found)
+
+    def _speak(self, fx: Effects, home: str, ids: list[AllocationId]) -> None:
+        groups: dict[tuple[int, int], list[AllocationId]] = {}
+        for id_ in ids:
+            if id_ in self._asked:
+                item, _ = self._asked[id_]
+                groups.setdefault((item.job, item.tier), []).append(id_)
+            else:
+                self._asks.answered(home, id_)
+        for (job, tier), found in groups.items():
+            for start in range(0, len(found), BATCH_MAX):
+                fx.say(home, GiveWay(job, tier, tuple(found[start : start + BATCH_MAX])))
