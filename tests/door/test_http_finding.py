@@ -318,6 +318,18 @@ async def test_a_site_that_moved_is_found_where_it_is_now() -> None:
         assert sites.told == []
 
 
+async def test_a_request_waits_for_a_site_that_was_just_lost() -> None:
+    sites = MemorySites(start_s=0.6)
+    sites.add(port=1)
+    async with backend() as behind, door(sites, connect_timeout_s=0.3) as front:
+        client = await front.connect()
+        await client.send(request())
+        await until(lambda: len(sites.asked) > 0)
+        sites.add(port=behind.port, phase="asleep")
+        assert (await client.answer())[0] == 200
+        assert sites.told == []
+
+
 async def test_a_silent_backend_may_be_frozen_so_its_keeper_is_asked() -> None:
     answering = trio.Event()
 

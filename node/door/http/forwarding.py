@@ -135,7 +135,8 @@ class Forwarding:
     async def _reach(self, view: SiteView, *, fresh: bool) -> tuple[Backend, SiteView]:
         """Return a connection to the site, and the site as it is by then; Refused."""
         config = self._front.config
-        until_s = trio.current_time() + config.connect_timeout_s
+        began_s = trio.current_time()
+        until_s, held_until_s = began_s + config.connect_timeout_s, began_s + config.hold_s
         while True:
             backend = None if fresh else self._front.backends.kept(place_of(view))
             if backend is not None:
@@ -148,6 +149,9 @@ class Forwarding:
             if trio.current_time() >= until_s:
                 raise await self._front.awaking.unready(view, why)
             await trio.sleep(CONNECT_PAUSE_S)
-            view = await self._front.awaking.again(view, max(0.0, until_s - trio.current_time()))
+            before = place_of(view)
+            view = await self._front.awaking.again(view, max(0.0, held_until_s - trio.current_time()))
             if view.phase is not SitePhase.AWAKE:
                 raise not_awake(view)
+            if place_of(view) != before:
+                until_s = trio.current_time() + config.connect_timeout_s

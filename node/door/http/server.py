@@ -70,6 +70,7 @@ async def serve(
                     await server.finish(connections)
     finally:
         server.front.backends.close()
+        log.info("the door is closed", **server.front.counts.as_dict())
 
 
 def _front(config: Door, sites: Sites, catalogue: Catalogue, verify: Verify | None, counts: Counts) -> Front:
