@@ -1,6 +1,6 @@
 # make demo   a guided tour: three nodes on this machine share work, lose an agent, lose a host, and leave no trace
 # make test   all checks (ruff, mypy) and all tests
-# make test-guest   the tests of containers again, on an emulated machine with pure cgroup v2 (qemu; about ten minutes)
+# make test-guest   the tests of containers again, on an emulated machine with pure cgroup v2 (qemu; about half an hour)
 # All set up what they need first: a virtual environment in .venv and, as root on Debian or Ubuntu, LXC and friends from apt.
 
 VENV := .venv

@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "talking": ((), "yes | head -c 3000000; sleep 1000"),
     "forking": ((), "for i in 1 2 3 4 5; do sleep 1000 & done; wait"),
 }
+KINDS_OF_A_WAVE = 4
 VICTIMS = ("init", "supervisor", "lxc-execute", "any")
 QUIET_TIMEOUT_S = 120.0
 FINAL = ("succeeded", "failed", "cancelled", "lost")
@@ -133,6 +134,10 @@ class Node:
             return [path for path in (self.data / "containers").iterdir() if not path.name.startswith(".")]
         return []
 
+    def started(self) -> int:
+        """How many containers' commands have begun."""
+        return sum((path / "running").exists() for path in self.containers())
+
     def pids(self, container: str) -> list[int]:
         found: set[int] = set()
         for group in self.groups:
@@ -186,15 +191,14 @@ class Storm:
         """One container of each kind, killed in every way, so that all that is made once is there."""
         for kind in self.kinds:
             self.submit(kind, 1)
-        eventually(
-            "all kinds run", lambda: all("pending" not in (self.states(job) or ["pending"]) for job in self.jobs)
-        )
+        lasting = len(self.kinds) - 1
+        eventually("all kinds run", lambda: self.node.started() >= lasting, QUIET_TIMEOUT_S)
         self.end()
 
     def wave(self, count: int) -> None:
-        share = max(1, count // len(self.kinds))
-        amounts = dict.fromkeys(self.kinds, share)
-        amounts[self.chance.choice(self.kinds)] += max(0, count - share * len(self.kinds))
+        kinds = self.chance.sample(self.kinds, min(KINDS_OF_A_WAVE, count))
+        amounts = dict.fromkeys(kinds, count // len(kinds))
+        amounts[kinds[0]] += count % len(kinds)
         jobs = [self.submit(kind, amount) for kind, amount in amounts.items()]
         until = time.monotonic() + self.chance.uniform(1.5, 3.0)
         while time.monotonic() < until:
@@ -239,14 +243,10 @@ class Storm:
         self.kills["agent"] += 1
 
     def end(self) -> None:
+        self.node.lab("cancel", *self.jobs)  # some may have ended
+        self.node.lab("wait", *self.jobs, "--timeout", f"{QUIET_TIMEOUT_S:g}s", timeout_s=2 * QUIET_TIMEOUT_S)
         for job in self.jobs:
-            self.node.lab("cancel", job)  # it may have ended
-        for job in self.jobs:
-            eventually(
-                f"job {job} has ended",
-                lambda job=job: (states := self.states(job)) and all(each in FINAL for each in states),
-                QUIET_TIMEOUT_S,
-            )
+            assert all(each in FINAL for each in self.states(job) or ["unknown"]), self.states(job)
         self.jobs.clear()
 
 
