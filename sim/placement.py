@@ -11,16 +11,19 @@ Owns the arrivals and the measures; which node, the fleet decides. The same seed
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from math import inf
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
+from scheduler.fragmentation import Fragmentation, Kind
 from sim.errors import BadValue
 from sim.fleet import Fleet, Place, make_fleet
 from sim.nodes import WHOLE_MILLI, Demand, Node, NodeSpec
 
 WATCH_EVERY = 64
+SHAPES_MAX = 1000
 ARRIVALS_PERCENT_MAX = 10_000
 
 Watch = Callable[[int, float], bool]
@@ -42,12 +45,23 @@ class Allocated(NamedTuple):
     gpu: float
 
 
+class Landed(NamedTuple):
+    """Where an arrival went: a node's name, or "" where it was refused; `leave_s` infinity: it stays."""
+
+    arrive_s: float
+    leave_s: float
+    demand: Demand
+    node: str
+
+
 class Outcome(NamedTuple):
     """How a run ended and how it went.
 
     The main resource is GPUs, or CPU where the nodes have none. `allocated_fraction` is its allocated share: at the end
     where tasks stay, the mean over time from first to last arrival where they leave. `curve` has a point for each
-    hundredth of the arrivals: (share arrived, or time, and share allocated).
+    hundredth of the arrivals: (share arrived, or time, and share allocated). `fragmented_fraction`: of what is free of
+    the main resource at the end, the share that a random one of the arrivals could not use (for GPUs the F of
+    scheduler.fragmentation; for CPU, what is free on nodes where it does not fit). `tasks` is there when asked for.
     """
 
     policy: str
@@ -64,6 +78,8 @@ class Outcome(NamedTuple):
     complete: bool
     curve: list[tuple[float, float]]
     fill: list[tuple[str, float]]
+    fragmented_fraction: float = 0.0
+    tasks: Sequence[Landed] = ()
 
 
 def inflate(pods: Sequence[Demand], specs: Sequence[NodeSpec], percent: float, seed: int) -> list[Demand]:
@@ -91,15 +107,19 @@ def inflate(pods: Sequence[Demand], specs: Sequence[NodeSpec], percent: float, s
 
 
 def place(
-    specs: Sequence[NodeSpec], arrivals: Sequence[Demand], policy: str, seed: int = 0, watch: Watch | None = None
-) -> Outcome:
+    specs: Sequence[NodeSpec], arrivals: Sequence[Demand], policy: str, seed: int = 0, watch: Watch | None = None,
+    landed: bool = False,
+) -> Outcome:  # fmt: skip
     """Place the arrivals in their order, to stay; raises BadValue for an unknown policy.
 
-    `watch(arrived, time)` is called now and then; when it returns False the replay stops there.
+    `watch(arrived, time)` is called now and then; when it returns False the replay stops there. `landed`: keep where
+    each arrival went.
     """
     run = _Run(specs, arrivals, policy, seed)
     for demand in arrivals:
-        run.arrive(demand)
+        found = run.arrive(demand)
+        if landed:
+            run.tasks.append(Landed(0.0, inf, demand, specs[found[0]].name if found else ""))
         if run.due(len(arrivals)):
             run.curve.append((run.arrived / run.capacity, run.held / run.capacity))
         if watch is not None and run.count % WATCH_EVERY == 0 and not watch(run.count, 0.0):
@@ -108,8 +128,9 @@ def place(
 
 
 def visit(
-    specs: Sequence[NodeSpec], visits: Sequence[Visit], policy: str, seed: int = 0, watch: Watch | None = None
-) -> Outcome:
+    specs: Sequence[NodeSpec], visits: Sequence[Visit], policy: str, seed: int = 0, watch: Watch | None = None,
+    landed: bool = False,
+) -> Outcome:  # fmt: skip
     """Play visits, in order of arrival; otherwise like `place`."""
     run = _Run(specs, [each.demand for each in visits], policy, seed, timed=True)
     leaving: list[tuple[float, int, Demand, Place]] = []
@@ -120,6 +141,8 @@ def visit(
             run.leave(gone, where)
         run.pass_to(arrive_s)
         found = run.arrive(demand)
+        if landed:
+            run.tasks.append(Landed(arrive_s, leave_s, demand, specs[found[0]].name if found else ""))
         if found is not None and leave_s < inf:
             heappush(leaving, (max(leave_s, arrive_s), run.count, demand, found))
         if run.due(len(visits)):
@@ -137,6 +160,8 @@ class _Run:
     ) -> None:
         self.fleet: Fleet = make_fleet(specs, list(demands), policy, seed)
         self.policy, self.seed, self.timed = policy, seed, timed
+        self.tasks: list[Landed] = []
+        self._demands = demands
         self.has_gpus = any(spec.gpus for spec in specs)
         self.capacity = _main_capacity(specs) or 1
         self.count = self.placed = self.arrived = self.held = self.peak = 0
@@ -192,6 +217,37 @@ class _Run:
             complete=self.count == total,
             curve=self.curve,
             fill=[(node.spec.name, _fill(node, self.has_gpus)) for node in nodes],
+            fragmented_fraction=fragmented(nodes, self._demands[: self.count]),
+            tasks=self.tasks,
+        )
+
+
+def fragmented(nodes: Sequence[Node], demands: Sequence[Demand]) -> float:
+    """Return the share of what is free of the main resource that a random one of these demands could not use."""
+    shapes = Counter(demands).most_common(SHAPES_MAX)
+    total = sum(weight for _, weight in shapes) or 1
+    if any(node.spec.gpus for node in nodes):
+        kinds = [Kind(weight, shape.cpu_milli, shape.gpus, shape.gpu_milli) for shape, weight in shapes]
+        measure = Fragmentation(kinds).measure
+        free = sum(sum(node.devices) for node in nodes)
+        lost = sum(measure(node.cpu_milli, node.devices) for node in nodes)
+    else:
+        free = sum(node.cpu_milli for node in nodes)
+        lost = 0.0
+        for (cpu_milli, memory_mib), count in Counter((node.cpu_milli, node.memory_mib) for node in nodes).items():
+            misfits = sum(w for each, w in shapes if each.cpu_milli > cpu_milli or each.memory_mib > memory_mib)
+            lost += count * cpu_milli * misfits / total
+    return lost / free if free else 0.0
+
+
+def write_csv(out: IO[str], outcome: Outcome) -> None:
+    """Write a line for each arrival: when, what it asked for, and its node (empty where it was refused)."""
+    out.write("task,arrive_s,leave_s,node,cpu_milli,memory_mib,gpus,gpu_milli\n")
+    for number, (arrive_s, leave_s, demand, node) in enumerate(outcome.tasks, 1):
+        leaves = "" if leave_s == inf else leave_s
+        out.write(
+            f"{number},{arrive_s},{leaves},{node},{demand.cpu_milli},{demand.memory_mib},{demand.gpus},"
+            f"{demand.gpu_milli}\n"
         )
 
 

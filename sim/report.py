@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sim.overcommit import Result as Overcommitted
+from sim.overcommitted import Result as Overcommitted
 from sim.placement import Outcome as Placed
 from sim.replay import Schedule
 from sim.results import Outcome, Summary, outcomes, summarise, timeline
@@ -85,16 +85,18 @@ def placement_report(runs: Sequence[Placed], title: str) -> str:
         "GPU allocated": [run.allocated.gpu for run in runs],
         "CPU allocated": [run.allocated.cpu for run in runs],
         "memory allocated": [run.allocated.memory for run in runs],
+        "free and fragmented": [run.fragmented_fraction for run in runs],
         "nodes used": [run.nodes_used for run in runs],
         "refused": [run.refused for run in runs],
     }
     counts = ("nodes used", "refused")
+    less_is_better = (*counts, "free and fragmented")
     rows = [
         {
             "name": name,
             "values": values,
             "unit": "number" if name in counts else "share",
-            "better": "min" if name in counts else "max",
+            "better": "min" if name in less_is_better else "max",
         }
         for name, values in figures.items()
     ]

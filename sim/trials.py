@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sim.nodes import NodeSpec
-from sim.overcommit import ONCE, Ratios, overcommit
+from sim.overcommitted import ONCE, Ratios, overcommit
 from sim.placement import Outcome, Visit, visit
 from sim.replay import replay_jobs
 from sim.resample import resample_jobs, resample_visits

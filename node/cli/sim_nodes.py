@@ -20,7 +20,7 @@ SEEDS_MAX = 1000
 
 def place_on_nodes(
     nodes: str | None, cluster: str | None, pods: str, policies: Sequence[str], arrivals: str, seed: int, seeds: int,
-    strict: bool, as_json: bool, report: str | None, mapping: str | None, **living: str | None,
+    strict: bool, as_json: bool, report: str | None, csv: str | None, mapping: str | None, **living: str | None,
 ) -> bool:  # fmt: skip
     """Run, print and write; return whether all runs came to their end."""
     from sim.policies import check_policy
@@ -30,10 +30,13 @@ def place_on_nodes(
     if not 1 <= seeds <= SEEDS_MAX:
         raise Failure(f"--seeds: {seeds} is not valid; from 1 to {SEEDS_MAX}")
     check_writable("--report", report)
+    check_writable("--csv", csv)
     specs, bad_nodes = _specs(nodes, cluster, strict)
     if any(living.values()):
+        if csv:
+            raise Failure("--csv: does not go with --overcommit, --usage or --failures")
         return _living(pods, specs, policies, arrivals, seed, strict, as_json, report, mapping, living)
-    play, bad_pods = _player(pods, specs, arrivals, strict, mapping)
+    play, bad_pods = _player(pods, specs, arrivals, strict, mapping, landed=csv is not None)
     runs: dict[str, list[Outcome]] = {}
     for policy, each in itertools.product(policies, range(seed, seed + seeds)):
         runs.setdefault(policy, []).append(play(policy, each))
@@ -47,6 +50,12 @@ def place_on_nodes(
 
         with open_result(report) as out:
             out.write(placement_report([outcomes[0] for outcomes in runs.values()], title="Placement"))
+    if csv:
+        from sim.placement import write_csv
+
+        for policy, outcomes in runs.items():
+            with open_result(csv, policy if len(runs) > 1 else "") as out:
+                write_csv(out, outcomes[0])
     about = {"nodes": len(specs), "bad_lines": bad_nodes.count + bad_pods.count}
     _print([_figures(policy, outcomes, about) for policy, outcomes in runs.items()], as_json)
     return all(outcome.complete for outcomes in runs.values() for outcome in outcomes)
@@ -80,7 +89,7 @@ def _specs(nodes: str | None, cluster: str | None, strict: bool) -> tuple[list[N
 
 
 def _player(
-    pods: str, specs: list[NodeSpec], arrivals: str, strict: bool, mapping: str | None
+    pods: str, specs: list[NodeSpec], arrivals: str, strict: bool, mapping: str | None, landed: bool
 ) -> tuple[Callable[[str, int], Outcome], BadLines]:
     """Read the pods; return what plays them under a policy with a seed."""
     from sim.placement import inflate, place, visit
@@ -93,7 +102,7 @@ def _player(
 
         def come_and_go(policy: str, seed: int) -> Outcome:
             with watching(f"{policy} {seed}", len(visits)) as watch:
-                return visit(specs, visits, policy, seed, watch)
+                return visit(specs, visits, policy, seed, watch, landed)
 
         return come_and_go, bad
     try:
@@ -109,7 +118,7 @@ def _player(
     def come_and_stay(policy: str, seed: int) -> Outcome:
         arriving = inflate(demands, specs, percent, seed)
         with watching(f"{policy} {seed}", len(arriving)) as watch:
-            return place(specs, arriving, policy, seed, watch)
+            return place(specs, arriving, policy, seed, watch, landed)
 
     return come_and_stay, bad
 
@@ -128,6 +137,7 @@ def _figures(policy: str, outcomes: list[Outcome], about: dict[str, int]) -> dic
         "gpu_allocated_fraction": mean([each.allocated.gpu for each in outcomes]),
         "cpu_allocated_fraction": mean([each.allocated.cpu for each in outcomes]),
         "memory_allocated_fraction": mean([each.allocated.memory for each in outcomes]),
+        "fragmented_fraction": mean([each.fragmented_fraction for each in outcomes]),
         "arrived_fraction": mean([each.arrived_fraction for each in outcomes]),
         "pods": mean([each.pods for each in outcomes]),
         "placed": mean([each.placed for each in outcomes]),

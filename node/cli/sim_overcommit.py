@@ -14,7 +14,7 @@ from node.cli.sim_progress import check_writable, open_result, watching
 if TYPE_CHECKING:
     from sim.nodes import NodeSpec
     from sim.outages import Outage
-    from sim.overcommit import Ratios, Result
+    from sim.overcommitted import Ratios, Result
     from sim.placement import Visit
     from sim.usage import Usage
 
@@ -26,7 +26,7 @@ def play(
     usage: str | None, failures: str | None, seed: int, as_json: bool, report: str | None,
 ) -> bool:  # fmt: skip
     """Run every policy at every ratio, print and write; return whether all runs came to their end."""
-    from sim.overcommit import overcommit as run
+    from sim.overcommitted import overcommit as run
 
     check_writable("--report", report)
     used, outages = read_usage(usage, seed), read_failures(failures, specs, visits, seed)
@@ -48,7 +48,7 @@ def play(
 
 def parse_ratios(text: str) -> list[Ratios]:
     """Read `1,1.5,2:1.2`: CPU and memory alike, or CPU:MEMORY."""
-    from sim.overcommit import Ratios
+    from sim.overcommitted import Ratios
 
     found = []
     for part in text.split(","):
@@ -88,13 +88,13 @@ def read_failures(text: str | None, specs: Sequence[NodeSpec], visits: Sequence[
 
 def _print(results: Sequence[Result], as_json: bool) -> None:
     runs = [
-        {**{name: value for name, value in each._asdict().items() if name != "curve"}, "ratios": each.ratios._asdict()}
+        {**each._asdict(), "ratios": each.ratios._asdict(), "curve": [point._asdict() for point in each.curve]}
         for each in results
     ]
     if as_json:
         show.print_json(runs[0] if len(runs) == 1 else {"runs": runs})
         return
-    names = [name for name in runs[0] if name not in ("policy", "ratios", "complete")]
+    names = [name for name in runs[0] if name not in ("policy", "ratios", "complete", "curve")]
     titles = [f"{each.policy} {each.ratios.cpu:g}:{each.ratios.memory:g}" for each in results]
     show.print_table(["", *titles], [[name, *(_cell(run[name]) for run in runs)] for name in names])
 

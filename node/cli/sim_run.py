@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 # What belongs to one of the two kinds of trace only.
-BATCH_OPTIONS = ("processors", "clairvoyant", "strong", "schedule", "csv", "homes", "gossip", "loss")
+BATCH_OPTIONS = ("processors", "clairvoyant", "strong", "schedule", "homes", "gossip", "loss")
 NODE_OPTIONS = ("arrivals", "seed", "seeds", "overcommit", "usage", "failures")
 
 
@@ -58,7 +58,8 @@ NODE_OPTIONS = ("arrivals", "seed", "seeds", "overcommit", "usage", "failures")
 @click.option("--strict", is_flag=True, help="End at the first bad line instead of counting them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON document.")
 @click.option("--schedule", metavar="OUT.swf", help="Write every job with its wait, as SWF.")
-@click.option("--csv", metavar="OUT.csv", help="Write every job with its start, end, wait and slowdown, as CSV.")
+@click.option("--csv", metavar="OUT.csv", help="Write every job with its start, end, wait and slowdown, as CSV; "
+              "with --pods every task with its node (of the first seed).")  # fmt: skip
 @click.option("--report", metavar="OUT.html", help="Write one HTML page with tables and plots; it needs nothing else.")
 @click.pass_context
 def run(context: click.Context, /, trace: str | None, policies: tuple[str, ...], **options: Any) -> None:

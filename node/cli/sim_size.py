@@ -91,8 +91,8 @@ def _batch(
     trace: str, mapping: str | None, policy: str, types: Sequence[NodeType], inputs: Sequence[int]
 ) -> tuple[Judge, int]:
     from sim.errors import BadValue
+    from sim.grids import sweep
     from sim.replay import check_policy
-    from sim.sweep import sweep
     from sim.traces.batch import read_batch
     from sim.trials import BatchInputs
 
@@ -120,8 +120,8 @@ def _batch(
 def _nodes(
     pods: str, mapping: str | None, policy: str, types: Sequence[NodeType], inputs: Sequence[int]
 ) -> tuple[Judge, int]:
+    from sim.grids import sweep
     from sim.policies import check_policy
-    from sim.sweep import sweep
     from sim.traces.history import read_tasks
     from sim.trials import NodeInputs
 

@@ -16,7 +16,7 @@ from node.cli.sim_overcommit import parse_ratios, read_usage
 from node.cli.sim_progress import check_writable
 
 if TYPE_CHECKING:
-    from sim.sweep import Parameters, Work
+    from sim.grids import Parameters, Work
 
 SHOWN = {
     "batch": ("avg_bounded_slowdown", "mean_wait_s", "p95_wait_s", "utilisation", "fairness"),
@@ -90,8 +90,8 @@ def _plan(
 def _batch(
     trace: str, mapping: str | None, policies: list[str], processors: str | None, truths: list[bool], inputs: list[int]
 ) -> tuple[str, list[Parameters], Work]:
+    from sim.grids import grid
     from sim.replay import check_policy
-    from sim.sweep import grid
     from sim.traces.batch import read_batch
     from sim.trials import BatchInputs
 
@@ -118,8 +118,8 @@ def _node_wise(
     usage: str | None, inputs: list[int],
 ) -> tuple[str, list[Parameters], Work]:  # fmt: skip
     from sim.cluster import read_cluster
+    from sim.grids import grid
     from sim.policies import check_policy
-    from sim.sweep import grid
     from sim.traces.history import read_tasks
     from sim.trials import NodeInputs
 
@@ -155,7 +155,7 @@ def _number(option: str, text: str) -> float:
 
 def _sweep(out: str, runs: list[Parameters], work: Work, processes: int) -> bool:
     """Run what is not in the file yet; return whether all of it is there now."""
-    from sim.sweep import cut_broken_line, key, read_results, sweep, write_result
+    from sim.grids import cut_broken_line, key, read_results, sweep, write_result
 
     known = read_results(out)
     cut_broken_line(out)
@@ -174,7 +174,7 @@ def _sweep(out: str, runs: list[Parameters], work: Work, processes: int) -> bool
 
 
 def _results(out: str, runs: Sequence[Parameters]) -> list[tuple[Parameters, Mapping[str, Any]]]:
-    from sim.sweep import key, read_results
+    from sim.grids import key, read_results
 
     known = read_results(out)
     return [(run, known[key(run)]) for run in runs if key(run) in known]

@@ -17,8 +17,8 @@ from node.errors import InvalidValue
 if TYPE_CHECKING:
     from scheduler.model import JobSpec
     from sim.cluster import NodeType
+    from sim.futures import Addition, Comparison, Future, Load, Wait
     from sim.live import Live
-    from sim.what_if import Addition, Comparison, Future, Load, Wait
 
 _ADD = re.compile(r"([1-9][0-9]{0,5})x([A-Za-z0-9][A-Za-z0-9._-]{0,62})")
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
@@ -58,7 +58,7 @@ def what_if(
     fofoca sim what-if --remove n2 --add 4xbig --node-type big:cpu=64,memory=256G --job JOBS.json
     fofoca sim snapshot -o live.json; fofoca sim what-if --snapshot live.json --ratio memory=2
     """
-    from sim import what_if as machine
+    from sim import futures as machine
     from sim.errors import SimulationError
     from sim.live import read_live
 
@@ -117,7 +117,7 @@ def _ratios(texts: tuple[str, ...]) -> dict[str, float]:
 
 def _addition(text: str, copy: Live, cluster: str | None, types: tuple[str, ...]) -> Addition:
     from sim.cluster import read_cluster
-    from sim.what_if import Addition
+    from sim.futures import Addition
 
     match = _ADD.fullmatch(text)
     if match is None:

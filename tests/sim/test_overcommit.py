@@ -12,7 +12,7 @@ import pytest
 from sim.errors import BadTrace, BadValue
 from sim.nodes import Demand, NodeSpec
 from sim.outages import Outage, by_rate, downtime_s, parse_rate, read_outages
-from sim.overcommit import Ratios, overcommit
+from sim.overcommitted import Ratios, overcommit
 from sim.placement import Visit
 from sim.usage import Model, Series, Step, parse_model, read_series
 

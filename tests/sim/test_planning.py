@@ -9,12 +9,12 @@ import pytest
 
 from sim.cluster import NodeType, parse_node_type, read_cluster
 from sim.errors import BadTrace, BadValue
+from sim.grids import cut_broken_line, grid, key, read_results, sweep, write_result
 from sim.nodes import Demand
-from sim.overcommit import Ratios
+from sim.overcommitted import Ratios
 from sim.placement import Visit
 from sim.resample import resample_jobs, resample_visits
 from sim.sizing import Fleet, size
-from sim.sweep import cut_broken_line, grid, key, read_results, sweep, write_result
 from sim.targets import parse_target
 from sim.trials import BATCH_FIGURES, BatchInputs, NodeInputs
 from sim.workload import DAY_S, lublin

@@ -12,7 +12,7 @@ import pytest
 from sim.errors import BadTrace, BadValue
 from sim.fleet import make_fleet
 from sim.nodes import Demand, Node, NodeSpec
-from sim.placement import Visit, inflate, place, visit
+from sim.placement import Visit, inflate, place, visit, write_csv
 from sim.policies import POLICIES, make_policy
 from sim.traces.openb import read_nodes, read_pods, read_visits
 
@@ -232,3 +232,40 @@ def test_bad_rows_are_counted_or_fatal(tmp_path: Path) -> None:
     ]
     with pytest.raises(BadTrace, match=r"pods\.csv:3: gpu_milli"):
         read_pods(path, strict=True)
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_fragmentation_is_what_a_random_arrival_could_not_use_of_what_is_free(gpus: int) -> None:
+    rng = random.Random(gpus)
+    specs = [NodeSpec(f"n{at}", 8000, 16_384, gpus) for at in range(6)]
+    shares = ((1, 300), (1, 1000), (2, 1000)) if gpus else ((0, 0),)
+    demands = [
+        Demand(rng.choice((500, 3000)), rng.choice((512, 6000)) if not gpus else 0, *rng.choice(shares))
+        for _ in range(30)
+    ]
+    run = place(specs, demands, "random", 1, landed=True)
+    fleet = make_fleet(specs, demands, "random", 1)
+    for demand in demands:
+        fleet.place(demand)
+    nodes = {node.spec.name: node for node in fleet.nodes()}
+    lost = free = 0.0
+    for node in nodes.values():
+        for demand in demands:
+            if gpus:
+                fit = node.fits(demand)
+                usable = sum(left for left in node.devices if left >= demand.gpu_milli) if fit else 0
+                lost += sum(node.devices) - usable
+                free += sum(node.devices)
+            else:
+                lost += 0 if node.fits(demand) else node.cpu_milli
+                free += node.cpu_milli
+    assert run.fragmented_fraction == pytest.approx(lost / free)
+
+
+def test_every_arrival_is_written_with_its_node(tmp_path: Path) -> None:
+    visits = [Visit(0.0, 5.0, Demand(1000, 1)), Visit(1.0, inf, Demand(1000, 1)), Visit(6.0, 9.0, Demand(1000, 1))]
+    run = visit([NodeSpec("n1", 1000, 10)], visits, "best-fit", landed=True)
+    with (tmp_path / "out.csv").open("w") as out:
+        write_csv(out, run)
+    rows = (tmp_path / "out.csv").read_text().splitlines()[1:]
+    assert rows == ["1,0.0,5.0,n1,1000,1,0,0", "2,1.0,,,1000,1,0,0", "3,6.0,9.0,n1,1000,1,0,0"]

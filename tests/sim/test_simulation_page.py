@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
+import pkgutil
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -42,7 +46,21 @@ def test_every_policy_and_figure_is_on_the_page() -> None:
 
 
 def test_public_names_are_where_they_are_said_to_be() -> None:
+    for each in pkgutil.iter_modules(sim.__path__):
+        importlib.import_module(f"sim.{each.name}")
     for name in sim.__all__:
-        assert getattr(sim, name) is not None
+        # A module of the same name would hide it from `from sim import NAME`.
+        assert not isinstance(getattr(sim, name), ModuleType), name
+        assert getattr(sim, name).__doc__, name
     with pytest.raises(AttributeError, match="module 'sim' has no attribute 'nothing'"):
         sim.nothing  # noqa: B018
+
+
+def test_the_tour_says_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "simulation-tour.md"
+    text = re.sub(r"```(pycon)?\n", "\n", page.read_text())
+    tour = doctest.DocTestParser().get_doctest(text, {}, "the tour", str(page), 0)
+    told: list[str] = []
+    assert doctest.DocTestRunner().run(tour, out=told.append).failed == 0, "".join(told)
+    assert len(tour.examples) > 20

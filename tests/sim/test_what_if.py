@@ -18,9 +18,9 @@ from scheduler.model import AllocationId, ArrayRange, JobKind, JobSpec, OnLost, 
 from scheduler.spec.gang import Gang
 from sim.cluster import parse_node_type, read_cluster
 from sim.errors import BadTrace, BadValue
+from sim.futures import Addition, Changes, Wait, what_if
 from sim.live import Live, decode_page, encode_live, joined, read_live, to_cluster, write_live
 from sim.machines import Host, Links, Machines
-from sim.what_if import Addition, Changes, Wait, what_if
 
 GIB = 1 << 30
 NODE = Resources(4000, 8 * GIB)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from node.cli.sim_model import model
 from sim.errors import BadValue
+from sim.traces.openb import read_visits
+from sim.traces.swf import read_swf
 from sim.workload import SHAPES, lublin, services
 
 
@@ -67,3 +72,25 @@ def test_services_come_at_the_rate_asked_for() -> None:
 def test_parameters_out_of_range_are_named(arguments: tuple[int, int, int], request: pytest.FixtureRequest) -> None:
     with pytest.raises(BadValue, match=request.node.callspec.id):
         lublin(*arguments)
+
+
+def test_the_command_writes_what_the_models_draw_and_the_same_again(tmp_path: Path) -> None:
+    def drawn(*words: object) -> bytes:
+        done = CliRunner().invoke(model, [*map(str, words), "-o", str(tmp_path / "out")])
+        assert done.exit_code == 0, done.output
+        return (tmp_path / "out").read_bytes()
+
+    batch = ("lublin", "--jobs", 50, "--processors", 64, "--seed", 3)
+    assert drawn(*batch) == drawn(*batch) != drawn(*batch[:-1], 4)
+    assert drawn(*batch)
+    assert list(read_swf(tmp_path / "out").workload) == list(lublin(50, 64, 3))
+    drawn("services", "--count", 20, "--swing", 0)
+    visits, bad = read_visits(tmp_path / "out")
+    assert (len(visits), bad.count) == (20, 0)
+
+
+def test_the_command_names_what_no_model_can_draw(tmp_path: Path) -> None:
+    done = CliRunner().invoke(model, ["lublin", "--load", "0", "-o", str(tmp_path / "out")])
+    assert "load: 0.0 is not valid" in str(done.exception)
+    done = CliRunner().invoke(model, ["services", "--swing", "2", "-o", str(tmp_path / "out")])
+    assert "day_swing: 2.0 is not valid" in str(done.exception)

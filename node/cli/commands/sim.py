@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from node.cli.sim_model import model
 from node.cli.sim_run import run
 from node.cli.sim_size import size
 from node.cli.sim_snapshot import snapshot
@@ -17,5 +18,5 @@ def sim() -> None:
     """Run the agents' own machines in virtual time, from a seed: same seed, same run."""
 
 
-for command in (run, size, sweep, snapshot, what_if, gossip, world):
+for command in (run, size, sweep, snapshot, what_if, model, gossip, world):
     sim.add_command(command)
