@@ -80,8 +80,14 @@ def sweep(runs: Iterable[Parameters], work: Work, processes: int = 0) -> Iterato
         yield from ((run, work(run)) for run in todo)
         return
     context = multiprocessing.get_context("fork")
-    with context.Pool(count, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+    with context.Pool(count, initializer=_obey_the_pool) as pool:
         yield from pool.imap_unordered(_run, todo)
+
+
+def _obey_the_pool() -> None:
+    """Ctrl-C is for the one who reads the results; SIGTERM, which ends a pool's processes, for nobody else to catch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(run: Parameters) -> tuple[Parameters, Mapping[str, Any]]:

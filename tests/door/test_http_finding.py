@@ -419,14 +419,15 @@ async def test_each_request_is_a_line_of_the_log_where_that_is_wanted(caplog: py
         sites.add(port=behind.port)
         async with door(sites) as front:
             await ask(front)
-        assert not caplog.records
+        assert not [each for each in caplog.records if "client" in each.fofoca_fields]  # type: ignore[attr-defined]
         async with door(sites, access_log=True) as front:
             client = await front.connect()
             await client.send(f"GET /{'a' * 5000} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
             await client.answer()
             await ask(front, "nobody.example")
             await until(lambda: front.counts.requests == 2)
-    first, second = (record.fofoca_fields for record in caplog.records)  # type: ignore[attr-defined]
+    told = [record.fofoca_fields for record in caplog.records]  # type: ignore[attr-defined]
+    first, second = (each for each in told if "client" in each)
     assert (first["method"], first["status"], first["site"], first["client"]) == ("GET", 200, KEY, "127.0.0.1")
     assert len(first["target"]) == 200
     assert first["sent"] > 100

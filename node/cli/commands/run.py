@@ -41,13 +41,15 @@ def run(command: tuple[str, ...], node_api: str | None, quiet: bool, **given: An
     """
     job_id: int = job.ask(node_api, "/v1/jobs", command, given)["id"]
     agents = find.agents(node_api)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         outputs = [_Output(agents, job_id, name, descriptor) for name, descriptor in (("stdout", 1), ("stderr", 2))]
         ended = _wait(agents, job_id, quiet)
     except KeyboardInterrupt:
         _cancel(agents, job_id, quiet)
         raise click.exceptions.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     deadline = time.monotonic() + STOP_S_MAX
     for output in outputs:
         output.join(max(0.0, deadline - time.monotonic()))
