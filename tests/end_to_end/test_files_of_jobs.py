@@ -38,10 +38,12 @@ def lab(fofoca: CommandLine, homes: Path) -> dict[str, Any]:
     profiles = homes / "profiles"
     profiles.mkdir()
     (profiles / "nomkdir.seccomp").write_text("2\ndenylist\n[all]\nmkdir errno 1\nmkdirat errno 1\n")
-    folder = Path(f"/run/fofoca-lab-{fofoca.lab}")
-    with (folder / "n1.toml").open("a") as file:
-        file.write(f'[files]\nvolumes = {{ homes = "{homes}:rw,create,by-owner", data = "{homes}" }}\n')
-        file.write(f'[security]\nseccomp_directory = "{profiles}"\ncapabilities = ["net_raw"]\n')
+    config = Path(f"/run/fofoca-lab-{fofoca.lab}/n1.toml")
+    others = [line for line in config.read_text().splitlines() if not line.startswith("homes = ")]
+    volumes = [f'homes = "{homes}:rw,create,by-owner"', f'data = "{homes}"']
+    others.insert(others.index("[files.volumes]") + 1, "\n".join(volumes))
+    confinement = ["[security]", f'seccomp_directory = "{profiles}"', 'capabilities = ["net_raw"]']
+    config.write_text("\n".join([*others, *confinement, ""]))
     restart(fofoca)
     rootfs = homes / "rootfs"
     build_busybox_rootfs(rootfs)
