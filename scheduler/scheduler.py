@@ -8,6 +8,7 @@ time is an argument, randomness a seed. An event that raises has changed nothing
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from scheduler import images, line_views
@@ -147,7 +148,7 @@ class Scheduler:
         self._keeper = Keeper(
             config,
             self._alarms,
-            Jobs(self._home.on_submit, self._home.on_cancel, self._home.jobs.get),
+            Jobs(self._home.on_submit, self._home.on_cancel, self._home.jobs.get, self.explain),
             node,
             self._alive,
             self._wall.unix_s,
@@ -385,7 +386,7 @@ class Scheduler:
             Muster: home.on_muster,
             HoldRoom: self._on_hold_room,
             HoldNoted: lambda _, sender, item: leader.on_hold_noted(sender, item),
-            WaitHeard: lambda fx, sender, item: home.lineup.on_heard(sender, item),
+            WaitHeard: home.lineup.on_heard,
             Tell: self._on_tell,
             Follow: home.gate.following.on_follow,
             News: home.on_news,
@@ -478,6 +479,7 @@ class Scheduler:
             "drain": lambda fx, _: node.draining.ring(fx),
             "evicts": node.draining.ring_evicts,
             "giveways": node.yielding.ring,
+            "ripe": lambda _fx, _: node.yielding.changed(),
             "preempts": self._leader.preemption.ring,
             "preempt": lambda fx, _: self._leader.ring_preempt(),
             "holding": node.ring_holding,
@@ -562,12 +564,12 @@ class Scheduler:
         found = [NodeStatus(node.name, node.number, node.membership, node.report) for node in self._view.nodes()]
         return sorted(found, key=lambda each: each.name)
 
-    def explain(self, job_id: int) -> Explanation:
+    def explain(self, job_id: int, now: float = inf) -> Explanation:
         """Say why a job of this home waits, or where and why it runs; raises UnknownJob."""
         job = self._home.job(job_id)
         if self._leader.leading:
-            return explain(job, self._surveys, self._leader.position(job_id), self._leader.waiting)
-        return explain(job, self._surveys, job.told.position, job.told.waiting)
+            return explain(job, self._surveys, self._leader.position(job_id), self._leader.waiting, now)
+        return explain(job, self._surveys, job.told.position, job.told.waiting, now)
 
     def waiting(self, now: float = 0.0) -> list[WaitingView]:
         """Return the leader's line in order, if this node leads; those set aside come last, with position -1."""

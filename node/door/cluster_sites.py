@@ -210,7 +210,7 @@ class ClusterSites:
     async def _until_settled(
         self, key: str, deadline_s: float, order: Callable[[float], tuple[str, bytes]]
     ) -> SiteView:
-        """Ask the keeper, and who it names, again and again until the site is awake or broken, or time is over."""
+        """Ask the keeper, and who it names, again and again until the site is settled, or time is over."""
         target, hops, located = self._keeper_known(key), 0, False
         while True:
             wait_s = min(max(0.0, deadline_s - trio.current_time()), POLL_S_MAX)
@@ -234,7 +234,7 @@ class ClusterSites:
                 target = None
                 continue
             view = self._take(answer)
-            if view.phase in (SitePhase.AWAKE, SitePhase.BROKEN) or trio.current_time() >= deadline_s:
+            if view.settled or trio.current_time() >= deadline_s:
                 return view
             target = view.keeper
 

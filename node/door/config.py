@@ -46,6 +46,13 @@ class Door(Section, name="door", about="The request door: HTTP requests that sta
         low=0,
         high=60,
     )
+    browser_hold_s: float = setting(
+        5.0,
+        "The same for browsers (GET, Accept: text/html), which then get a page that says so and asks again.",
+        trade_off="Longer shows nothing for longer; shorter shows the page also where the site is there in a moment.",
+        low=0,
+        high=60,
+    )
     sites_max: int = setting(
         10_000, "How many sites this node keeps, sleeping ones included; about 10 KB each.", low=1, high=1_000_000
     )

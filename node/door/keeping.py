@@ -42,7 +42,6 @@ from scheduler.sites.claims import Claim, Claims
 from scheduler.sites.kept import UP
 from scheduler.sites.site import Site, SitePhase, SiteView
 
-SETTLED = (SitePhase.AWAKE, SitePhase.BROKEN)
 INTEREST_S = 90.0
 """A door that asked for a site is told its changes for so long; it forgets what it knows earlier than that."""
 INTERESTS_MAX = 20_000
@@ -210,10 +209,10 @@ class Keeping:
             self._interest[door] = {key: until_s for key, until_s in known.items() if until_s > now}
 
     async def _settled(self, key: str, wait_s: float) -> SiteView:
-        """Return a site as soon as it is awake or broken, else as it is after a while; UnknownSite."""
+        """Return a site as soon as it is awake, broken or hopeless, else as it is after a while; UnknownSite."""
         view = self._machine.site(key, trio.current_time())
         with trio.move_on_after(wait_s):
-            while view.phase not in SETTLED:
+            while not view.settled:
                 await self._next_change(key)
                 view = self._machine.site(key, trio.current_time())
         return self._machine.site(key, trio.current_time())

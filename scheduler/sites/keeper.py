@@ -42,6 +42,9 @@ from scheduler.sites.kept import UP, Jobs, Kept, address_of, place_of
 from scheduler.sites.site import Site, SitePhase, SiteRecord, SiteStep, SiteView, take
 from scheduler.sites.succession import Succession
 
+OTHER_WISHES_MAX = 3
+"""After so many failures in a row even a changed wish waits for the circuit breaker's pause."""
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -75,6 +78,7 @@ class Keeper:
         kept = self._kept(key)
         site, awake, broken = kept.site, kept.phase is SitePhase.AWAKE, kept.phase is SitePhase.BROKEN
         node, address, port = place_of(self._jobs.get(kept.job) if awake else None, site.port)
+        why, hopeless = self._why_not_yet(kept)
         return SiteView(
             key=key,
             owner=site.owner,
@@ -87,12 +91,13 @@ class Keeper:
             node=node,
             address=address,
             weight=site.weight,
-            reason=kept.reason or self._why_not_yet(kept),
+            reason=kept.reason or why,
             retry_s=max(0.0, kept.broken_until_s - now) if broken else 0.0,
             idle_for_s=max(0.0, now - kept.used_s),
             open=kept.open.total(),
             fingerprint=kept.fingerprint,
             revision=kept.revision,
+            hopeless=hopeless,
         )
 
     def names(self) -> Iterator[str]:
@@ -163,9 +168,11 @@ class Keeper:
         elif kept.site.owner != site.owner:
             raise NotPossible(f"site {site.key} belongs to another user")
         wake = event.wake or site.always_on
-        asleep = kept.phase is SitePhase.ASLEEP or (kept.phase is SitePhase.BROKEN and fx.now >= kept.broken_until_s)
+        asleep = kept.phase is SitePhase.ASLEEP or (kept.phase is SitePhase.BROKEN and self._may_try(fx, kept, site))
         if wake and asleep:
             self._wake(fx, kept, site)
+        elif kept.phase is SitePhase.STARTING and kept.site.spec != site.spec:
+            self._begin_anew(fx, kept, site)
         changed = kept.site != site or not known
         if changed and known:
             self._drop_hosts(kept.site)
@@ -370,6 +377,22 @@ class Keeper:
             self._step(fx, kept, SiteStep.MEND)
         self._step(fx, kept, SiteStep.START)
 
+    def _may_try(self, fx: Effects, kept: Kept, site: Site) -> bool:
+        """Whether one that broke may be started: after its pause, or as something else that did not fail so far."""
+        other = kept.site.spec != site.spec and kept.failures <= OTHER_WISHES_MAX
+        return fx.now >= kept.broken_until_s or other
+
+    def _begin_anew(self, fx: Effects, kept: Kept, site: Site) -> None:
+        """It is to be something else before its container got a place, which the old wish may never get."""
+        job = self._jobs.get(kept.job)
+        if job is None or not job.waiting or kept.next_job:
+            return
+        old, kept.job = kept.job, self._jobs.submit(fx, Submit(site.owner, site.spec, self._unix_s(fx.now)))
+        kept.attempt = 0
+        self._by_job.pop(old, None)
+        self._by_job[kept.job] = site.key
+        self._jobs.end(fx, old)
+
     def _probe(self, fx: Effects, kept: Kept, job_id: int) -> None:
         """Have somebody try whether the container answers; one attempt is tried by one at a time."""
         job = self._jobs.runs(job_id)
@@ -507,9 +530,18 @@ class Keeper:
         job = self._jobs.get(kept.job)
         return job.task(0).node if job is not None else ""
 
-    def _why_not_yet(self, kept: Kept) -> str:
+    def _why_not_yet(self, kept: Kept) -> tuple[str, bool]:
+        """Return why a site that starts is not there yet, and whether it can never be."""
         job = self._jobs.get(kept.job) if kept.phase is SitePhase.STARTING else None
-        return job.task(0).reason if job is not None else ""
+        if job is None:
+            return "", False
+        if job.waiting:
+            why = self._jobs.explain(job.id)
+            never = max((each.never for each in why.short), default=0) + sum(count for _, count in why.constraints)
+            return why.summary, 0 < why.nodes <= never
+        if phase_of(job.task(0)) is Phase.RUNNING:
+            return f"its container runs on {job.task(0).node}, nothing answers at port {kept.site.port} yet", False
+        return job.task(0).reason, False
 
     def _step(self, fx: Effects, kept: Kept, step: SiteStep) -> None:
         kept.phase = take(kept.phase, step)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from scheduler.effects import Effects
 from scheduler.events import Cancel, SiteChanged, Submit
+from scheduler.explain import Explanation
 from scheduler.jobs import Job
 from scheduler.lifecycle import Phase, phase_of
 from scheduler.model import NOWHERE, AllocationId, Reach
@@ -58,11 +59,12 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """What the keeper needs of this node's home."""
+    """What the keeper needs of this node's home. `explain` says of a job that is there why it waits."""
 
     submit: Callable[[Effects, Submit], int]
     cancel: Callable[[Effects, Cancel], None]
     get: Callable[[int], Job | None]
+    explain: Callable[[int], Explanation]
 
     def end(self, fx: Effects, *ids: int) -> None:
         """Cancel those of these jobs that have not ended; 0 is none."""

@@ -14,7 +14,7 @@ from node.door.http.senders import client_of, plain_address
 from node.errors import Busy, ForgedToken
 from node.tokens import Principal, Role
 from scheduler.sites.site import SitePhase, SiteView
-from tests.door.http_parts import HOST, KEY, MemorySites, RunningDoor, backend, door, until
+from tests.door.http_parts import HOST, KEY, PATIENCE_S, MemorySites, RunningDoor, backend, door, until
 
 LOCAL = ("127.0.0.0/8",)
 WISH = {"X-User": "shop", "X-Application": "demo;port=8080", "X-Backend": KEY, "X-Memory-Limit": "32"}
@@ -284,6 +284,27 @@ async def test_browsers_get_a_page_that_asks_again() -> None:
         client = await front.connect()
         await client.send(request(method="POST", Content_Length="0", **HTML))
         assert (await client.answer())[1]["content-type"] == "application/problem+json"
+
+
+async def test_browsers_see_the_page_before_others_are_told_anything() -> None:
+    sites = MemorySites(start_s=0.6)
+    async with backend() as behind, door(sites, browser_hold_s=0.05, hold_s=30.0) as front:
+        sites.add(port=behind.port, phase="asleep")
+        status, headers, _ = await ask(front, **HTML)
+        assert (status, headers["content-type"]) == (503, "text/html; charset=utf-8")
+        status, headers, _ = await ask(front)
+        assert (status, headers["x-fofoca-cold-start"]) == (200, "1")
+
+
+async def test_nobody_is_held_for_a_site_that_fits_nowhere() -> None:
+    sites = MemorySites(start_s=60)
+    sites.add(phase="starting", hopeless=True, reason="memory is short on 3 of 3 nodes")
+    sites.starting[KEY] = trio.Event()
+    async with door(sites, hold_s=60.0) as front:
+        with trio.fail_after(PATIENCE_S):
+            status, headers, body = await ask(front)
+        assert (status, headers["retry-after"], json.loads(body)["type"]) == (503, "30", "urn:fofoca:problem:no-room")
+        assert "memory is short on 3 of 3 nodes" in json.loads(body)["detail"]
 
 
 async def test_a_broken_site_says_why_and_when() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
 
 from node.door.calls import Answer
 from node.errors import Busy, NodeError, NotNow, UnknownSite
+from scheduler.model import Resources
 from scheduler.sites.hashing import keeper_of
 from scheduler.sites.site import SitePhase, SiteView
 from scheduler.spec.networking import Publish
@@ -191,6 +193,20 @@ async def test_refusals_come_at_once_and_as_what_they_are(autojump_clock: MockCl
         await door.want(site(mine[0], always_on=True), 10.0)
         with pytest.raises(NotNow, match="always on"):
             await door.sleep(mine[0])
+
+
+async def test_a_site_that_fits_nowhere_is_told_at_once_and_mended_by_the_next_wish(autojump_clock: MockClock) -> None:
+    async with cluster_of(3, 6) as cluster:
+        door, good = cluster.nodes["n2"].sites, site()
+        request = Resources(250, 1 << 50)
+        huge = msgspec.structs.replace(good, spec=msgspec.structs.replace(good.spec, request=request))
+        before_s = trio.current_time()
+        view = await door.want(huge, 30.0)
+        assert (view.phase, view.hopeless) == (SitePhase.STARTING, True)
+        assert "memory is short on 3 of 3 nodes" in view.reason
+        assert trio.current_time() - before_s < 5.0
+        assert (await door.want(good, 30.0)).phase is SitePhase.AWAKE
+        assert len(cluster.containers()) == 1
 
 
 async def test_a_sleeping_site_moves_to_a_node_that_joins_and_wakes_there(autojump_clock: MockClock) -> None:

@@ -27,6 +27,7 @@ from scheduler.events import (
     Submit,
     ThawTask,
 )
+from scheduler.explain import Explanation
 from scheduler.jobs import Job
 from scheduler.model import AllocationId, JobKind, JobRecord, JobSpec, Reach, Resources, State, TaskRecord
 from scheduler.sites.claims import Claim, Claims, Keeping, outdone
@@ -34,6 +35,7 @@ from scheduler.sites.hashing import keeper_of
 from scheduler.sites.keeper import Keeper
 from scheduler.sites.kept import Jobs, address_of
 from scheduler.sites.site import TABLE, Site, SitePhase, SiteStep, SiteView, take
+from scheduler.survey import Short
 
 SPEC = JobSpec("site", ("httpd",), Resources(250, 64 << 20), kind=JobKind.SERVICE)
 KEY = "b:u:shimoo:1"
@@ -59,13 +61,18 @@ class House:
         self.keeper = self.make()
 
     def make(self) -> Keeper:
-        jobs = Jobs(self._submit, self._cancel, self.jobs.get)
+        jobs = Jobs(self._submit, self._cancel, self.jobs.get, self._explain)
         return Keeper(self.config, self.alarms, jobs, "n1", lambda: self.members, lambda now: now)
 
     def _submit(self, fx: Effects, event: Submit) -> int:
         job = 1001 + 1000 * len(self.jobs)
         self.jobs[job] = Job(JobRecord(job, event.owner, event.spec, event.unix_s), fx.now)
         return job
+
+    def _explain(self, job: int) -> Explanation:
+        never = 3 if self.jobs[job].spec.request.memory_bytes > 1 << 30 else 0
+        short = (Short("memory", self.jobs[job].spec.request.memory_bytes, 0, 3, never),)
+        return Explanation(job, State.PENDING, "memory is short", 1, 3, 0, short)
 
     def _cancel(self, fx: Effects, event: Cancel) -> None:
         self.jobs[event.job_id].cancel()
@@ -130,6 +137,48 @@ def awake(house: House) -> int:
     house.runs(job)
     assert house.phase() is SitePhase.AWAKE
     return job
+
+
+def test_a_site_that_waits_says_why_and_whether_waiting_is_any_use() -> None:
+    house = House()
+    view = house.want()
+    assert (view.reason, view.hopeless) == ("memory is short", False)
+    house.starts(view.job)
+    view = house.keeper.view(KEY, house.now)
+    assert (view.reason, view.hopeless) == ("its container runs on n2, nothing answers at port 8080 yet", False)
+    huge = msgspec.structs.replace(SPEC, request=Resources(250, 1 << 40))
+    assert house.want(msgspec.structs.replace(site("b:u:huge:1", "huge"), spec=huge)).hopeless
+
+
+def test_a_wish_that_can_not_be_placed_is_mended_by_the_next_one() -> None:
+    house = House()
+    huge = msgspec.structs.replace(site(), spec=msgspec.structs.replace(SPEC, request=Resources(250, 1 << 40)))
+    first = house.want(huge).job
+    assert house.want(huge).job == first
+    mended = house.want().job
+    assert mended != first
+    assert house.jobs[first].finished
+    house.runs(mended)
+    assert house.phase() is SitePhase.AWAKE
+    # Once its container is on its way, a changed wish waits for the next start.
+    assert house.want(huge).job == mended
+
+
+def test_another_wish_does_not_wait_for_the_pause_of_one_that_broke() -> None:
+    house = House()
+    specs = [msgspec.structs.replace(SPEC, pids_max=100 + number) for number in range(6)]
+
+    def fails(number: int) -> SitePhase:
+        view = house.want(msgspec.structs.replace(site(), spec=specs[number]))
+        if view.phase is SitePhase.STARTING:
+            id_ = house.starts(view.job)
+            house.do("on_unready", SiteUnready(KEY, "nothing answers", id_))
+        return view.phase
+
+    assert fails(0) is SitePhase.STARTING
+    assert fails(0) is SitePhase.BROKEN
+    assert [fails(1), fails(2), fails(3)] == [SitePhase.STARTING] * 3
+    assert fails(4) is SitePhase.BROKEN, "wishes that take turns don't get around the breaker"
 
 
 def test_a_hundred_requests_start_one_container() -> None:

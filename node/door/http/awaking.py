@@ -19,6 +19,7 @@ from node.door.config import Door
 from node.door.http.choosing import Chooser, instance_of
 from node.door.http.fields import Sender
 from node.door.http.head import Request
+from node.door.http.own_answers import from_browser
 from node.door.http.places import Places
 from node.door.http.refusals import Refused, from_error, malformed
 from node.door.sites import Sites
@@ -29,6 +30,7 @@ from scheduler.sites.site import Site, SitePhase, SiteView
 
 WISHES_MAX = 1_000
 STARTING_RETRY_S = 2.0
+HOPELESS_RETRY_S = 30.0
 ASK_AGAIN_S = 0.25
 
 
@@ -50,7 +52,7 @@ class Awaking:
     """Finds and wakes sites for requests. `waiting` bounds how many are held."""
 
     def __init__(self, config: Door, sites: Sites, catalogue: Catalogue) -> None:
-        self._hold_s = config.hold_s
+        self._hold_s, self._browser_hold_s = config.hold_s, min(config.hold_s, config.browser_hold_s)
         self._sites = sites
         self._catalogue = catalogue
         self._chooser = Chooser()
@@ -84,19 +86,21 @@ class Awaking:
 
     async def _site(self, request: Request, sender: Sender, hold: Hold) -> Awake:
         began_s = trio.current_time()
+        until_s = began_s + (self._browser_hold_s if from_browser(request) else self._hold_s)
         ask = await self._asking(request, sender)
-        view = await _patiently(ask, 0.0, began_s + self._hold_s)
+        view = await _patiently(ask, 0.0, until_s)
         if view.phase is SitePhase.AWAKE:
             return Awake(view, None)
-        view = await hold(partial(self._held, view, ask, began_s + self._hold_s))
+        if not view.hopeless:
+            view = await hold(partial(self._held, view, ask, until_s))
         if view.phase is not SitePhase.AWAKE:
             raise not_awake(view)
         return Awake(view, (trio.current_time() - began_s) * 1000)
 
     async def _held(self, view: SiteView, ask: Ask, until_s: float) -> SiteView:
-        """Wait until a site is awake or broken, or the time is up."""
+        """Wait until a site is settled, or the time is up."""
         with self.waiting.taken(view.key):
-            while view.phase not in (SitePhase.AWAKE, SitePhase.BROKEN):
+            while not view.settled:
                 left_s = until_s - trio.current_time()
                 if left_s <= 0:
                     break
@@ -172,6 +176,8 @@ def not_awake(view: SiteView) -> Refused:
     if view.phase is SitePhase.BROKEN:
         detail = f"site {view.key} does not come up{reason}; the next try is in {math.ceil(retry_s)} s"
         return Refused(503, "broken", detail, retry_s=retry_s)
+    if view.hopeless:
+        return Refused(503, "no-room", f"site {view.key} fits on no node{reason}", retry_s=HOPELESS_RETRY_S)
     return Refused(503, "starting", f"site {view.key} is {view.phase.value}{reason}", retry_s=retry_s)
 
 

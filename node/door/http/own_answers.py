@@ -16,6 +16,7 @@ from scheduler.sites.site import SiteView
 
 TYPE_PREFIX = "urn:fofoca:problem:"
 REFRESH_S_MAX = 30
+WAITING_KINDS = ("starting", "broken", "no-room")
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{refresh}">
@@ -57,7 +58,7 @@ class OwnAnswer(NamedTuple):
 def of_refusal(refusal: Refused, request: Request | None) -> OwnAnswer:
     """Return the answer for a refusal: a page where a browser waits for its site, else a problem document."""
     retry = [f"Retry-After: {refusal.retry_after}"] if refusal.retry_after else []
-    if request is not None and refusal.kind in ("starting", "broken") and _from_browser(request):
+    if request is not None and refusal.kind in WAITING_KINDS and from_browser(request):
         return _page(refusal, request, retry)
     document = {
         "type": TYPE_PREFIX + refusal.kind,
@@ -95,7 +96,8 @@ def marks(cold_ms: float | None) -> list[str]:
     return [] if cold_ms is None else ["X-Fofoca-Cold-Start: 1", f"X-Fofoca-Start-Ms: {round(cold_ms)}"]
 
 
-def _from_browser(request: Request) -> bool:
+def from_browser(request: Request) -> bool:
+    """Whether a person looks at the answer, to whom a page says more than a problem document."""
     return request.method == "GET" and "text/html" in request.fields.get("accept").lower()
 
 
