@@ -154,7 +154,7 @@ class Home:
 
     def explain(self, job_id: int) -> Explanation:
         """Return why the job waits, or where it runs and why there."""
-        return self._machine.explain(job_id)
+        return self._machine.explain(job_id, trio.current_time())
 
     def nodes(self) -> Sequence[NodeStatus]:
         """Return every node this one has heard of, with its last report."""

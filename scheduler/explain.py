@@ -7,6 +7,7 @@ which nodes take nothing, and whose turn it is.
 from __future__ import annotations
 
 from itertools import islice
+from math import inf
 
 import msgspec
 
@@ -35,7 +36,8 @@ class Explanation(msgspec.Struct, frozen=True):
     """`summary` is one line for people; the rest are its parts. Counts are of nodes, unless they say tasks.
 
     `blocks` keep the whole job out of the line. `position` is its place in the leader's line (0: next), -1 when not
-    known or not in line.
+    known or not in line. `start_in_s`: when its reservation begins, None without one. `making_room`: on how many nodes
+    lower tiers give way to it.
     """
 
     job: int
@@ -54,9 +56,11 @@ class Explanation(msgspec.Struct, frozen=True):
     placed: tuple[Placed, ...] = ()
     blocks: tuple[Block, ...] = ()
     quota: str = ""
+    making_room: int = 0
+    start_in_s: float | None = None
 
 
-def explain(job: Job, surveys: Surveys, position: int, waiting: int) -> Explanation:
+def explain(job: Job, surveys: Surveys, position: int, waiting: int, now: float = inf) -> Explanation:
     """Explain one job of this home."""
     view = surveys.view
     own = Evenness(job, view).rules() if job.spec.placement.one_by_one else ()
@@ -64,6 +68,7 @@ def explain(job: Job, surveys: Surveys, position: int, waiting: int) -> Explanat
     unfinished = list(islice(job.live, TASKS_SHOWN))
     placed = tuple(_placed(job, index) for index in unfinished)
     pending = job.waiting
+    in_line = pending > 0 and job.wanted > 0 and not job.blocks
     return Explanation(
         job=job.id,
         state=job.state,
@@ -81,6 +86,8 @@ def explain(job: Job, surveys: Surveys, position: int, waiting: int) -> Explanat
         position=position,
         waiting=waiting,
         placed=placed,
+        making_room=job.told.making_room if in_line else 0,
+        start_in_s=max(0.0, job.told.start_s - now) if in_line and job.told.start_s < inf else None,
     )
 
 

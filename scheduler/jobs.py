@@ -11,6 +11,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -34,6 +35,7 @@ class Told:
     waiting: int = 0
     quota: str = ""
     making_room: int = 0
+    start_s: float = inf
 
 
 def ranges(indices: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -49,6 +49,8 @@ from scheduler.settings import Settings
 from scheduler.shares import NOTABLE, Shares
 
 POSITIONS_TOLD = 100
+START_MOVED_S = 2.0
+"""Homes are not told anew of an expected start that moved by less."""
 LOOKS_PER_TRY = 10
 """A pass may skip so many sizes that fit nowhere for each that it tries."""
 
@@ -62,6 +64,7 @@ class Entry:
     wish: Wish
     orders: dict[int, int] = field(default_factory=dict)
     position_told: int = -1
+    start_told_s: float = inf
 
     @property
     def remaining(self) -> int:
@@ -123,6 +126,9 @@ class Leader:
     def position(self, job_id: int) -> int:
         """Return a job's place in the line (0: next), or -1 when it is in none."""
         return self._line.position(job_id)
+
+    def _start_s(self, job_id: int) -> float:
+        return next((each.window()[0] for each in self._plan.reservations if each.wish.job == job_id), inf)
 
     def starts_s(self) -> dict[int, float]:
         """Return when each job with a reservation is expected to start; the others can't be told."""
@@ -237,8 +243,9 @@ class Leader:
 
     def _say_heard(self, fx: Effects, home: str, wait: Wait) -> None:
         position, quota = self.position(wait.job), self._capped.get(wait.job, "")
-        room = self.preemption.nodes(wait.job)
-        fx.say(home, WaitHeard(wait.job, wait.boot_epoch, wait.version, position, self.waiting, quota, room))
+        room, start_s = self.preemption.nodes(wait.job), self._start_s(wait.job)
+        in_s = max(0.0, start_s - fx.now) if start_s < inf else -1.0
+        fx.say(home, WaitHeard(wait.job, wait.boot_epoch, wait.version, position, self.waiting, quota, room, in_s))
 
     def on_forgotten(self, home: str) -> None:
         """A home is gone for good, and with it what its jobs drew of limits."""
@@ -616,8 +623,10 @@ class Leader:
     def _tell_positions(self, fx: Effects) -> None:
         for position, job_id in enumerate(self._line.first(POSITIONS_TOLD)):
             entry = self._entries[job_id]
-            if entry.position_told != position:
-                entry.position_told = position
+            start_s = self._start_s(job_id) if position < len(self._plan.reservations) else inf
+            moved = start_s != entry.start_told_s and not abs(start_s - entry.start_told_s) < START_MOVED_S
+            if entry.position_told != position or moved:
+                entry.position_told, entry.start_told_s = position, start_s
                 self._say_heard(fx, entry.home, entry.wait)
 
 

@@ -21,6 +21,7 @@ def views(leader: Leader, now: float) -> list[WaitingView]:
             waiting_s=max(0.0, now - entry.wish.rank.since_s),
             quota=leader.quota_of(job_id),
             start_in_s=max(0.0, starts_s[job_id] - now) if job_id in starts_s else None,
+            making_room=leader.preemption.nodes(job_id),
         )
         for job_id, entry in leader.entries()
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from math import inf
 
 from scheduler import images
 from scheduler.abilities import requirements
@@ -127,13 +128,14 @@ class Lineup:
         """The order's attempts are made; what the leader hears next of this job reflects it."""
         self._retell(job)
 
-    def on_heard(self, leader: str, heard: WaitHeard) -> None:
+    def on_heard(self, fx: Effects, leader: str, heard: WaitHeard) -> None:
         """The leader knows of a job's version."""
         job = self._jobs.get(heard.job)
         if job is None:
             return
         job.told.position, job.told.waiting, job.told.quota = heard.position, heard.waiting, heard.quota
         job.told.making_room = heard.making_room
+        job.told.start_s = fx.now + heard.start_in_s if heard.start_in_s >= 0 else inf
         if (heard.boot_epoch, heard.version) == (self._boot_epoch, job.told.version):
             self._waits.answered(leader, heard.job)
 

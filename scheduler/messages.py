@@ -199,6 +199,7 @@ class WaitHeard(Item, frozen=True, tag="heard"):
     """Leader to home: I know of this job's version; its position among `waiting` jobs (0: next, -1: not in line).
 
     `quota`: the one that has no room for it. `making_room`: on how many nodes lower tiers are giving way to it.
+    `start_in_s`: when its reservation begins, below 0 without one.
     """
 
     job: int
@@ -208,6 +209,7 @@ class WaitHeard(Item, frozen=True, tag="heard"):
     waiting: int
     quota: Text = ""
     making_room: int = 0
+    start_in_s: float = -1.0
 
 
 class Tell(Item, frozen=True, tag="tell"):

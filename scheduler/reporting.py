@@ -73,6 +73,11 @@ class Reporting:
         committed = self._committed - sum(gone, Resources())
         return self.report().permitted - (committed + WHOLE if self._containers > len(gone) else committed)
 
+    @property
+    def version(self) -> int:
+        """Another number after every change."""
+        return self._sequence + self._dirty
+
     def report(self) -> Report:
         """Return the newest report; of nothing before the first measurement."""
         if self._dirty or self._report is None:

@@ -68,7 +68,7 @@ class WaitingView(msgspec.Struct, frozen=True):
     """A job in the leader's line; `position` 0 is next, -1 is set aside or has all its orders on their way.
 
     `quota`: the one that has no room for it, and so it is aside. `start_in_s`: when its reservation begins,
-    None without one.
+    None without one. `making_room`: on how many nodes lower tiers give way to it.
     """
 
     job: int
@@ -81,6 +81,7 @@ class WaitingView(msgspec.Struct, frozen=True):
     waiting_s: float = 0.0
     quota: str = ""
     start_in_s: float | None = None
+    making_room: int = 0
 
 
 def summary(job: Job, home: str) -> JobSummary:

@@ -9,7 +9,8 @@ of reach, or whose home said no a short while ago, stays.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
 
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
@@ -34,6 +35,19 @@ ASKED_S = 30.0
 """A home that has not answered for so long is not asked any more: the room may be needed by nobody now."""
 
 
+class _Open(NamedTuple):
+    """What could give way, and since when it has run for long enough. Sorts by who goes first."""
+
+    tier: int
+    order: float
+    id: AllocationId
+
+    @property
+    def ripe_s(self) -> float:
+        """From then on it may be asked; the youngest go first."""
+        return -self.order
+
+
 class Yielding:
     """Of one node; `held` is admission's book, read only here."""
 
@@ -48,6 +62,7 @@ class Yielding:
         rules: Rules,
     ) -> None:
         self._view = view
+        self._alarms = alarms
         self._reporting = reporting
         self._held = held
         self._holds = holds
@@ -55,6 +70,7 @@ class Yielding:
         self._asked: dict[AllocationId, tuple[Preempt, float]] = {}
         self._kept: dict[AllocationId, float] = {}
         self._since: dict[AllocationId, float] = {}
+        self._told: tuple[int, bytes] | None = None
         self._asks: Repeat[AllocationId] = Repeat("giveways", config, alarms, view.alive, self._speak)
 
     @property
@@ -65,6 +81,11 @@ class Yielding:
     def started(self, now: float, id_: AllocationId) -> None:
         """It runs, as far as this agent knows since now."""
         self._since.setdefault(id_, now)
+        self.changed()
+
+    def changed(self) -> None:
+        """Look anew at what could give way."""
+        self._told = None
 
     def over(self, home: str, id_: AllocationId) -> None:
         """It has ended, or its home has had it stopped."""
@@ -72,6 +93,7 @@ class Yielding:
         self._kept.pop(id_, None)
         if self._asked.pop(id_, None) is not None:
             self._asks.answered(home, id_)
+        self.changed()
 
     def on_preempt(self, fx: Effects, leader: str, item: Preempt) -> None:
         """Make room for a job, if it is held for it here; without the hold the leader asks again."""
@@ -84,6 +106,7 @@ class Yielding:
         for id_ in victims:
             self._asked[id_] = item, fx.now + ASKED_S
             self._asks.say(self._held[id_].allocation.home, id_)
+        self.changed()
         leaving = [*self._leaving(), *victims]
         grace_s = max((self._held[id_].allocation.spec.stop_grace_s for id_ in leaving), default=0.0)
         fx.say(leader, Preempting(item.epoch, item.go, item.job, True, grace_s))
@@ -95,20 +118,29 @@ class Yielding:
                 del self._asked[id_]
                 self._asks.answered(home, id_)
                 self._kept[id_] = fx.now + KEPT_S
+        self.changed()
 
     def ring(self, fx: Effects, home: str) -> None:
         """Ask a home again."""
         for id_ in [id_ for id_, (_, until_s) in self._asked.items() if until_s <= fx.now]:
             del self._asked[id_]
             self._asks.answered(self._held[id_].allocation.home, id_)
+        self.changed()
         self._asks.ring(fx, home)
 
     def flush(self, fx: Effects) -> None:
-        """At the end of an event: say what is fresh, and report what could give way now."""
+        """At the end of an event: say what is fresh, and report what could give way now, if anything changed."""
         self._asks.flush(fx)
+        now = self._reporting.version, self._rules.settings.digest
+        if now == self._told:
+            return
+        self._told = now
         tiers = self._tiers(fx.now) if self.on else ()
         if tiers != self._reporting.tiers:
             self._reporting.set_tiers(tiers)
+        self._alarms.cancel(("ripe", None))
+        if self.on and (next_s := self._next_s(fx.now)) < inf:
+            self._alarms.set(("ripe", None), next_s)
 
     # --- inside
 
@@ -118,35 +150,33 @@ class Yielding:
             id_ for id_, held in self._held.items() if held.result is None and (held.stopping or id_ in self._asked)
         ]
 
-    def _lower(self, now: float) -> list[tuple[int, AllocationId]]:
-        """What could give way, with its tier."""
+    def _lower(self, now: float) -> list[_Open]:
+        """What could give way, now or when it has run for longer."""
         found = []
+        run_min_s = self._rules.settings.preemption.run_min_s
         for id_, held in self._held.items():
             open_ = held.running and not held.stopping and held.result is None and id_ not in self._asked
             if open_ and self._kept.get(id_, now) <= now and self._view.alive(held.allocation.home):
-                found.append((self._rules.tier(held.allocation.spec), id_))
+                ripe_s = self._since.get(id_, now) + run_min_s
+                found.append(_Open(self._rules.tier(held.allocation.spec), -ripe_s, id_))
         return found
 
-    def _run_s(self, now: float, id_: AllocationId) -> float:
-        return now - self._since.get(id_, now)
-
     def _wait_s(self, now: float, tier: int) -> float:
-        """When the first of those that are too young may be asked."""
-        run_min_s = self._rules.settings.preemption.run_min_s
-        waits = [run_min_s - self._run_s(now, id_) for own, id_ in self._lower(now) if own < tier]
-        return min((each for each in waits if each > 0), default=0.0)
+        """In how many seconds the first of those that are too young may be asked."""
+        times = [each.ripe_s for each in self._lower(now) if each.tier < tier and each.ripe_s > now]
+        return min(times, default=now) - now
+
+    def _next_s(self, now: float) -> float:
+        """When more could give way: one has run for long enough, or its home may be asked again."""
+        times = [each.ripe_s for each in self._lower(now)]
+        return min((each for each in (*times, *self._kept.values()) if each > now), default=inf)
 
     def _victims(self, now: float, item: Preempt) -> list[AllocationId] | None:
         """Return what has to leave beside what does already; None when that is not enough."""
         leaving = self._leaving()
-        run_min_s = self._rules.settings.preemption.run_min_s
-        open_ = [
-            (tier, self._run_s(now, id_), id_)
-            for tier, id_ in self._lower(now)
-            if tier < item.tier and self._run_s(now, id_) >= run_min_s
-        ]
+        ripe = [each for each in self._lower(now) if each.tier < item.tier and each.ripe_s <= now]
         chosen: list[AllocationId] = []
-        for _, _, id_ in sorted(open_):
+        for _, _, id_ in sorted(ripe):
             if self._fits(item.amount, [*leaving, *chosen]):
                 break
             chosen.append(id_)
@@ -164,10 +194,10 @@ class Yielding:
     def _tiers(self, now: float) -> tuple[Tier, ...]:
         """What would be free if all of a tier and of those below gave way, beside what leaves already."""
         gone = self._leaving()
-        lower = self._lower(now)
+        ripe = [each for each in self._lower(now) if each.ripe_s <= now]
         found = []
-        for tier in sorted({tier for tier, _ in lower})[:TIERS_TOLD]:
-            gone += [id_ for own, id_ in lower if own == tier]
+        for tier in sorted({each.tier for each in ripe})[:TIERS_TOLD]:
+            gone += [each.id for each in ripe if each.tier == tier]
             found.append(Tier(tier, self._reporting.free_without(gone)))
         return tuple(found)
 

@@ -122,8 +122,9 @@ class ExplanationDocument(msgspec.Struct, frozen=True, kw_only=True):
     """Why a job waits, or where its tasks are and why there.
 
     `reasons` have a `kind`: short (of a dimension, on so many nodes), constraint, not-accepting, unreachable; or what
-    keeps the whole job out of the line: hold, begin, dependency.
-    `position` is the place in the leader's line, 1 being next; null when the job is not in line.
+    keeps the whole job out of the line: hold, begin, dependency; or preemption: lower tiers give way to it.
+    `position` is the place in the leader's line, 1 being next; null when the job is not in line. `start_in_s`: when its
+    reservation begins, null without one.
     """
 
     id: int
@@ -135,6 +136,7 @@ class ExplanationDocument(msgspec.Struct, frozen=True, kw_only=True):
     fitting: int
     position: int | None
     waiting: int
+    start_in_s: float | None
     leader: str
     tasks: list[dict[str, Any]]
 

@@ -88,6 +88,7 @@ def explanation(explained: Explanation) -> ExplanationDocument:
         fitting=explained.fitting,
         position=explained.position + 1 if explained.position >= 0 else None,
         waiting=explained.waiting,
+        start_in_s=None if explained.start_in_s is None else round(explained.start_in_s, 3),
         leader=explained.leader,
         tasks=[
             {"index": task.index, "node": task.node, "state": task.state, "reason": task.reason}
@@ -118,6 +119,9 @@ def reasons(explained: Explanation) -> list[dict[str, object]]:
     ):
         if count:
             found.append({"kind": kind, "text": f"{count} of {explained.nodes} nodes {words}", "nodes": count})
+    if count := explained.making_room:
+        said = f"lower tiers give way to it on {count} node{'s' * (count != 1)}"
+        found.append({"kind": "preemption", "text": said, "nodes": count})
     return found
 
 

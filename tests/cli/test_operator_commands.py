@@ -18,9 +18,9 @@ LINE = {
     "waiting": 3,
     "jobs": [
         {"job": 1001, "owner": "ana", "account": "", "priority": 0, "position": 1, "waiting_s": 5, "wanted": 2,
-         "quota": ""},
+         "quota": "", "start_in_s": 40.2, "making_room": 1},
         {"job": 2002, "owner": "ben", "account": "x", "priority": 1, "position": None, "waiting_s": 1, "wanted": 1,
-         "quota": "licence/matlab"},
+         "quota": "licence/matlab", "start_in_s": None, "making_room": 0},
     ],
 }  # fmt: skip
 ROW = dict.fromkeys(COUNTERS, 0)
@@ -35,7 +35,8 @@ def test_the_line_is_a_table_with_what_holds_a_job_aside(fofoca: Callable[..., A
     agent.prepare("GET", "/v1/queue", LINE)
     lines = fofoca("queue").out.splitlines()
     assert lines[1].split()[:3] == ["1", "1001", "ana"]
-    assert lines[2].endswith("no room in the limit of licence matlab")
+    assert lines[1].endswith("in 40s  lower tiers give way on 1 node")
+    assert lines[2].endswith("-       no room in the limit of licence matlab")
     assert lines[3] == "... and 1 more in the line kept by n1"
     assert json.loads(fofoca("queue", "--json").out) == LINE
 
@@ -85,6 +86,9 @@ def test_settings_are_sent_as_the_fields_they_mean(fofoca: Callable[..., Any], a
     assert agent.asked[-1][2] == {
         "users": ["ana", "ben"], "cpu_milli_max": 1500, "memory_bytes_max": 2 << 30, "shares": 3,
     }  # fmt: skip
+    agent.prepare("PUT", "/v1/settings/preemption/default", {})
+    fofoca("settings", "set", "preemption/default", "mode=requeue", "run_min=5m", "patience=30s", "times_max=2")
+    assert agent.asked[-1][2] == {"mode": "requeue", "run_min_s": 300, "patience_s": 30, "times_max": 2}
     for wrong in (("settings", "set", "gpu", "a=1"), ("settings", "set", "user/ana", "shares")):
         assert fofoca(*wrong).code == 2
 

@@ -122,6 +122,28 @@ def test_a_single_task_runs_under_a_lease(agents: Agents) -> None:
     n2.cancel(job)
 
 
+def test_a_job_of_a_higher_tier_takes_the_room_of_a_lower_one_that_runs_again_later(agents: Agents) -> None:
+    home, other = agents["n1"], agents["n2"]
+    for name, fields in (
+        ("partition/urgent", {"tier": 10}),
+        ("preemption/default", {"mode": "requeue", "run_min_s": 0}),
+    ):
+        ask(home, "PUT", f"/v1/settings/{name}", fields)
+    eventually("all know", lambda: all(len(each.get("/v1/settings")) >= 2 for each in agents.nodes.values()))
+    low = [home.submit(argv=["sleep", "60"], cpu_milli=900, attempts_max=1) for _ in agents.nodes]
+    eventually("the nodes are full", lambda: all(state(home, job) == "running" for job in low))
+    high = other.submit(argv=["sleep", "3"], cpu_milli=900, queueing={"partition": "urgent"})
+    eventually("it has room", lambda: state(other, high) in ("running", "succeeded"))
+    (taken,) = (job for job in low if home.task(job)["state"] == "pending")
+    assert f"for job {high} (tier 10)" in home.task(taken)["reason"]
+    assert other.wait(high)["state"] == "succeeded"
+    eventually("it runs again", lambda: state(home, taken) == "running")
+    assert home.task(taken)["attempt"] == 2
+    for job in low:
+        home.cancel(job)
+    ask(home, "DELETE", "/v1/settings/preemption/default")
+
+
 def test_how_a_task_ended_is_shown_in_full(agents: Agents) -> None:
     home = agents["n1"]
     job = home.submit(argv=["sh", "-c", "kill -9 $$"], attempts_max=1)

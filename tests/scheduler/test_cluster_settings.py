@@ -18,6 +18,7 @@ from scheduler.settings import (
     Entry,
     Licence,
     Partition,
+    Preemption,
     Ranking,
     Reservation,
     Settings,
@@ -93,6 +94,10 @@ def test_what_was_removed_does_not_come_back_with_an_older_copy() -> None:
         ("reservation/a", Reservation(nodes=("n1",), start_unix_s=5, end_unix_s=4, users=("a",)), "end_unix_s"),
         ("reservation/a", Reservation(nodes=("n1",), start_unix_s=5, end_unix_s=9), "users"),
         ("ranking/mine", Ranking(), "name"),
+        ("partition/a", Partition(tier=-1), "tier"),
+        ("preemption/mine", Preemption(), "name"),
+        ("preemption/default", Preemption(run_min_s=-1), "run_min_s"),
+        ("preemption/default", Preemption(times_max=-1), "times_max"),
         ("ranking/default", Ranking(half_life_s=1), "half_life_s"),
     ],
 )

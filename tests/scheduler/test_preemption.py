@@ -154,6 +154,21 @@ def test_a_waiting_job_is_told_that_room_is_being_made_for_it() -> None:
     assert "room is being made for it on 1 node, by preempting lower tiers" in cluster.agent("n2").explain(high).summary
 
 
+def test_a_waiting_job_is_told_when_its_reservation_begins() -> None:
+    cluster = tiered(nodes=1)
+    cluster.submit("n1", spec("high", time_limit_s=50.0))
+    cluster.run(2)
+    waiting = cluster.submit("n1", spec("high"))
+    cluster.run(3)
+    now = cluster.world.kernel.now
+    told_s = cluster.agent("n1").explain(waiting, now).start_in_s
+    (row,) = cluster.agent("n1").waiting(now)
+    assert told_s is not None
+    assert row.start_in_s is not None
+    assert 40 < told_s < 50
+    assert abs(told_s - row.start_in_s) < 3
+
+
 def test_the_leader_killed_in_the_middle_takes_no_second_victim() -> None:
     cluster = tiered(nodes=3)
     low = [cluster.submit("n3", spec(stop_grace_s=5.0)) for _ in range(3)]

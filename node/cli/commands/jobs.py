@@ -68,6 +68,8 @@ def explain(job_id: int, as_json: bool, node_api: str | None) -> None:
     if answer.get("position") is not None:
         of = f" of {answer['waiting']}" if answer.get("waiting") else ""
         print(f"  position {answer['position']}{of} in the queue kept by {answer.get('leader') or 'nobody yet'}")
+    if answer.get("start_in_s") is not None:
+        print(f"  expected to start in about {show.duration(answer['start_in_s'])}, by the time limits of what runs")
 
 
 @click.command(short_help="Cancel jobs, running tasks included.")

@@ -25,7 +25,10 @@ COUNTERS = ("attempts", "succeeded", "run_ms", "core_ms", "memory_mib_s", "charg
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @find.node_api_option
 def queue(as_json: bool, node_api: str | None) -> None:
-    """Show the jobs that wait, best rank first, as the queue leader keeps them."""
+    """Show the jobs that wait, best rank first, as the queue leader keeps them.
+
+    STARTS is when a job's reservation begins, by the time limits of what runs; only the first in line have one.
+    """
     answer = find.agents(node_api).get("/v1/queue").json()
     if as_json:
         show.print_json(answer)
@@ -35,7 +38,7 @@ def queue(as_json: bool, node_api: str | None) -> None:
 
 def print_queue(answer: dict[str, Any], count: int) -> None:
     """The table of `fofoca queue`."""
-    head = ["PLACE", "JOB", "OWNER", "ACCOUNT", "PRIORITY", "WAITING", "TASKS", "NOTE"]
+    head = ["PLACE", "JOB", "OWNER", "ACCOUNT", "PRIORITY", "WAITING", "TASKS", "STARTS", "NOTE"]
     show.print_table(head, [_waiting(row) for row in answer["jobs"][:count]])
     left = answer["waiting"] - min(count, len(answer["jobs"]))
     if left > 0:
@@ -43,10 +46,22 @@ def print_queue(answer: dict[str, Any], count: int) -> None:
 
 
 def _waiting(row: dict[str, Any]) -> list[Any]:
-    note = f"no room in the limit of {row['quota'].replace('/', ' ')}" if row["quota"] else ""
     place = row["position"] if row["position"] is not None else "-"
     age = show.duration(row["waiting_s"])
-    return [place, row["job"], row["owner"], row["account"], row["priority"], age, row["wanted"], note]
+    when = [age, row["wanted"], starts_in(row.get("start_in_s"))]
+    return [place, row["job"], row["owner"], row["account"], row["priority"], *when, _note(row)]
+
+
+def starts_in(start_in_s: float | None) -> str:
+    """When a job is expected to start; "-": nobody can tell."""
+    return "-" if start_in_s is None else f"in {show.duration(start_in_s)}"
+
+
+def _note(row: dict[str, Any]) -> str:
+    if row["quota"]:
+        return f"no room in the limit of {row['quota'].replace('/', ' ')}"
+    nodes = row.get("making_room", 0)
+    return f"lower tiers give way on {nodes} node{'s' * (nodes != 1)}" if nodes else ""
 
 
 @click.command(short_help="Watch nodes, queue and jobs.")

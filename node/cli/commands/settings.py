@@ -14,17 +14,22 @@ from node.cli.options.queueing import parse_begin
 from node.quantities import parse_cpu, parse_duration, parse_size
 
 LISTS = frozenset({"users", "accounts", "nodes"})
+DURATIONS = frozenset(
+    {"time_limit_max", "time_limit_default", "priority_worth", "share_worth", "half_life", "run_min", "patience"}
+)
 
 
-@click.group(short_help="Partitions, accounts, users, licences, reservations.")
+@click.group(short_help="Partitions, accounts, users, licences, reservations, preemption.")
 def settings() -> None:
-    """What operators set for the whole cluster: partition, account, user, licence, reservation, ranking.
+    """What operators set for the whole cluster: partition, account, user, licence, reservation, ranking, preemption.
 
     \b
     fofoca settings set licence/matlab count=5
     fofoca settings set partition/gpu constraints=gpu time_limit_max=2h default=false
     fofoca settings set account/physics users=ana,ben shares=3 cpu_max=64
     fofoca settings set user/ana account=physics tasks_max=100
+    fofoca settings set partition/urgent tier=10
+    fofoca settings set preemption/default mode=requeue run_min=5m patience=30s times_max=3
     """
 
 
@@ -108,7 +113,7 @@ def _field(text: str) -> tuple[str, Any]:
     field, equals, value = text.partition("=")
     if not equals:
         raise Failure(f"{text!r} is not valid; expected FIELD=VALUE")
-    if field in ("time_limit_max", "time_limit_default", "priority_worth", "share_worth", "half_life"):
+    if field in DURATIONS:
         name = {"priority_worth": "priority", "share_worth": "share"}.get(field, field)
         return f"{name}_s", parse_duration(value, field)
     if field == "cpu_max":

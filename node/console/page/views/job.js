@@ -51,9 +51,10 @@ export function job(context, id) {
   function explained() {
     if (!why) return null;
     const place = why.position ? ` Place ${why.position} of ${why.waiting} in the line that ${why.leader} keeps.` : '';
+    const start = typeof why.start_in_s === 'number' ? ` It is expected to start in about ${duration(why.start_in_s)}.` : '';
     const placed = why.tasks.filter((task) => task.reason).slice(0, 20);
     return h('section', { class: 'card', 'aria-label': 'Why' },
-      h('p', {}, why.summary + (why.summary.endsWith('.') ? '' : '.') + place),
+      h('p', {}, why.summary + (why.summary.endsWith('.') ? '' : '.') + place + start),
       why.pending_tasks > 0 && why.reasons.length > 0 && h('ul', {}, why.reasons.map((reason) => h('li', {}, reason.text))),
       placed.length > 0 && h('ul', {}, placed.map((task) => h('li', {}, `task ${task.index} at ${task.node || 'no node yet'}: ${task.reason}`))));
   }

@@ -121,5 +121,6 @@ const counts = (job) => Object.entries(job.tasks).map(([state, count]) => `${cou
 function startOf(row) {
   if (!row) return '';
   if (row.quota) return `limit of ${row.quota}`;
+  if (row.making_room) return `${plural(row.making_room, 'node')} being freed`;
   return typeof row.start_in_s === 'number' ? `in about ${duration(row.start_in_s)}` : 'not known';
 }
