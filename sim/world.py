@@ -131,7 +131,8 @@ class World:
     def _comes_up(self, spec: JobSpec) -> bool:
         """Whether the jobs of the same name, which a singleton waits for, can end."""
         same = [job for job, other in self._specs.items() if other.name == spec.name]
-        plain = [replace_fields(self._specs[job], queueing=Queueing()) for job in same]
+        bare = [Queueing(licences=self._specs[job].queueing.licences) for job in same]
+        plain = [replace_fields(self._specs[job], queueing=each) for job, each in zip(same, bare, strict=True)]
         homes = [self.hosts[self.checks.acknowledged[job]] for job in same]
         return not any(home.lost for home in homes) and all(map(self.possible, plain))
 
