@@ -67,7 +67,7 @@ def container_spec(
         bases=image.roots[1:] if image is not None else (),
         workdir=config.workdir or "/",
         user=(user.uid, user.gid),
-        hostname=f"job{allocation.id.job}-{allocation.id.index}",
+        hostname=spec.networking.hostname or f"job{allocation.id.job}-{allocation.id.index}",
         user_base=user_base,
         memory_bytes=limits.memory_bytes,
         cpu_milli=limits.cpu_milli,

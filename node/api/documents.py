@@ -169,10 +169,20 @@ class ApplicationDocument(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     port: str
     options: dict[str, list[str]]
+    command: list[str]
+    env: dict[str, str]
     memory: str
     cpu: str
+    cpu_limit: str
+    pids: int
+    home: str
     idle: str
     frozen: str
+    ready_timeout: str
+    ready_path: str
+    health_path: str
+    health_interval: str
+    min_instances: int
 
 
 class NodeKeysDocument(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import msgspec
+from msgspec import structs
 from starlette.responses import Response
 
 from node.api.documents import ApplicationDocument, SiteDocument
@@ -95,17 +96,7 @@ async def applications(exchange: Exchange) -> Response:
     catalogue = exchange.services.applications
     return json_response(
         [
-            ApplicationDocument(
-                name=name,
-                about=app.about,
-                image=app.image,
-                port=str(app.port),
-                options=app.options,
-                memory=app.memory,
-                cpu=app.cpu,
-                idle=app.idle,
-                frozen=app.frozen,
-            )
+            ApplicationDocument(name=name, **{**structs.asdict(app), "port": str(app.port)})
             for name, app in ((name, catalogue.get(name)) for name in catalogue.names())
         ]
     )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from node.door.catalogue import Catalogue, Chosen
 from node.door.wish import Wish
 from node.quantities import parse_cpu, parse_duration, parse_size
 from scheduler.model import JobKind, JobSpec, Resources
 from scheduler.sites.site import Site
 from scheduler.spec.files import Files, Volume
+from scheduler.spec.health import Health, HttpCheck
+from scheduler.spec.life import Life
+from scheduler.spec.networking import Networking
 
 MIB = 1 << 20
 ATTEMPTS_MAX = 1000
@@ -15,10 +20,14 @@ HOMES = "homes"
 """The name of the volume, allowed by the nodes' operators, below which users' homes are."""
 
 
-def build(wish: Wish, catalogue: Catalogue) -> Site:
-    """Return the site for a wish; NotFound and InvalidValue for an application the catalogue does not have."""
-    chosen = catalogue.choose(wish.application)
+def build(wish: Wish, catalogue: Catalogue, *, field: str = "application") -> Site:
+    """Return the site for a wish; NotFound and InvalidValue for an application the catalogue does not have.
+
+    `field` is what the application is called where the wish came from.
+    """
+    chosen = catalogue.choose(wish.application, field)
     app = chosen.app
+    min_instances = app.min_instances if wish.min_instances is None else wish.min_instances
     idle_s = parse_duration(app.idle) if wish.idle_minutes is None else wish.idle_minutes * 60
     return Site(
         key=wish.backend,
@@ -30,7 +39,7 @@ def build(wish: Wish, catalogue: Catalogue) -> Site:
         idle_s=idle_s,
         frozen_s=parse_duration(app.frozen) if wish.frozen_minutes is None else wish.frozen_minutes * 60,
         weight=wish.weight,
-        always_on=wish.always_on,
+        always_on=wish.always_on or wish.number <= min_instances,
         ready_s=parse_duration(app.ready_timeout),
         ready_path=app.ready_path,
     )
@@ -49,10 +58,11 @@ def _spec(wish: Wish, chosen: Chosen) -> JobSpec:
         "FOFOCA_SITE": wish.backend,
         "FOFOCA_SITE_HOST": wish.realhost or (wish.domains[0] if wish.domains else ""),
         "FOFOCA_SITE_PORT": str(chosen.port),
+        **({"HOME": _home(wish, chosen)} if wish.home else {}),
         **{name: chosen.fill(value) for name, value in app.env.items()},
     }
     return JobSpec(
-        name=f"site-{wish.user}-{wish.instance}",
+        name=f"site-{wish.user}-{wish.number}",
         argv=tuple(chosen.fill(word) for word in app.command),
         request=Resources(max(1, request_milli), memory_bytes),
         limit=Resources(limit_milli, memory_bytes),
@@ -62,11 +72,31 @@ def _spec(wish: Wish, chosen: Chosen) -> JobSpec:
         attempts_max=ATTEMPTS_MAX,
         pids_max=app.pids,
         files=_files(wish, chosen),
+        networking=Networking(hostname=host_name(wish.backend)),
+        life=_life(chosen),
     )
+
+
+def host_name(key: str) -> str:
+    """Return the host name of a site's container: its key as one label, `b-u-shimoo-1`."""
+    return re.sub(r"[^a-z0-9]", "-", key)
+
+
+def _life(chosen: Chosen) -> Life:
+    """Return what is looked at while it runs: one that is not well is restarted, as any task."""
+    app = chosen.app
+    if not app.health_path:
+        return Life()
+    check = HttpCheck(port=chosen.port, path=app.health_path, status_max=499)
+    start_s = parse_duration(app.ready_timeout)
+    return Life(health=Health(http=check, interval_s=parse_duration(app.health_interval), start_period_s=start_s))
 
 
 def _files(wish: Wish, chosen: Chosen) -> Files:
     if not wish.home:
         return Files()
-    target = chosen.fill(chosen.app.home, user=wish.user)
-    return Files(volumes=(Volume(name=HOMES, target=target, folder=wish.home),))
+    return Files(volumes=(Volume(name=HOMES, target=_home(wish, chosen), folder=wish.home),))
+
+
+def _home(wish: Wish, chosen: Chosen) -> str:
+    return chosen.fill(chosen.app.home, user=wish.user)

@@ -12,8 +12,8 @@
     idle = "5m"
     ready_timeout = "30s"
 
-`{option}` stands for an option's value in image, command, env, workdir and port; an option that may be any number says
-so with `["8080", "*"]`. Owns the file's form and the little language; nothing here knows requests.
+`{option}` stands for an option's value in image, command, env and port; an option that may be any number says so with
+`["8080", "*"]`. Owns the file's form and the little language; nothing here knows requests.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from node.errors import InvalidConfig, InvalidValue, NotFound
+from node.errors import InvalidConfig, InvalidValue, NotFound, shorten
 from node.quantities import parse_cpu, parse_duration, parse_size
 
 APPLICATIONS_MAX = 1000
 APPLICATION_LENGTH_MAX = 256
 ANY_NUMBER = "*"
+PORT_MAX = 65_535
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}", re.ASCII)
@@ -50,8 +51,6 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     about: str = ""
     options: dict[str, list[str]] = {}
     env: Texts = {}
-    workdir: str = ""
-    user: str = ""
     memory: str = "128M"
     cpu: str = "250m"
     cpu_limit: str = ""
@@ -59,6 +58,9 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frozen: str = "15m"
     ready_timeout: str = "30s"
     ready_path: str = ""
+    health_path: str = ""
+    health_interval: str = "10s"
+    min_instances: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     home: str = "/home/{user}"
     pids: Annotated[int, msgspec.Meta(ge=8, le=1 << 22)] = 256
 
@@ -90,7 +92,8 @@ DEMO = App(
     command=["/bin/sh", "-c", "mkdir -p /tmp/www && cat >/tmp/www/index.html <<EOF && "
              "exec busybox httpd -f -p {port} -h /tmp/www\n"
              "hello from $(hostname)\nhost $FOFOCA_SITE_HOST\nsite $FOFOCA_SITE\n"
-             "instance ${FOFOCA_SITE##*:}\nnode $FOFOCA_NODE\nEOF\n"],
+             "instance ${FOFOCA_SITE##*:}\nnode $FOFOCA_NODE\n"
+             "job $FOFOCA_JOB_ID, attempt $FOFOCA_ATTEMPT\nEOF\n"],
     about="A tiny web server on busybox, to try the door with",
     options={"port": ["8080", ANY_NUMBER]},
     memory="16M",
@@ -113,13 +116,17 @@ class Catalogue:
         """Return an application as its file has it; NotFound."""
         app = self._apps.get(name)
         if app is None:
-            raise NotFound(f"no application {name!r}; there are {', '.join(self.names())}")
+            raise NotFound(
+                f"no application {shorten(name)}; the catalogue of this node has: {', '.join(self.names())}. Operators "
+                "describe applications in the file that door.catalogue names (docs/door.md, `fofoca app check FILE`); "
+                "to try the door, ask for demo;port=8080"
+            )
         return app
 
-    def choose(self, text: str) -> Chosen:
+    def choose(self, text: str, field: str = "application") -> Chosen:
         """Read `NAME;OPTION=VALUE;...`; NotFound, InvalidValue."""
         if len(text) > APPLICATION_LENGTH_MAX:
-            raise InvalidValue("application", text, f"expected at most {APPLICATION_LENGTH_MAX} characters")
+            raise InvalidValue(field, text, f"expected at most {APPLICATION_LENGTH_MAX} characters")
         name, *pairs = (part.strip() for part in text.split(";"))
         app = self.get(name)
         options = {option: values[0] for option, values in app.options.items()}
@@ -127,11 +134,18 @@ class Catalogue:
             option, equals, value = pair.partition("=")
             if not equals or option not in app.options:
                 known = ", ".join(app.options) or "none"
-                raise InvalidValue("application", pair, f"expected OPTION=VALUE; {name} has the options: {known}")
+                raise InvalidValue(field, pair, f"expected OPTION=VALUE; {name} has the options: {known}")
             if not _allowed(value, app.options[option]):
-                raise InvalidValue("application", pair, f"expected one of {', '.join(app.options[option])}")
+                raise InvalidValue(field, pair, f"expected {option} to be {_choice(app.options[option])}")
             options[option] = value
-        return Chosen(name, app, options)
+        chosen = Chosen(name, app, options)
+        if not 1 <= chosen.port <= PORT_MAX:
+            raise InvalidValue(field, text, f"expected a port from 1 to {PORT_MAX}")
+        return chosen
+
+
+def _choice(values: list[str]) -> str:
+    return " or ".join("any whole number" if value == ANY_NUMBER else value for value in values)
 
 
 def _allowed(value: str, values: list[str]) -> bool:
@@ -169,18 +183,20 @@ def problems(name: str, app: App) -> list[tuple[str, Any, str]]:
             found.append((f"options.{option}", values, "a name, and its values, the default first"))
         found += [(f"options.{option}", value, "letters, digits and . _ + -") for value in values
                   if value != ANY_NUMBER and _VALUE.fullmatch(value) is None]  # fmt: skip
-    for field, text in (("image", app.image), *(("command", word) for word in app.command), ("workdir", app.workdir),
+    for field, text in (("image", app.image), *(("command", word) for word in app.command),
                         *((f"env.{key}", value) for key, value in app.env.items())):  # fmt: skip
         found += [(field, text, f"{{{each}}} is no option") for each in _FIELD.findall(text) if each not in app.options]
     for field, parse in (("memory", parse_size), ("cpu", parse_cpu), ("idle", parse_duration),
-                         ("frozen", parse_duration), ("ready_timeout", parse_duration)):  # fmt: skip
+                         ("frozen", parse_duration), ("ready_timeout", parse_duration),
+                         ("health_interval", parse_duration)):  # fmt: skip
         try:
             parse(getattr(app, field), field)
         except InvalidValue as error:
             found.append((field, error.value, error.expected))
-    if app.ready_path and _PATH.fullmatch(app.ready_path) is None:
-        found.append(("ready_path", app.ready_path, "a path such as /health, without blanks"))
+    found += [(field, path, "a path such as /health, without blanks")
+              for field, path in (("ready_path", app.ready_path), ("health_path", app.health_path))
+              if path and _PATH.fullmatch(path) is None]  # fmt: skip
     port = _FIELD.sub(lambda match: app.options.get(match[1], ["?"])[0], str(app.port))
-    if not port.isdigit() or not 1 <= int(port) <= 65_535:
+    if not port.isdigit() or not 1 <= int(port) <= PORT_MAX:
         found.append(("port", app.port, "a port from 1 to 65535, or {option}"))
     return found

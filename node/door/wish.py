@@ -8,13 +8,15 @@ of the door's front ends:
     X-User-Domains    a.br,b.br              hosts that lead to it; that of the request counts too
     X-Homedir         POOL/SHELF/USER/home   a folder below the volume `homes`, the container's /home/USER
     X-Application     tomcat8;jdk=8          what runs, from the catalogue, with options
-    X-Instance        1                      which of several containers of one application
+    X-Instance        1                      which of several containers of one application, as X-Backend says it
     X-Memory-Limit    256                    MiB
     X-CPU-Limit       25                     per cent of one core
     X-Idle-Timeout    5                      minutes without a request until it is frozen (X-Idle-Timout is taken too)
     X-Realhost        shimoo.com.br          the host name that the application is told
+    X-Weight          1                      its share among instances with the same hosts
+    X-Min-Instances   0                      so many of the instances, from the first, are always on
 
-JSON has more: `frozen_minutes` (from freezing to stopping), `weight` among instances, `always_on`.
+JSON has more: `frozen_minutes` (from freezing to stopping), `always_on` (this instance, whatever its number).
 
 Owns names, units and bounds. Knows neither applications nor nodes.
 """
@@ -22,7 +24,7 @@ Owns names, units and bounds. Knows neither applications nor nodes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import msgspec
@@ -42,15 +44,32 @@ HEADERS = {
     "x-idle-timeout": "idle_minutes",
     "x-idle-timout": "idle_minutes",
     "x-realhost": "realhost",
+    "x-weight": "weight",
+    "x-min-instances": "min_instances",
 }
 """Header (in small letters) to field of the wish; the slide's spelling of the time-out counts too."""
 
 DOMAINS_MAX = 100
-INSTANCE_MAX = 1000
+INSTANCE_MAX = 9999
 MEMORY_MIB_MIN, MEMORY_MIB_MAX = 4, 1 << 20
 CPU_PERCENT_MAX = 25_600
 IDLE_MINUTES_MAX = 7 * 24 * 60
 WEIGHT_MAX = 1000
+REQUIRED = ("x-backend", "x-user", "x-application")
+EXPECTED = {
+    "user": "a user's name: 1 to 32 small letters, digits, . _ -",
+    "domains": "names of hosts (letters, digits, - and dots), with commas between",
+    "instance": f"from 1 to {INSTANCE_MAX}",
+    "memory_mib": f"MiB, from {MEMORY_MIB_MIN} to {MEMORY_MIB_MAX}",
+    "cpu_percent": f"per cent of one core, from 1 to {CPU_PERCENT_MAX}",
+    "idle_minutes": f"minutes, more than 0, at most {IDLE_MINUTES_MAX}",
+    "weight": f"from 1 to {WEIGHT_MAX}",
+    "min_instances": f"from 0 to {INSTANCE_MAX}",
+    "home": "a path below the volume `homes`, such as pool/shimoo/home: relative, 16 parts of letters, digits, . _ + - "
+    "at most, none of them . or ..",
+}
+"""What would be right, after `expected`."""
+
 BUSY_S_MAX = 7 * 86_400.0
 
 _BACKEND = re.compile(r"b:u:([a-z0-9_][a-z0-9._-]{0,31}):([1-9][0-9]{0,3})", re.ASCII)
@@ -70,7 +89,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     application: str
     domains: tuple[str, ...] = ()
     home: str = ""
-    instance: int = 1
+    instance: int | None = None
     memory_mib: int | None = None
     cpu_percent: int | None = None
     idle_minutes: float | None = None
@@ -78,6 +97,12 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     realhost: str = ""
     weight: int = 1
     always_on: bool = False
+    min_instances: int | None = None
+
+    @property
+    def number(self) -> int:
+        """Which instance it is, as its key says."""
+        return int(self.backend.rpartition(":")[2])
 
 
 class Busy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,11 +127,13 @@ def from_headers(headers: Mapping[str, str], host: str) -> Wish:
     """Read and check a request's headers (names in small letters); InvalidValue names the header that is wrong."""
     found: dict[str, object] = {}
     for header, field in HEADERS.items():
-        if header in headers and field not in found:
-            found[field] = _read(header, field, headers[header].strip())
-    for header in ("x-backend", "x-user", "x-application"):
-        if HEADERS[header] not in found:
-            raise InvalidValue(_title(header), "", "expected this header, it has no default")
+        if header not in headers:
+            continue
+        value = _read(header, field, headers[header].strip())
+        if found.setdefault(field, value) != value:
+            raise InvalidValue(_title(header), headers[header], "expected what the other spelling says, or one of both")
+    if missing := [_title(header) for header in REQUIRED if not found.get(HEADERS[header])]:
+        raise InvalidValue(missing[0], "", "a site is asked for with X-Backend, X-User and X-Application, all three")
     domains = [*found.pop("domains", ()), host]  # type: ignore[misc]
     wish = Wish(domains=tuple(dict.fromkeys(domains)), **found)  # type: ignore[arg-type]
     check(wish, by_header=True)
@@ -122,27 +149,32 @@ def check(wish: Wish, *, by_header: bool = False) -> None:
             raise InvalidValue(names.get(field, field), str(value), expected)
 
     backend = _BACKEND.fullmatch(wish.backend)
-    require(USER_NAME.fullmatch(wish.user), "user", wish.user, "expected a user's name: small letters, digits, . _ -")
+    require(USER_NAME.fullmatch(wish.user), "user", wish.user, f"expected {EXPECTED['user']}")
     require(backend, "backend", wish.backend, "expected b:u:USER:INSTANCE, such as b:u:shimoo:1")
     assert backend is not None
     require(backend[1] == wish.user, "backend", wish.backend, f"expected a backend of user {wish.user}")
-    require(1 <= wish.instance <= INSTANCE_MAX, "instance", wish.instance, f"expected 1 to {INSTANCE_MAX}")
+    good = wish.instance in (None, wish.number)
+    require(good, "instance", wish.instance, f"expected {wish.number}, as the backend {wish.backend} says")
     require(len(wish.domains) <= DOMAINS_MAX, "domains", len(wish.domains), f"expected at most {DOMAINS_MAX}")
     for domain in wish.domains:
-        require(is_host(domain), "domains", domain, "expected names of hosts, with commas between")
+        require(is_host(domain), "domains", domain, f"expected {EXPECTED['domains']}")
     require(not wish.realhost or is_host(wish.realhost), "realhost", wish.realhost, "expected the name of a host")
-    require(not wish.home or _FOLDER.fullmatch(wish.home), "home", wish.home, "expected a folder below the homes' root")
-    memory, cpu, idle = wish.memory_mib, wish.cpu_percent, wish.idle_minutes
-    good = memory is None or MEMORY_MIB_MIN <= memory <= MEMORY_MIB_MAX
-    require(good, "memory_mib", memory, f"expected MiB, from {MEMORY_MIB_MIN} to {MEMORY_MIB_MAX}")
-    good = cpu is None or 1 <= cpu <= CPU_PERCENT_MAX
-    require(good, "cpu_percent", cpu, f"expected per cent of one core, from 1 to {CPU_PERCENT_MAX}")
-    good = idle is None or 0 < idle <= IDLE_MINUTES_MAX
-    require(good, "idle_minutes", idle, f"expected minutes, more than 0, at most {IDLE_MINUTES_MAX}")
+    require(not wish.home or _FOLDER.fullmatch(wish.home), "home", wish.home, f"expected {EXPECTED['home']}")
+    for field, good in _bounded(wish):
+        require(good, field, getattr(wish, field), f"expected {EXPECTED[field]}")
     frozen = wish.frozen_minutes
     good = frozen is None or 0 <= frozen <= IDLE_MINUTES_MAX
     require(good, "frozen_minutes", frozen, f"expected minutes, from 0 to {IDLE_MINUTES_MAX}")
-    require(1 <= wish.weight <= WEIGHT_MAX, "weight", wish.weight, f"expected 1 to {WEIGHT_MAX}")
+
+
+def _bounded(wish: Wish) -> Iterator[tuple[str, bool]]:
+    """Yield the numbers of a wish that may be said by header too, and whether each is within its bounds."""
+    memory, cpu, idle, least = wish.memory_mib, wish.cpu_percent, wish.idle_minutes, wish.min_instances
+    yield "memory_mib", memory is None or MEMORY_MIB_MIN <= memory <= MEMORY_MIB_MAX
+    yield "cpu_percent", cpu is None or 1 <= cpu <= CPU_PERCENT_MAX
+    yield "idle_minutes", idle is None or 0 < idle <= IDLE_MINUTES_MAX
+    yield "weight", 1 <= wish.weight <= WEIGHT_MAX
+    yield "min_instances", least is None or 0 <= least <= INSTANCE_MAX
 
 
 def is_host(text: str) -> bool:
@@ -161,13 +193,13 @@ def _read(header: str, field: str, text: str) -> object:
         return [part.strip().lower() for part in text.split(",") if part.strip()]
     if field == "realhost":
         return text.lower()
-    if field in ("instance", "memory_mib", "cpu_percent"):
+    if field in ("instance", "memory_mib", "cpu_percent", "weight", "min_instances"):
         if not text.isascii() or not text.isdigit() or len(text) > 10:
-            raise InvalidValue(_title(header), text, "expected a whole number")
+            raise InvalidValue(_title(header), text, f"expected a whole number: {EXPECTED[field]}")
         return int(text)
     if field == "idle_minutes":
         if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text, re.ASCII) is None:
-            raise InvalidValue(_title(header), text, "expected a number of minutes")
+            raise InvalidValue(_title(header), text, f"expected {EXPECTED[field]}")
         return float(text)
     return text
 

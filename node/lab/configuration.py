@@ -29,12 +29,13 @@ ADMINISTRATOR = "lab"
 
 @dataclass(frozen=True)
 class NodeShape:
-    """What every node of a lab offers."""
+    """What every node of a lab offers. `catalogue`: the file of the applications its doors know."""
 
     cpu_milli: int = 2000
     memory_bytes: int = 2 << 30
     overcommit_cpu: float = 1.0
     overcommit_memory: float = 1.0
+    catalogue: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def write(
         "door": {
             "listen": f"{endpoint.host}:{endpoint.door_port}",
             "front_ends": layout.front_ends(bool(node.netns)),
+            **({"catalogue": shape.catalogue} if shape.catalogue else {}),
         },
     }
     if runtime == "lxc":

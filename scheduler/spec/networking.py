@@ -19,6 +19,7 @@ MTU_MIN, MTU_MAX = 1280, 65_535
 """The least that IPv6 works with, and the most that a packet can have."""
 RATE_BYTES_MIN, RATE_BYTES_MAX = 1_000, 1 << 37
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?")
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 LOCAL_BIT, GROUP_BIT = 0x02, 0x01
 
@@ -50,6 +51,7 @@ class Networking(Part, frozen=True):
     ipv6: bool = False
     open: bool = False
     traffic_class: str = ""
+    hostname: str = ""
 
 
 def check(networking: Networking) -> None:
@@ -68,6 +70,8 @@ def check(networking: Networking) -> None:
         require(_NAME.fullmatch(name), "networking.networks", name, "a network by the name its operators gave it")
     name = networking.traffic_class
     require(not name or _NAME.fullmatch(name), "networking.traffic_class", name, "a class by its operators' name")
+    good = not networking.hostname or _HOSTNAME.fullmatch(networking.hostname)
+    require(good, "networking.hostname", networking.hostname, "one label: letters, digits and -, 63 characters at most")
 
 
 def _check_published(ports: tuple[Publish, ...]) -> None:

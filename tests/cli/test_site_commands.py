@@ -15,7 +15,7 @@ SITE = {
 }  # fmt: skip
 APP = {
     "name": "demo", "about": "a web server", "image": "busybox", "port": "{port}", "options": {"port": ["8080", "*"]},
-    "memory": "16M", "cpu": "50m", "idle": "5m", "frozen": "15m",
+    "memory": "16M", "cpu": "50m", "idle": "5m", "frozen": "15m", "command": ["sh", "-c", "serve it"], "env": {},
 }  # fmt: skip
 
 
@@ -59,7 +59,10 @@ def test_sites_are_ended_or_removed_and_keys_stay_one_part_of_the_path(fofoca: C
 def test_applications_are_listed_and_shown(fofoca: Callable[..., Any], agent: Any) -> None:
     agent.prepare("GET", "/v1/applications", [APP])
     assert "port=8080|*" in fofoca("app", "list").out
-    assert "memory:  16M" in fofoca("app", "show", "demo").out
+    shown = fofoca("app", "show", "demo").out.splitlines()
+    assert "memory:          16M" in shown
+    assert "command:         sh -c 'serve it'" in shown
+    assert not any(line.startswith("env:") for line in shown)
     result = fofoca("app", "show", "tomcat")
     assert (result.code, result.err) == (2, "fofoca: no application 'tomcat'; there are demo\n")
 

@@ -140,7 +140,11 @@ async def test_a_wrong_wish_names_the_header() -> None:
         assert (status, headers["content-type"]) == (400, "application/problem+json")
         assert (problem["type"], problem["field"]) == ("urn:fofoca:problem:invalid-value", "X-Memory-Limit")
         status, _, body = await ask(front, **{**WISH, "X-Application": "nothing"})
-        assert (status, "there are demo" in json.loads(body)["detail"]) == (404, True)
+        assert status == 404
+        assert "door.catalogue" in json.loads(body)["detail"], "an operator is told where applications come from"
+        assert "demo;port=8080" in json.loads(body)["detail"]
+        status, _, body = await ask(front, **{**WISH, "X-Application": "demo;port=99999"})
+        assert (status, json.loads(body)["field"]) == (400, "X-Application")
         client = await front.connect()
         twice = "".join(f"{name}: {value}\r\n" for name, value in [*WISH.items(), ("x-user", "other")])
         await client.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n{twice}\r\n".encode())

@@ -59,8 +59,55 @@ def test_the_slides_request_is_a_site(tmp_path: Path) -> None:
 def test_the_slides_spelling_of_the_time_out_counts_too() -> None:
     headers = {name: value for name, value in SLIDE.items() if name != "x-idle-timeout"}
     assert from_headers({**headers, "x-idle-timout": "7"}, "shimoo.com.br").idle_minutes == 7
-    both = {**SLIDE, "x-idle-timout": "7"}
-    assert from_headers(both, "shimoo.com.br").idle_minutes == 5
+    assert from_headers({**SLIDE, "x-idle-timout": "5"}, "shimoo.com.br").idle_minutes == 5
+    with pytest.raises(InvalidValue, match="the other spelling"):
+        from_headers({**SLIDE, "x-idle-timout": "7"}, "shimoo.com.br")
+
+
+def test_a_containers_host_name_is_its_backends(tmp_path: Path) -> None:
+    def named(user: str, number: int) -> str:
+        wish = Wish(backend=f"b:u:{user}:{number}", user=user, application="demo")
+        check(wish)
+        spec = build(wish, catalogue(tmp_path)).spec
+        validate(spec)
+        return spec.networking.hostname
+
+    assert named("shimoo", 1) == "b-u-shimoo-1"
+    assert named("_a.b-", 9999) == "b-u--a-b--9999"
+    assert len(named("x" * 32, 9999)) <= 63
+
+
+def test_the_first_instances_are_always_on_as_many_as_are_wished_or_the_application_says(tmp_path: Path) -> None:
+    apps = catalogue(tmp_path, CATALOGUE + "min_instances = 1\n")
+
+    def always_on(number: int, **more: str) -> bool:
+        headers = {**SLIDE, "x-backend": f"b:u:shimoo:{number}", "x-instance": str(number), **more}
+        return build(from_headers(headers, "shimoo.com.br"), apps).always_on
+
+    assert [always_on(number) for number in (1, 2)] == [True, False]
+    assert [always_on(number, **{"x-min-instances": "2"}) for number in (1, 2, 3)] == [True, True, False]
+    assert not always_on(1, **{"x-min-instances": "0"})
+
+
+def test_the_home_of_a_site_is_the_applications_home(tmp_path: Path) -> None:
+    site = build(from_headers(SLIDE, "shimoo.com.br"), catalogue(tmp_path))
+    assert dict(site.spec.env)["HOME"] == site.spec.files.volumes[0].target == "/home/shimoo"
+
+
+def test_an_application_with_a_health_path_is_restarted_when_it_is_not_well(tmp_path: Path) -> None:
+    text = CATALOGUE + 'health_path = "/ok"\nhealth_interval = "20s"\nready_timeout = "45s"\n'
+    site = build(from_headers(SLIDE, "shimoo.com.br"), catalogue(tmp_path, text))
+    validate(site.spec)
+    health = site.spec.life.health
+    assert health is not None
+    assert health.http is not None
+    assert (health.http.port, health.http.path, health.interval_s, health.start_period_s) == (8080, "/ok", 20, 45)
+
+
+def test_the_example_catalogue_is_good() -> None:
+    apps = read_catalogue(Path(__file__).parents[2] / "docs/examples/door/applications.toml")
+    for name in apps.names():
+        validate(build(Wish(backend="b:u:ana:1", user="ana", application=name, home="p/ana"), apps).spec)
 
 
 def test_what_is_left_out_is_the_catalogues(tmp_path: Path) -> None:
@@ -83,6 +130,11 @@ def test_what_is_left_out_is_the_catalogues(tmp_path: Path) -> None:
         ("x-homedir", "a//b"),
         ("x-instance", "0"),
         ("x-instance", "one"),
+        ("x-instance", "2"),
+        ("x-weight", "0"),
+        ("x-weight", "1.5"),
+        ("x-min-instances", "-1"),
+        ("x-min-instances", "10000"),
         ("x-memory-limit", "1"),
         ("x-memory-limit", "-256"),
         ("x-memory-limit", "256M"),
@@ -121,10 +173,11 @@ def test_options_are_those_of_the_catalogue(tmp_path: Path) -> None:
     apps = catalogue(tmp_path)
     assert apps.choose("tomcat8").options == {"jdk": "11"}
     assert apps.choose("demo;port=9000").port == 9000
-    for text in ("tomcat8;jdk=7", "tomcat8;java=8", "tomcat8;jdk", "demo;port=x;y", "demo;port=*"):
+    for text in ("tomcat8;jdk=7", "tomcat8;java=8", "tomcat8;jdk", "demo;port=x;y", "demo;port=*", "demo;port=0",
+                 "demo;port=65536", "demo;port=-1"):  # fmt: skip
         with pytest.raises(InvalidValue):
             apps.choose(text)
-    with pytest.raises(NotFound, match="there are demo, tomcat8"):
+    with pytest.raises(NotFound, match="has: demo, tomcat8"):
         apps.choose("php")
 
 
@@ -138,6 +191,9 @@ def test_options_are_those_of_the_catalogue(tmp_path: Path) -> None:
         ('[app.x]\nimage = "a"\nport = 80\nmemory = "lots"\n', "memory"),
         ('[app.x]\nimage = "a"\nport = 80\noptions = { v = [] }\n', "options.v"),
         ('[app."X Y"]\nimage = "a"\nport = 80\n', "name"),
+        ('[app.x]\nimage = "a"\nport = 80\nworkdir = "/"\n', "workdir"),
+        ('[app.x]\nimage = "a"\nport = 80\nhealth_path = "ok"\n', "health_path"),
+        ('[app.x]\nimage = "a"\nport = 80\nhealth_interval = "often"\n', "health_interval"),
         ("not toml", "catalogue"),
     ],
 )

@@ -16,6 +16,7 @@ from node.host.image_config import ImageConfig
 from node.host.image_stack import ImageStack
 from node.runtime.protocol import ContainerSpec, Exit
 from scheduler.model import Allocation, AllocationId, JobSpec, Resources, Result
+from scheduler.spec.networking import Networking
 from scheduler.validate import validate
 
 MIB = 1 << 20
@@ -85,6 +86,7 @@ def test_a_job_without_any_command_is_told_so() -> None:
 
 def test_a_container_is_called_as_its_allocation() -> None:
     assert (made().name, made().hostname) == ("12001.3.2", "job12001-3")
+    assert made(networking=Networking(hostname="b-u-shimoo-1")).hostname == "b-u-shimoo-1"
 
 
 amounts = st.builds(Resources, st.integers(1, 10_000), st.integers(MIB, 1 << 40))

@@ -15,6 +15,9 @@ from scheduler.spec.networking import Networking, Publish, check, needs
     ("fields", "named"),
     [
         ({"publish": (Publish(port=0),)}, "networking.publish.port"),
+        ({"hostname": "a.b"}, "networking.hostname"),
+        ({"hostname": "-a"}, "networking.hostname"),
+        ({"hostname": "a" * 64}, "networking.hostname"),
         ({"publish": (Publish(port=80, host_port=70_000),)}, "networking.publish.host_port"),
         ({"publish": (Publish(port=80, host_port=9000), Publish(port=81, host_port=9000))}, "host port once|each port"),
         ({"publish": (Publish(port=80),) * 33}, "networking.publish"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from typing import Any
+
 import click
 
 from node.cli import find, show
@@ -40,9 +43,8 @@ def show_app(name: str, as_json: bool, node_api: str | None) -> None:
         show.print_json(one)
         return
     for field, value in one.items():
-        text = _options(value) if field == "options" else value
-        if text:
-            print(f"{field + ':':<9}{text}")
+        if text := _text(field, value):
+            print(f"{field + ':':<17}{text}")
 
 
 @app.command("check", short_help="Check a catalogue's file.")
@@ -53,6 +55,14 @@ def check(file: str) -> None:
 
     names = read_catalogue(file).names()
     print(f"{file} is good: {', '.join(names)}")
+
+
+def _text(field: str, value: Any) -> str:
+    if field == "options":
+        return _options(value)
+    if isinstance(value, dict):
+        return " ".join(f"{name}={text}" for name, text in value.items())
+    return shlex.join(value) if isinstance(value, list) else str(value or "")
 
 
 def _options(options: dict[str, list[str]]) -> str:

@@ -45,13 +45,21 @@ def lab() -> None:
     "--overcommit", metavar="RATIO", type=click.FloatRange(1, OVERCOMMIT_MAX), default=1.0, show_default=True,
     help="Permitted ratio of committed to offered CPU and memory.",
 )  # fmt: skip
-def up(nodes: int, cpu: str, memory: str, runtime: str, overcommit: float) -> None:
+@click.option(
+    "--catalogue", metavar="FILE", type=click.Path(dir_okay=False),
+    help="Applications of the request door (docs/door.md).  [default: demo alone]",
+)  # fmt: skip
+def up(nodes: int, cpu: str, memory: str, runtime: str, overcommit: float, catalogue: str | None) -> None:
     """Start a lab, and return when all nodes see each other."""
+    from node.door.catalogue import read_catalogue
     from node.lab import control
     from node.lab.configuration import NodeShape
     from node.lab.hosts import Plan
 
-    shape = NodeShape(parse_cpu(cpu, "cpu"), parse_size(memory, "memory"), overcommit, overcommit)
+    if catalogue is not None:
+        read_catalogue(catalogue)
+        catalogue = str(Path(catalogue).resolve())
+    shape = NodeShape(parse_cpu(cpu, "cpu"), parse_size(memory, "memory"), overcommit, overcommit, catalogue)
     with _failures(), progress_line() as progress:
         made = control.up(Plan(nodes, runtime, shape), progress)
     count = "1 node is up" if nodes == 1 else f"{nodes} nodes are up"

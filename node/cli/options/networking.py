@@ -24,6 +24,7 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--mtu", type=int, metavar="BYTES", help="Largest packet of eth0.  [default: the bridge's]"),
     click.option("--join-network", multiple=True, metavar="NAME", help="One more interface, on this network."),
     click.option("--traffic-class", metavar="NAME", help="The class, at nodes' uplinks, of what the task sends."),
+    click.option("--hostname", metavar="NAME", help="The task's own host name.  [default: jobID-INDEX]"),
     click.option("--ipv6", is_flag=True, help="Only nodes that give containers IPv6 addresses."),
     click.option("--open", "open_to_all", is_flag=True, help="Let other users' tasks connect too (TCP and ping)."),
 )
@@ -39,6 +40,7 @@ def body(options: dict[str, Any]) -> dict[str, Any]:
         "mtu": options["mtu"],
         "networks": list(options["join_network"]),
         "traffic_class": options["traffic_class"],
+        "hostname": options["hostname"],
         "ipv6": options["ipv6"],
         "open": options["open_to_all"],
     }
