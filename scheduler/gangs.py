@@ -89,7 +89,7 @@ class Gangs:
         gang = _gang(job)
         nodes = self._choose(job, gang.nodes, ())
         if len(nodes) == gang.nodes:
-            self._begin(fx, job, nodes, "placed on {} by its home", "", Terms())
+            self._begin(fx, job, nodes, "by its home", "", Terms())
 
     def muster(self, fx: Effects, job: Job, leader: str, order: Muster) -> None:
         """Gather as the leader ordered."""
@@ -97,9 +97,9 @@ class Gangs:
             fx.say(leader, Declined(order.epoch, order.go, 1))
             return
         terms = Terms(order.epoch, order.go, order.rank)
-        self._begin(fx, job, list(order.nodes), f"placed on {{}} by the leader, {leader}", leader, terms)
+        self._begin(fx, job, list(order.nodes), f"by the leader, {leader}{order.why}", leader, terms)
 
-    def _begin(self, fx: Effects, job: Job, nodes: list[str], reason: str, leader: str, terms: Terms) -> None:
+    def _begin(self, fx: Effects, job: Job, nodes: list[str], whom: str, leader: str, terms: Terms) -> None:
         gang = _gang(job)
         reserve_s = self._config.reserve_s * min(2 ** self._too_slow.get(job.id, 0), PATIENCE_MAX)
         terms = terms._replace(reserve_s=reserve_s)
@@ -107,7 +107,7 @@ class Gangs:
         self._alarms.set(("gather", job.id), fx.now + GATHER_SHARE * reserve_s)
         for node in nodes:
             for _ in range(gang.tasks_per_node):
-                self._hands.ask(fx, job, node, reason.format(node), terms)
+                self._hands.ask(fx, job, node, f"placed on {node} {whom}", terms)
 
     # --- what nodes answer
 
@@ -142,7 +142,7 @@ class Gangs:
         positions = sorted({index // gang.tasks_per_node for index in indices})
         substitutes: list[str] = []
         state.refused_by.update(dict.fromkeys(state.nodes[position] for position in positions))
-        if state.top_ups < TOP_UPS_MAX:
+        if state.top_ups < TOP_UPS_MAX and not job.blocks:  # It may have been held meanwhile.
             substitutes = self._choose(job, len(positions), (*state.nodes, *state.refused_by))
         if len(substitutes) < len(positions):
             self._give_back(fx, job, why)

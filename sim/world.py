@@ -299,6 +299,9 @@ class World:
         """Hold a job that is not known to have ended; what is held once is released until that is acknowledged."""
         if self.kernel.now < self.plan.trouble_s:
             host.ask(Hold(job), lambda _: self.kernel.after(HOLD_S, self._release, job, host))
+            # It may be held already, and released; or be held without an answer.
+            self._released.pop(job, None)
+            self.kernel.after(HOLD_S + CLIENT_PATIENCE_S, self._release_unless_done, job, host)
 
     def _release(self, job: int, host: Host) -> None:
         self.kernel.after(CLIENT_PATIENCE_S, self._release_unless_done, job, host)
