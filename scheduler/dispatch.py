@@ -17,6 +17,7 @@ import msgspec
 from scheduler.alarms import Alarms
 from scheduler.amendments import AmendmentsGiven
 from scheduler.attempts import NO_TERMS, Attempts, Terms
+from scheduler.choice import RUNNERS_UP, by_policy
 from scheduler.condition import ORDINARY, Condition
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
@@ -77,13 +78,11 @@ from scheduler.records import (
     task_key,
 )
 from scheduler.rules import Rules
-from scheduler.score import WHY
 from scheduler.submissions import Submissions
 from scheduler.usage import Usage
 from scheduler.validate import validate
 
 REFUSALS_FREE = 3
-RUNNERS_UP = 2
 
 
 class Home:
@@ -412,7 +411,7 @@ class Home:
             return
         for _ in range(self._allowed(fx, job, leader, go, count)):
             terms = Terms(go.epoch, go.go, go.rank)
-            self._ask(fx, job, go.node, f"placed on {go.node} by the leader, {leader}", terms)
+            self._ask(fx, job, go.node, f"placed on {go.node} by the leader, {leader}{go.why}", terms)
         self.lineup.obeyed(job)
 
     def on_muster(self, fx: Effects, leader: str, muster: Muster) -> None:
@@ -532,8 +531,7 @@ class Home:
     ) -> str:
         """Say what spoke for the node of a single task, and which were the next best."""
         others = self._view.best(job.spec.request, required, job.id, images, count=RUNNERS_UP, avoid=frozenset(places))
-        before = f"before {' and '.join(others)}" if others else "nowhere else is room"
-        return f": {WHY[self._config.policy]} ({self._config.policy}), {before}"
+        return by_policy(self._config.policy, others)
 
     def _place_evenly(
         self, fx: Effects, job: Job, required: tuple[Constraint, ...], count: int, images: tuple[bytes, ...]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from scheduler.alarms import Alarms
+from scheduler.choice import RUNNERS_UP, by_policy, slipping_past
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.events import Publish
@@ -532,26 +533,39 @@ class Leader:
         """Order these places; return how many of what the job waits for (a gang waits as one) that is."""
         if not places:
             return 0
+        why = self._why(entry, places)
         if entry.wish.shape.nodes:
-            self._order_gang(fx, entry, places)
+            self._order_gang(fx, entry, places, why)
             placed = 1
         else:
             for node, count in places.items():
-                self._order(fx, entry, node, count)
+                self._order(fx, entry, node, count, why)
             placed = sum(places.values())
         self._plan.started(entry.wish.job)
         self._relist(entry.wish.job, entry)
         return placed
 
-    def _order(self, fx: Effects, entry: Entry, node: str, count: int) -> None:
+    def _why(self, entry: Entry, places: dict[str, int]) -> str:
+        """Say what spoke for these nodes, as the job leaves the line."""
+        job, _, shape, images = entry.wish
+        if entry.wait.wanted != 1:
+            return ""
+        first = self._line.first(1)[0]
+        if first != job or shape.nodes:
+            others = [name for name in self._plan.considered if name not in places]
+            return slipping_past(first, others) if first != job else by_policy(self._config.policy, others)
+        best = self._view.best(shape.amount, shape.constraints, job, images, count=RUNNERS_UP, avoid=places)
+        return by_policy(self._config.policy, best)
+
+    def _order(self, fx: Effects, entry: Entry, node: str, count: int, why: str) -> None:
         job, place, shape, _ = entry.wish
         go = self._orders.give(fx, job, count, shape.amount, {node: count}, shape.estimate_s)
         entry.orders[go] = count
         self._holds.started(job, node)
         self.preemption.ordered(job, node)
-        self._say_go(entry.home, go, Go(self.epoch, go, job, node, count, tuple(place)))
+        self._say_go(entry.home, go, Go(self.epoch, go, job, node, count, tuple(place), why))
 
-    def _order_gang(self, fx: Effects, entry: Entry, places: dict[str, int]) -> None:
+    def _order_gang(self, fx: Effects, entry: Entry, places: dict[str, int], why: str) -> None:
         job, place, shape, _ = entry.wish
         tasks = dict.fromkeys(places, entry.wait.per_node)
         go = self._orders.give(fx, job, 1, entry.wait.request, tasks, shape.estimate_s)
@@ -559,7 +573,7 @@ class Leader:
         for node in places:
             self._holds.started(job, node)
             self.preemption.ordered(job, node)
-        self._say_go(entry.home, go, Muster(self.epoch, go, job, tuple(places), tuple(place)))
+        self._say_go(entry.home, go, Muster(self.epoch, go, job, tuple(places), tuple(place), why))
 
     def _say_go(self, home: str, go: int, order: Go | Muster) -> None:
         """Orders are said at the end of the event, after the holds that they count on."""

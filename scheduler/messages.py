@@ -225,7 +225,10 @@ class Told(Item, frozen=True, tag="told"):
 
 
 class Go(Item, frozen=True, tag="go"):
-    """Leader to home: place `count` waiting tasks of this job on this node. `go` only grows within an epoch."""
+    """Leader to home: place `count` waiting tasks of this job on this node. `go` only grows within an epoch.
+
+    `why`: what spoke for that node, for who asks.
+    """
 
     epoch: int
     go: int
@@ -233,6 +236,7 @@ class Go(Item, frozen=True, tag="go"):
     node: str
     count: int
     rank: RankKey = ()
+    why: Text = ""
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -248,6 +252,7 @@ class Muster(Item, frozen=True, tag="muster"):
     job: int
     nodes: Nodes
     rank: RankKey = ()
+    why: Text = ""
 
     @property
     def count(self) -> int:

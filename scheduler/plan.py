@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from sortedcontainers import SortedList
 
+from scheduler.choice import RUNNERS_UP
 from scheduler.fit import fits, unmet
 from scheduler.horizon import Horizon
 from scheduler.index import ClusterView, Node
@@ -112,6 +113,8 @@ class Plan:
         self._possible_shape = -1
         self._pins: dict[int, tuple[tuple[str, ...], float]] = {}
         self.reservations: list[Reservation] = []
+        self.considered: list[str] = []
+        """The best nodes of the last choice, and some that were the next best."""
 
     def clear(self) -> None:
         """Forget all reservations."""
@@ -247,8 +250,9 @@ class Plan:
             return self._fill(wish, found, count)
         if len(found) < shape.nodes:
             return {}
-        chosen = [node for _, node, _ in heapq.nsmallest(shape.nodes, found, key=lambda each: each[0])]
-        return {node.name: 1 for node in chosen}
+        best = heapq.nsmallest(shape.nodes + RUNNERS_UP, found, key=lambda each: each[0])
+        self.considered = [node.name for _, node, _ in best]
+        return dict.fromkeys(self.considered[: shape.nodes], 1)
 
     def _candidates(self, wish: Wish, end_s: float) -> list[tuple[tuple[bool, int, int], Node, Resources]]:
         """Return (how good, node, what may be used there) of every node that can take a share; the least is best."""
@@ -271,7 +275,9 @@ class Plan:
     ) -> dict[str, int]:
         amount = wish.shape.amount
         places: dict[str, int] = {}
-        for _, node, free in sorted(found, key=lambda each: each[0]):
+        best = sorted(found, key=lambda each: each[0])
+        self.considered = [node.name for _, node, _ in best[: 1 + RUNNERS_UP]]
+        for _, node, free in best:
             while count > 0 and fits(amount, free):
                 places[node.name] = places.get(node.name, 0) + 1
                 free = free - amount

@@ -7,6 +7,7 @@ from dataclasses import replace
 from scheduler.config import SchedulerConfig
 from scheduler.events import Accepting, Cancel, Submit
 from scheduler.model import ArrayRange, Constraint, JobKind, JobSpec, Operator, Resources, State
+from scheduler.spec.gang import Gang
 from sim.faults import Features, Plan, draw_plan
 from sim.network import Link
 from sim.world import World
@@ -173,6 +174,26 @@ def test_the_loss_of_the_leader_stops_neither_submission_nor_placement():
 def replace_spec(**facts: object) -> JobSpec:
     """The usual spec with other facts."""
     return JobSpec(**{"name": "job", "argv": ("true",), "request": SPEC.request, **facts})
+
+
+def test_a_job_that_the_leader_placed_tells_why_there_too():
+    cluster = Cluster(nodes=2, run_mean_s=1e6)
+    whole = replace_spec(request=Resources(1000, 64 * MIB), time_limit_s=10.0)
+    for _ in range(2):
+        cluster.submit("n1", whole)
+    waiting = cluster.submit("n2", whole)
+    cluster.run(1)
+    wide = cluster.submit("n2", replace_spec(request=Resources(1000, 64 * MIB), gang=Gang(nodes=2)))
+    cluster.run(15)
+    placed = cluster.agent("n2").explain(waiting).placed[0]
+    said = f"placed on {placed.node} by the leader, n1: the fullest it fits on (best-fit), "
+    assert placed.reason.removeprefix(said) in ("nowhere else is room", "before n1", "before n2")
+    short = cluster.submit("n2", replace_spec(request=Resources(1000, 64 * MIB), time_limit_s=1.0))
+    cluster.run(0.5)
+    (slipped,) = cluster.agent("n2").explain(short).placed
+    assert f"by the leader, n1: it slips past job {wide} without delaying it, nowhere else is room" in slipped.reason
+    cluster.run(30)
+    assert ": the fullest it fits on (best-fit), " in cluster.agent("n2").explain(wide).placed[0].reason
 
 
 def test_a_single_job_that_runs_tells_why_there_and_which_were_the_next_best():
