@@ -68,6 +68,10 @@ class NotNow(CallerError):
     """It can't be done to this thing in its state, or it is somebody else's."""
 
 
+class MissingImage(NotNow):
+    """What would run has no image in this cluster; that is its operators' to mend."""
+
+
 class NotPermitted(CallerError):
     """The caller is known, but this is not theirs to do."""
 

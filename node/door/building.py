@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from node.door.catalogue import Catalogue, Chosen
-from node.door.wish import Wish
+from node.door.wish import Wish, is_host
 from node.quantities import parse_cpu, parse_duration, parse_size
 from scheduler.model import JobKind, JobSpec, Resources
 from scheduler.sites.site import Site
@@ -20,13 +20,15 @@ HOMES = "homes"
 """The name of the volume, allowed by the nodes' operators, below which users' homes are."""
 
 
-def build(wish: Wish, catalogue: Catalogue, *, field: str = "application") -> Site:
+def build(wish: Wish, catalogue: Catalogue, *, host: str = "", field: str = "application") -> Site:
     """Return the site for a wish; NotFound and InvalidValue for an application the catalogue does not have.
 
-    `field` is what the application is called where the wish came from.
+    `host` is the name that a request asked for, "" for none; `field` what the application is called where the wish came
+    from.
     """
     chosen = catalogue.choose(wish.application, field)
     app = chosen.app
+    declared = tuple(dict.fromkeys((*wish.domains, *([wish.realhost] if wish.realhost else []))))
     min_instances = app.min_instances if wish.min_instances is None else wish.min_instances
     idle_s = parse_duration(app.idle) if wish.idle_minutes is None else wish.idle_minutes * 60
     return Site(
@@ -34,7 +36,9 @@ def build(wish: Wish, catalogue: Catalogue, *, field: str = "application") -> Si
         owner=wish.user,
         spec=_spec(wish, chosen),
         port=chosen.port,
-        hosts=tuple(dict.fromkeys([*wish.domains, *([wish.realhost] if wish.realhost else [])])),
+        hosts=tuple(dict.fromkeys((*declared, *([host] if is_host(host) else [])))),
+        declared=declared,
+        realhost=wish.realhost,
         application=wish.application,
         idle_s=idle_s,
         frozen_s=parse_duration(app.frozen) if wish.frozen_minutes is None else wish.frozen_minutes * 60,
@@ -56,7 +60,6 @@ def _spec(wish: Wish, chosen: Chosen) -> JobSpec:
     request_milli = min(parse_cpu(app.cpu), limit_milli or parse_cpu(app.cpu))
     env = {
         "FOFOCA_SITE": wish.backend,
-        "FOFOCA_SITE_HOST": wish.realhost or (wish.domains[0] if wish.domains else ""),
         "FOFOCA_SITE_PORT": str(chosen.port),
         **({"HOME": _home(wish, chosen)} if wish.home else {}),
         **{name: chosen.fill(value) for name, value in app.env.items()},

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from node.errors import Busy, CallerError, InvalidValue, NodeError, NotNow, UnknownSite
+from node.errors import Busy, CallerError, InvalidValue, MissingImage, NodeError, NotNow, UnknownImage, UnknownSite
 from scheduler.errors import NotPossible, Overloaded, SchedulerError
 from scheduler.errors import UnknownSite as NotKept
 from scheduler.sites.claims import Claim, Keeping
@@ -76,6 +76,7 @@ UNKNOWN = "unknown"
 _KINDS: dict[str, Callable[[str], NodeError]] = {
     UNKNOWN: UnknownSite,
     "not-now": NotNow,
+    "no-image": MissingImage,
     "busy": Busy,
     "refused": CallerError,
 }
@@ -88,6 +89,9 @@ def refusal(error: SchedulerError | NodeError) -> Answer:
     match error:
         case NotKept() | UnknownSite():
             kind = UNKNOWN
+        case UnknownImage():
+            why = f"the application needs the image {error.value}, which no node has (`fofoca image import`)"
+            return Answer(refusal="no-image", why=why)
         case NotPossible() | NotNow():
             kind = "not-now"
         case Overloaded() | Busy():

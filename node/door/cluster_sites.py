@@ -35,6 +35,8 @@ POLL_S_MAX = 20.0
 RETRY_S = 0.1
 WAITING_AT_ONE_KEEPER_MAX = 128
 FINDING_MAX = 64
+WISHES_MAX = 8
+"""Remembered of one site: front ends say the same things, but for the host that was asked for."""
 USED_INTERVAL_S = 0.5
 USED_ANEW_S = 30.0
 HOPS_MAX = 4
@@ -44,9 +46,11 @@ log = logs.get("sites")
 
 @dataclass(slots=True)
 class _Known:
+    """A site by its keeper's word, until when that is believed, and the wishes for it that changed nothing about it."""
+
     view: SiteView
     until_s: float
-    site: Site | None = None
+    wishes: tuple[Site, ...] = ()
 
 
 @dataclass(slots=True)
@@ -109,14 +113,12 @@ class ClusterSites:
     async def want(self, site: Site, wait_s: float) -> SiteView:
         """Create a site or change it, and wake it, at its keeper; see node.door.sites."""
         site = self._reachable(site)
-        known = self._fresh(site.key)
-        if known is not None and known.site == site and known.view.phase is SitePhase.AWAKE:
-            return known.view
+        if (known := self._as_wished(site)) is not None:
+            return known
         deadline_s = trio.current_time() + wait_s
         async with self._one_by_one(site.key, deadline_s):
-            known = self._fresh(site.key)
-            if known is not None and known.site == site and known.view.phase is SitePhase.AWAKE:
-                return known.view
+            if (known := self._as_wished(site)) is not None:
+                return known
             view = await self._until_settled(site.key, deadline_s, lambda s: (calls.WANT, encode(Wanted(site, s))))
             self._learn(view, site)
             return view
@@ -351,21 +353,27 @@ class ClusterSites:
         known = self._known.get(key)
         return known if known is not None and known.until_s > trio.current_time() else None
 
+    def _as_wished(self, site: Site) -> SiteView | None:
+        """Return a site that is awake and known to be what a wish says."""
+        known = self._fresh(site.key)
+        awake = known is not None and known.view.phase is SitePhase.AWAKE and site in known.wishes
+        return known.view if known is not None and awake else None
+
     def _keeper_known(self, key: str) -> str | None:
         known = self._known.get(key)
         return known.view.keeper if known is not None and known.view.keeper in self._keepers() else None
 
     def _learn(self, view: SiteView, site: Site | None = None) -> SiteView:
         """Remember a site, and return what is known of it by now: an answer may be older than what its keeper told."""
-        known = self._known.get(view.key)
+        known, wishes = self._known.get(view.key), (site,) if site is not None else ()
         if known is not None:
             if known.view.keeper == view.keeper and known.view.revision > view.revision and self._fresh(view.key):
-                site = site if view.fingerprint == known.view.fingerprint else None
+                wishes = wishes if view.fingerprint == known.view.fingerprint else ()
                 view = known.view
-            if site is None and view.fingerprint == known.view.fingerprint:
-                site = known.site  # else somebody else wished it to be something else
+            if view.fingerprint == known.view.fingerprint:  # else somebody wished it to be something else
+                wishes = (*(each for each in known.wishes if each not in wishes), *wishes)[-WISHES_MAX:]
             self._unhost(known.view)
-        self._known[view.key] = _Known(view, trio.current_time() + KNOWN_S, site)
+        self._known[view.key] = _Known(view, trio.current_time() + KNOWN_S, wishes)
         self._known.move_to_end(view.key)
         for host in view.hosts:
             if host in self._found:

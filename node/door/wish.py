@@ -123,7 +123,7 @@ def has_wish(headers: Mapping[str, str]) -> bool:
     return "x-backend" in headers or "x-application" in headers
 
 
-def from_headers(headers: Mapping[str, str], host: str) -> Wish:
+def from_headers(headers: Mapping[str, str]) -> Wish:
     """Read and check a request's headers (names in small letters); InvalidValue names the header that is wrong."""
     found: dict[str, object] = {}
     for header, field in HEADERS.items():
@@ -134,8 +134,7 @@ def from_headers(headers: Mapping[str, str], host: str) -> Wish:
             raise InvalidValue(_title(header), headers[header], "expected what the other spelling says, or one of both")
     if missing := [_title(header) for header in REQUIRED if not found.get(HEADERS[header])]:
         raise InvalidValue(missing[0], "", "a site is asked for with X-Backend, X-User and X-Application, all three")
-    domains = [*found.pop("domains", ()), host]  # type: ignore[misc]
-    wish = Wish(domains=tuple(dict.fromkeys(domains)), **found)  # type: ignore[arg-type]
+    wish = Wish(**found)  # type: ignore[arg-type]
     check(wish, by_header=True)
     return wish
 
@@ -190,7 +189,7 @@ def host_of(header: str) -> str:
 
 def _read(header: str, field: str, text: str) -> object:
     if field == "domains":
-        return [part.strip().lower() for part in text.split(",") if part.strip()]
+        return tuple(part.strip().lower() for part in text.split(",") if part.strip())
     if field == "realhost":
         return text.lower()
     if field in ("instance", "memory_mib", "cpu_percent", "weight", "min_instances"):

@@ -167,6 +167,8 @@ class Keeper:
             kept = Kept(site, revision=self._revision(fx))
         elif kept.site.owner != site.owner:
             raise NotPossible(f"site {site.key} belongs to another user")
+        else:
+            site = site.gathering(kept.site)
         wake = event.wake or site.always_on
         asleep = kept.phase is SitePhase.ASLEEP or (kept.phase is SitePhase.BROKEN and self._may_try(fx, kept, site))
         if wake and asleep:
@@ -369,7 +371,7 @@ class Keeper:
                 f"{site.owner} has {up} sites up here (sites_up_per_owner_max); one of them must sleep before this one"
             )
         unix_s = self._unix_s(fx.now)
-        kept.job = self._jobs.submit(fx, Submit(site.owner, site.spec, unix_s))
+        kept.job = self._jobs.submit(fx, Submit(site.owner, site.container, unix_s))
         kept.attempt, kept.unfreezable, kept.wanted, kept.reason = 0, False, False, ""
         kept.woken_unix_s = unix_s
         self._by_job[kept.job] = site.key
@@ -387,7 +389,7 @@ class Keeper:
         job = self._jobs.get(kept.job)
         if job is None or not job.waiting or kept.next_job:
             return
-        old, kept.job = kept.job, self._jobs.submit(fx, Submit(site.owner, site.spec, self._unix_s(fx.now)))
+        old, kept.job = kept.job, self._jobs.submit(fx, Submit(site.owner, site.container, self._unix_s(fx.now)))
         kept.attempt = 0
         self._by_job.pop(old, None)
         self._by_job[kept.job] = site.key

@@ -14,6 +14,10 @@ import msgspec
 from scheduler.errors import IllegalTransition
 from scheduler.model import JobSpec
 
+ASKED_HOSTS_MAX = 20
+"""Of the hosts that a site was asked for by without their being declared, the last ones count."""
+HOST_VARIABLE = "FOFOCA_SITE_HOST"
+
 
 class SitePhase(enum.StrEnum):
     """Where a site is."""
@@ -83,6 +87,8 @@ class Site(msgspec.Struct, frozen=True, omit_defaults=True):
     """One backend. `idle_s` without use freezes it, `frozen_s` more stop it; `always_on`: neither ever happens.
 
     `spec` is a service of one task that listens on `port`; `weight` is its share among instances with the same hosts.
+    `hosts` are those it answers for: the `declared` ones, and those it was asked for by besides. Its container is told
+    of `realhost`, else of the first.
     It is awake once the port takes a connection and, if there is a `ready_path`, a GET of it is answered with less than
     500; a container that does not within `ready_s` of its start is given up.
     """
@@ -99,6 +105,24 @@ class Site(msgspec.Struct, frozen=True, omit_defaults=True):
     always_on: bool = False
     ready_s: float = 30.0
     ready_path: str = ""
+    declared: tuple[str, ...] = ()
+    realhost: str = ""
+
+    @property
+    def container(self) -> JobSpec:
+        """What is to run: the spec, told its host."""
+        host = self.realhost or (self.hosts[0] if self.hosts else "")
+        return msgspec.structs.replace(self.spec, env=(*self.spec.env, (HOST_VARIABLE, host)))
+
+    def gathering(self, known: Site) -> Site:
+        """Return this wish with the hosts that an earlier one was asked for by, if both declare the same.
+
+        Visitors come by several names (www or not), each request says but one, and none is to unsay another.
+        """
+        if self.declared != known.declared:
+            return self
+        asked = [host for host in dict.fromkeys((*known.hosts, *self.hosts)) if host not in self.declared]
+        return msgspec.structs.replace(self, hosts=(*self.declared, *asked[-ASKED_HOSTS_MAX:]))
 
 
 class SiteRecord(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -40,7 +40,8 @@ class Succession:
         if kept.next_job:
             return
         try:
-            kept.next_job = self._jobs.submit(fx, Submit(kept.site.owner, kept.site.spec, self._unix_s(fx.now)))
+            wanted = Submit(kept.site.owner, kept.site.container, self._unix_s(fx.now))
+            kept.next_job = self._jobs.submit(fx, wanted)
         except SchedulerError as error:
             kept.reason = f"it can't be moved: {error}"
             return

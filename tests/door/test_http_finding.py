@@ -9,9 +9,10 @@ from collections import Counter
 import pytest
 import trio
 
+from node.door.calls import raised, refusal
 from node.door.http.choosing import Chooser
 from node.door.http.senders import client_of, plain_address
-from node.errors import Busy, ForgedToken
+from node.errors import Busy, ForgedToken, UnknownImage
 from node.tokens import Principal, Role
 from scheduler.sites.site import SitePhase, SiteView
 from tests.door.http_parts import HOST, KEY, PATIENCE_S, MemorySites, RunningDoor, backend, door, until
@@ -298,6 +299,15 @@ async def test_browsers_see_the_page_before_others_are_told_anything() -> None:
         assert (status, headers["content-type"]) == (503, "text/html; charset=utf-8")
         status, headers, _ = await ask(front)
         assert (status, headers["x-fofoca-cold-start"]) == (200, "1")
+
+
+async def test_an_application_without_its_image_is_the_operators_to_mend() -> None:
+    refused = raised(refusal(UnknownImage("tomcat8")))  # as it comes from the keeper's node
+    async with door(MemorySites(failing=refused), front_ends=LOCAL) as front:
+        status, headers, body = await ask(front, **WISH)
+        assert (status, headers["retry-after"]) == (503, "30")
+        assert json.loads(body)["type"] == "urn:fofoca:problem:no-image"
+        assert "tomcat8" in json.loads(body)["detail"]
 
 
 async def test_nobody_is_held_for_a_site_that_fits_nowhere() -> None:

@@ -195,6 +195,20 @@ async def test_refusals_come_at_once_and_as_what_they_are(autojump_clock: MockCl
             await door.sleep(mine[0])
 
 
+async def test_one_site_asked_for_by_two_names_costs_no_calls_once_both_are_known(autojump_clock: MockClock) -> None:
+    async with cluster_of(3, 7) as cluster:
+        door = cluster.nodes["n2"].sites
+        both = [msgspec.structs.replace(site(), hosts=(host,)) for host in ("a.br", "www.a.br")]
+        for _ in range(2):
+            for each in both:
+                await door.want(each, 30.0)
+        await trio.sleep(1.0)
+        calls = cluster.wire.calls
+        for each in both * 10:
+            assert (await door.want(each, 30.0)).hosts == ("a.br", "www.a.br")
+        assert cluster.wire.calls == calls
+
+
 async def test_a_site_that_fits_nowhere_is_told_at_once_and_mended_by_the_next_wish(autojump_clock: MockClock) -> None:
     async with cluster_of(3, 6) as cluster:
         door, good = cluster.nodes["n2"].sites, site()

@@ -44,7 +44,7 @@ def catalogue(folder: Path, text: str = CATALOGUE) -> Catalogue:
 
 def test_the_slides_request_is_a_site(tmp_path: Path) -> None:
     assert has_wish(SLIDE)
-    site = build(from_headers(SLIDE, "shimoo.com.br"), catalogue(tmp_path))
+    site = build(from_headers(SLIDE), catalogue(tmp_path))
     spec = site.spec
     assert (site.key, site.owner, site.port, site.idle_s) == ("b:u:shimoo:1", "shimoo", 8080, 300)
     assert site.hosts == ("shimoo.com.br", "www.shimoo.com.br")
@@ -58,10 +58,10 @@ def test_the_slides_request_is_a_site(tmp_path: Path) -> None:
 
 def test_the_slides_spelling_of_the_time_out_counts_too() -> None:
     headers = {name: value for name, value in SLIDE.items() if name != "x-idle-timeout"}
-    assert from_headers({**headers, "x-idle-timout": "7"}, "shimoo.com.br").idle_minutes == 7
-    assert from_headers({**SLIDE, "x-idle-timout": "5"}, "shimoo.com.br").idle_minutes == 5
+    assert from_headers({**headers, "x-idle-timout": "7"}).idle_minutes == 7
+    assert from_headers({**SLIDE, "x-idle-timout": "5"}).idle_minutes == 5
     with pytest.raises(InvalidValue, match="the other spelling"):
-        from_headers({**SLIDE, "x-idle-timout": "7"}, "shimoo.com.br")
+        from_headers({**SLIDE, "x-idle-timout": "7"})
 
 
 def test_a_containers_host_name_is_its_backends(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_first_instances_are_always_on_as_many_as_are_wished_or_the_applicat
 
     def always_on(number: int, **more: str) -> bool:
         headers = {**SLIDE, "x-backend": f"b:u:shimoo:{number}", "x-instance": str(number), **more}
-        return build(from_headers(headers, "shimoo.com.br"), apps).always_on
+        return build(from_headers(headers), apps).always_on
 
     assert [always_on(number) for number in (1, 2)] == [True, False]
     assert [always_on(number, **{"x-min-instances": "2"}) for number in (1, 2, 3)] == [True, True, False]
@@ -90,13 +90,13 @@ def test_the_first_instances_are_always_on_as_many_as_are_wished_or_the_applicat
 
 
 def test_the_home_of_a_site_is_the_applications_home(tmp_path: Path) -> None:
-    site = build(from_headers(SLIDE, "shimoo.com.br"), catalogue(tmp_path))
+    site = build(from_headers(SLIDE), catalogue(tmp_path))
     assert dict(site.spec.env)["HOME"] == site.spec.files.volumes[0].target == "/home/shimoo"
 
 
 def test_an_application_with_a_health_path_is_restarted_when_it_is_not_well(tmp_path: Path) -> None:
     text = CATALOGUE + 'health_path = "/ok"\nhealth_interval = "20s"\nready_timeout = "45s"\n'
-    site = build(from_headers(SLIDE, "shimoo.com.br"), catalogue(tmp_path, text))
+    site = build(from_headers(SLIDE), catalogue(tmp_path, text))
     validate(site.spec)
     health = site.spec.life.health
     assert health is not None
@@ -112,7 +112,7 @@ def test_the_example_catalogue_is_good() -> None:
 
 def test_what_is_left_out_is_the_catalogues(tmp_path: Path) -> None:
     few = {name: SLIDE[name] for name in ("x-user", "x-backend", "x-application")}
-    site = build(from_headers(few, "shimoo.com.br"), catalogue(tmp_path))
+    site = build(from_headers(few), catalogue(tmp_path), host="shimoo.com.br")
     assert (site.idle_s, site.spec.limit.memory_bytes, site.spec.limit.cpu_milli) == (300, 128 << 20, 0)
     assert site.hosts == ("shimoo.com.br",)
 
@@ -149,14 +149,23 @@ def test_what_is_left_out_is_the_catalogues(tmp_path: Path) -> None:
 )
 def test_a_wrong_header_is_named(header: str, value: str) -> None:
     with pytest.raises(InvalidValue) as raised:
-        from_headers({**SLIDE, header: value}, "shimoo.com.br")
+        from_headers({**SLIDE, header: value})
     assert raised.value.field.lower() == header
 
 
 @pytest.mark.parametrize("header", ["x-backend", "x-user", "x-application"])
 def test_a_missing_header_is_named(header: str) -> None:
     with pytest.raises(InvalidValue, match="(?i)" + header):
-        from_headers({name: value for name, value in SLIDE.items() if name != header}, "shimoo.com.br")
+        from_headers({name: value for name, value in SLIDE.items() if name != header})
+
+
+def test_the_host_that_was_asked_for_counts_beside_those_that_were_declared(tmp_path: Path) -> None:
+    def hosts(host: str, **more: str) -> tuple[str, ...]:
+        return build(from_headers({**SLIDE, **more}), catalogue(tmp_path), host=host).hosts
+
+    assert hosts("shimoo.com.br") == ("shimoo.com.br", "www.shimoo.com.br")
+    assert hosts("old.br") == ("shimoo.com.br", "www.shimoo.com.br", "old.br")
+    assert hosts("[::1]", **{"x-user-domains": "", "x-realhost": ""}) == ()
 
 
 def test_json_says_the_same() -> None:

@@ -181,6 +181,29 @@ def test_another_wish_does_not_wait_for_the_pause_of_one_that_broke() -> None:
     assert fails(4) is SitePhase.BROKEN, "wishes that take turns don't get around the breaker"
 
 
+def test_names_that_visitors_came_by_are_kept_as_long_as_the_same_ones_are_declared() -> None:
+    house = House()
+
+    def asked_by(host: str, *declared: str) -> tuple[str, ...]:
+        house.want(msgspec.structs.replace(site(), hosts=(*declared, host), declared=declared))
+        return house.keeper.view(KEY, house.now).hosts
+
+    assert asked_by("a.br") == ("a.br",)
+    written = dict(house.rows["sites"])
+    assert asked_by("www.a.br") == ("a.br", "www.a.br")
+    assert house.rows["sites"] != written
+    written = dict(house.rows["sites"])
+    assert asked_by("a.br") == asked_by("www.a.br") == ("a.br", "www.a.br")
+    assert house.rows["sites"] == written, "who asks for what is known changes nothing"
+    (job,) = house.jobs.values()
+    assert dict(job.spec.env)["FOFOCA_SITE_HOST"] == "a.br"
+    assert asked_by("a.br", "b.br") == ("b.br", "a.br")
+    assert house.keeper.answering("www.a.br") == []
+    for number in range(50):
+        found = asked_by(f"x{number}.br", "b.br")
+    assert (len(found), found[0], found[-1]) == (21, "b.br", "x49.br")
+
+
 def test_a_hundred_requests_start_one_container() -> None:
     house = House()
     views = [house.want() for _ in range(100)]
@@ -487,7 +510,7 @@ def test_hosts_lead_to_their_sites_and_to_no_others() -> None:
     house.want()
     house.want(site("b:u:shimoo:2"))
     assert house.keeper.answering("shimoo.com.br") == [KEY, "b:u:shimoo:2"]
-    house.want(msgspec.structs.replace(site(), hosts=("other.br",)))
+    house.want(msgspec.structs.replace(site(), hosts=("other.br",), declared=("other.br",)))
     assert house.keeper.answering("shimoo.com.br") == ["b:u:shimoo:2"]
     house.do("on_drop", "b:u:shimoo:2")
     assert house.keeper.answering("shimoo.com.br") == []

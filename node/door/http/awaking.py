@@ -141,7 +141,7 @@ class Awaking:
         known = (host, *(part for pair in sorted(wishes.items()) for part in pair))
         site = self._built.get(known)
         if site is None:
-            site = self._built[known] = build(from_headers(wishes, host), self._catalogue, field="X-Application")
+            site = self._built[known] = build(from_headers(wishes), self._catalogue, host=host, field="X-Application")
             if len(self._built) > WISHES_MAX:
                 self._built.popitem(last=False)
         return site

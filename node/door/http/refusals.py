@@ -5,7 +5,18 @@ from __future__ import annotations
 import math
 from http import HTTPStatus
 
-from node.errors import BadToken, Busy, InvalidValue, NodeError, NotFound, NotPermitted, PeerUnreachable, TooLarge
+from node.errors import (
+    BadToken,
+    Busy,
+    InvalidValue,
+    MissingImage,
+    NodeError,
+    NotFound,
+    NotNow,
+    NotPermitted,
+    PeerUnreachable,
+    TooLarge,
+)
 from scheduler.errors import Overloaded, SchedulerError, UnknownSite
 
 RETRY_S_MIN, RETRY_S_MAX = 1, 3_600
@@ -54,6 +65,8 @@ _STATUS: list[tuple[type[Exception], int, str, float]] = [
     (NotPermitted, 403, "not-permitted", 0.0),
     (UnknownSite, 404, "unknown-site", 0.0),
     (NotFound, 404, "not-found", 0.0),
+    (MissingImage, 503, "no-image", 30.0),
+    (NotNow, 409, "not-possible", 0.0),
     (TooLarge, 413, "too-large", 0.0),
     (PeerUnreachable, 503, "node-unreachable", 2.0),
     (Busy, 503, "busy", 2.0),
