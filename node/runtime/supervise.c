@@ -305,15 +305,15 @@ static int look(void) {                            /* LXC waits for ever for an 
 }
 
 static void end_rest(int64 now) {                  /* the command has ended: LXC's init, left alone, ends with its exit code */
-    signal_payload(SIGKILL, REST);
-    self.seek_at = 0, self.rest_at = now + KILL_RETRY_MS;
-    if (++self.rest_tries > REST_TRIES) kill_all();
+    int left = signal_payload(SIGKILL, REST);
+    self.seek_at = 0, self.rest_at = left ? now + KILL_RETRY_MS : 0;  /* once alone, it takes what time a busy host gives it */
+    if (left && ++self.rest_tries > REST_TRIES) kill_all();
 }
 
 static void seek(int64 now) {                      /* LXC's init may not have forked the command yet, or it ended already */
     int there = signal_payload(0, COMMAND) > 0;
     self.command = there ? (int)syscall(SYS_pidfd_open, meant_last, 0) : -1;
-    self.seek_at = self.command >= 0 ? 0 : now + (now < self.seek_slowly_at ? TELL_RETRY_MS : LOOK_MS);
+    self.seek_at = self.command >= 0 || !count_inside() ? 0 : now + (now < self.seek_slowly_at ? TELL_RETRY_MS : LOOK_MS);
     if (there || now < self.seek_slowly_at) return;
     int rest = signal_payload(0, REST);
     if (rest > 0 && rest < count_inside()) end_rest(now);      /* LXC's init is there, and its command is not */

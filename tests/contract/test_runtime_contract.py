@@ -40,6 +40,7 @@ from node.runtime.lxc.lxc import LxcRuntime
 from node.runtime.parts import FileMounts, Privileges, VolumeMount
 from node.runtime.process import ProcessRuntime
 from node.runtime.protocol import Feature
+from node.runtime.twin.inside import ids_of
 from scheduler.spec.files import Scratch, Tmpfs
 from scheduler.spec.limits import Rlimit
 
@@ -191,6 +192,25 @@ async def test_a_command_that_was_seen_before_a_new_agent_came_still_ends_all(ba
     await runtime.recover()
     with trio.fail_after(30):
         assert (await runtime.wait("1.1.1")).exit_code == 4
+
+
+async def test_a_container_that_is_slow_to_end_has_its_commands_exit_code(backend: Backend) -> None:
+    """As on a host where very many end at once: LXC's init gets no time for seconds."""
+    if backend.kind != "lxc":
+        pytest.skip("only LXC has an init of its own")
+    runtime = backend.open()
+    assert isinstance(runtime, LxcRuntime)
+    await started(runtime, backend.spec("1.1.1", ("/bin/sleep", "1")))
+    lists = [each for path in runtime._cgroups.directories("1.1.1") for each in path.rglob("cgroup.procs")]
+    inside = {int(word) for path in lists for word in path.read_text().split()}
+    init = next(pid for pid in inside if ids_of(pid)[1:] == ["1"])
+    os.kill(init, signal.SIGSTOP)
+    try:
+        await trio.sleep(5.0)
+    finally:
+        os.kill(init, signal.SIGCONT)
+    with trio.fail_after(30):
+        assert (await runtime.wait("1.1.1")).exit_code == 0
 
 
 async def test_stop_lets_a_command_end_by_itself(backend: Backend) -> None:

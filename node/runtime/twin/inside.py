@@ -93,10 +93,13 @@ class Inside:
         """All but LXC's init."""
         return [pid for pid in self.payload() if ids_of(pid)[1:] != [INIT]]
 
-    def kill_rest(self) -> None:
-        for pid in self.rest():
+    def kill_rest(self) -> int:
+        """How many there were."""
+        rest = self.rest()
+        for pid in rest:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        return len(rest)
 
     def payload(self) -> Iterator[int]:
         for inner, _, _ in os.walk(f"{self.orders.cgroups[0]}/payload" if self.orders.cgroups else ""):

@@ -247,7 +247,8 @@ class Supervisor:
         pid = self.inside.command()
         with contextlib.suppress(ProcessLookupError):
             self.command_fd = os.pidfd_open(pid) if pid else -1
-        self.seek_at = 0 if self.command_fd >= 0 else now + (TELL_RETRY_MS if now < self.seek_slowly_at else LOOK_MS)
+        found = self.command_fd >= 0 or not self.inside.count()
+        self.seek_at = 0 if found else now + (TELL_RETRY_MS if now < self.seek_slowly_at else LOOK_MS)
         if not pid and now >= self.seek_slowly_at and 0 < len(self.inside.rest()) < self.inside.count():
             self.end_rest(now)
 
@@ -260,10 +261,10 @@ class Supervisor:
             self.plan_on()
 
     def end_rest(self, now: int) -> None:
-        """The command has ended: LXC's init, left alone, ends with its exit code."""
-        self.inside.kill_rest()
-        self.seek_at, self.rest_at = 0, now + KILL_RETRY_MS
-        self.rest_tries += 1
+        """The command has ended: LXC's init, left alone, ends with its exit code, in what time a busy host gives it."""
+        left = self.inside.kill_rest()
+        self.seek_at, self.rest_at = 0, now + KILL_RETRY_MS if left else 0
+        self.rest_tries += bool(left)
         if self.rest_tries > REST_TRIES:
             self.kill_all()
 
