@@ -353,6 +353,21 @@ async def test_a_site_that_moved_is_found_where_it_is_now() -> None:
         assert sites.told == []
 
 
+async def test_a_request_waits_where_the_keeper_finds_that_nobody_answers_either() -> None:
+    sites = MemorySites(start_s=0.6)
+    sites.add(port=1)
+
+    async def lost(key: str, keeper: str, why: str) -> SiteView:
+        sites.told.append(why)
+        sites.add(port=behind.port, phase="asleep")
+        return await sites.wake(key, 0.0)
+
+    sites.unready = lost  # type: ignore[method-assign]
+    async with backend() as behind, door(sites, connect_timeout_s=0.1) as front:
+        assert (await ask(front))[0] == 200
+        assert len(sites.told) == 1
+
+
 async def test_a_request_waits_for_a_site_that_was_just_lost() -> None:
     sites = MemorySites(start_s=0.6)
     sites.add(port=1)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import trio
 
+from node.door.http import exchange
 from node.errors import PeerUnreachable
 from tests.door.http_parts import (
     HOST,
@@ -302,6 +303,26 @@ async def test_a_request_is_repeated_only_where_that_does_no_harm() -> None:
         # The second GET went over the kept connection first, and again over a new one; the POST only once.
         assert tries == [b"GET ", b"GET ", b"GET ", b"POST"]
         assert front.counts.retried == 1
+
+
+async def test_a_request_whose_host_fell_silent_goes_to_the_next_container_if_that_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def silent(_: Backend, __: h11.Connection, ___: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(exchange, "SLOW_S", 0.1)
+    monkeypatch.setattr(exchange, "MOVED_S", 0.3)
+    async with backend(silent) as gone, backend() as next_one, door(sites_at(gone.port)) as front:
+        reader, writer = await front.connect(), await front.connect()
+        await reader.send(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        await writer.send(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1\r\n\r\nx".encode())
+        await until(lambda: len(gone.requests) == 2)
+        front.sites.add(port=next_one.port)
+        assert (await reader.answer())[0] == 200
+        status, _, body = await writer.answer()
+        assert (status, b"another one has taken its place" in body) == (502, True)
+        assert len(next_one.requests) == 1
 
 
 async def test_connections_kept_by_a_backend_that_closed_them_are_not_used() -> None:

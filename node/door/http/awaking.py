@@ -76,13 +76,12 @@ class Awaking:
             raise from_error(error) from None
         return view
 
-    async def unready(self, view: SiteView, why: str) -> Refused:
-        """Tell the keeper that nobody answers at an awake site's address; return what to say of it."""
+    async def unready(self, view: SiteView, why: str) -> SiteView:
+        """Tell the keeper that nobody answers at an awake site's address; return what it is now. Refused."""
         try:
-            view = await self._sites.unready(view.key, view.keeper, why)
+            return await self._sites.unready(view.key, view.keeper, why)
         except (NodeError, SchedulerError) as error:
-            return from_error(error)
-        return not_awake(view)
+            raise from_error(error) from None
 
     async def _site(self, request: Request, sender: Sender, hold: Hold) -> Awake:
         began_s = trio.current_time()

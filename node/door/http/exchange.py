@@ -23,7 +23,9 @@ from node.door.http.wire import Wire
 ANSWER_HEAD_BYTES_MAX = 64 * 1024
 INTERIM_ANSWERS_MAX = 16
 SLOW_S = 1.0
-"""After so long without an answer somebody asks whether the container still runs."""
+"""After so long without an answer somebody asks whether the container still runs, again and again."""
+MOVED_S = 10.0
+"""So long after its place was taken a container has ended, or its host has: what can't be repeated waits till then."""
 
 NOT_MODIFYING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods that may be repeated (RFC 9110 9.2.2)."""
@@ -33,8 +35,9 @@ NOT_MODIFYING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 class Exchange:
     """What is exchanged, between whom; and afterwards how it went.
 
-    `status`: of the answer whose head has gone to the client, 0 if none has. `nothing_came`: the backend closed without
-    a word, which connections do that idled. `client_lasts`, `backend_lasts`: another exchange may follow there.
+    `moved` tells whether the site has another container by now. `status`: of the answer whose head has gone to the
+    client, 0 if none has. `nothing_came`: the backend closed without a word, which connections do that idled.
+    `client_lasts`, `backend_lasts`: another exchange may follow there.
     """
 
     config: Door
@@ -46,7 +49,7 @@ class Exchange:
     head: bytes
     marks: list[str]
     may_keep: Callable[[], bool]
-    on_slow: Callable[[], Awaitable[object]]
+    moved: Callable[[], Awaitable[bool]]
     status: int = 0
     nothing_came: bool = False
     uploaded: bool = False
@@ -91,7 +94,8 @@ class Exchange:
         if alive and chunked:
             alive = await self._to_backend(LAST_CHUNK)
         self.uploaded = alive
-        self._due_s = self._waiting.deadline = trio.current_time() + self.config.answer_timeout_s
+        self._due_s = trio.current_time() + self.config.answer_timeout_s
+        self._waiting.deadline = min(self._waiting.deadline, self._due_s)
         await self.client.until_end()
         raise Gone
 
@@ -135,12 +139,23 @@ class Exchange:
 
     async def _answer_bytes(self) -> bytes:
         """Return the next head of the backend. Its time runs from when it has the whole request."""
-        with trio.move_on_after(SLOW_S):
-            return await self._head()
-        await self.on_slow()
-        with trio.CancelScope(deadline=self._due_s) as self._waiting:
-            return await self._head()
-        raise Refused(504, "slow-backend", "the application did not begin an answer in time (door.answer_timeout_s)")
+        moved_s = math.inf
+        while True:
+            with trio.CancelScope(deadline=min(self._due_s, trio.current_time() + SLOW_S)) as self._waiting:
+                return await self._head()
+            if trio.current_time() >= self._due_s:
+                what = "the application did not begin an answer in time (door.answer_timeout_s)"
+                raise Refused(504, "slow-backend", what)
+            if await self.moved():
+                moved_s = min(moved_s, trio.current_time())
+            if trio.current_time() - moved_s >= (0.0 if self.repeatable else MOVED_S):
+                self.nothing_came = not self.backend.buffer and not self.status
+                raise CutShort("its container is gone, another one has taken its place")
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the request does no harm if it is sent twice, and can be."""
+        return self.request.length == 0 and self.request.method in NOT_MODIFYING
 
     async def _head(self) -> bytes:
         try:

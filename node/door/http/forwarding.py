@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import trio
 
-from node.door.http.awaking import Awake, not_awake
+from node.door.http.awaking import STARTING_RETRY_S, Awake, not_awake
 from node.door.http.backends import Backend, connect, place_of
 from node.door.http.counts import Record
-from node.door.http.exchange import NOT_MODIFYING, Exchange
+from node.door.http.exchange import Exchange
 from node.door.http.fields import Sender, request_head
 from node.door.http.framing import Body
 from node.door.http.front import Front
@@ -29,6 +29,8 @@ from scheduler.sites.site import SitePhase, SiteView
 
 TRIES_MAX = 3
 CONNECT_PAUSE_S = 0.05
+CONNECT_TRY_S = 1.0
+"""Whether the site moved is looked at so often while its host says nothing at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Forwarding:
         self._asked = asked
         self._record = record
         self._may_keep = may_keep
+        self._elsewhere: SiteView | None = None
 
     async def run(self, awake: Awake) -> bool:
         """Carry it, and return whether the client's connection lasts; Refused, Gone."""
@@ -64,7 +67,7 @@ class Forwarding:
     async def _tries(self, awake: Awake) -> bool:
         view = awake.view
         for number in range(1, TRIES_MAX + 1):
-            backend, view = await self._reach(view, fresh=number > 1)
+            backend, view = await self._reach(self._elsewhere or view, fresh=number > 1)
             exchange = self._exchange(backend, view, awake.cold_ms)
             try:
                 await exchange.run()
@@ -102,12 +105,11 @@ class Forwarding:
             head=request_head(asked.request, asked.sender),
             marks=marks(cold_ms),
             may_keep=self._may_keep,
-            on_slow=lambda: self._nudge(view),
+            moved=lambda: self._moved(view),
         )
 
     def _may_repeat(self, exchange: Exchange) -> bool:
-        request = self._asked.request
-        return exchange.nothing_came and request.length == 0 and request.method in NOT_MODIFYING
+        return exchange.nothing_came and exchange.repeatable
 
     def _cut(self) -> bool:
         """End a client's answer that can't be whole any more, so that it is seen not to be."""
@@ -124,16 +126,18 @@ class Forwarding:
             self._front.counts.tunnels -= 1
             backend.close()
 
-    async def _nudge(self, view: SiteView) -> None:
-        """Have a container thawed that was frozen just when this request came: it takes connections, and is silent."""
+    async def _moved(self, view: SiteView) -> bool:
+        """Whether the site has another container meanwhile. Thaws one that was frozen just when this request came."""
         try:
-            await self._front.sites.wake(view.key, 0.0)
+            now = await self._front.sites.wake(view.key, 0.0)
         except (NodeError, SchedulerError):
-            # The exchange goes on all the same, and tells if it fails.
-            return
+            return False  # the exchange goes on all the same, and tells if it fails
+        moved = now.phase is SitePhase.AWAKE and place_of(now) != place_of(view)
+        self._elsewhere = now if moved else self._elsewhere
+        return moved
 
     async def _reach(self, view: SiteView, *, fresh: bool) -> tuple[Backend, SiteView]:
-        """Return a connection to the site, and the site as it is by then; Refused."""
+        """Return a connection to the site, and the site as it is by then, waiting as for one that starts; Refused."""
         config = self._front.config
         began_s = trio.current_time()
         until_s, held_until_s = began_s + config.connect_timeout_s, began_s + config.hold_s
@@ -141,17 +145,21 @@ class Forwarding:
             backend = None if fresh else self._front.backends.kept(place_of(view))
             if backend is not None:
                 return backend, view
+            before = place_of(view)
             try:
                 left_s = max(CONNECT_PAUSE_S, until_s - trio.current_time())
-                return await connect(place_of(view), left_s), view
+                return await connect(before, min(CONNECT_TRY_S, left_s)), view
             except OSError as error:
                 why = f"{host_and_port(view)} takes no connections: {error.strerror or error}"
-            if trio.current_time() >= until_s:
-                raise await self._front.awaking.unready(view, why)
             await trio.sleep(CONNECT_PAUSE_S)
-            before = place_of(view)
-            view = await self._front.awaking.again(view, max(0.0, held_until_s - trio.current_time()))
+            if trio.current_time() >= until_s:
+                view = await self._front.awaking.unready(view, why)
+                until_s = held_until_s
+            if not view.settled or view.phase is SitePhase.AWAKE:
+                view = await self._front.awaking.again(view, max(0.0, held_until_s - trio.current_time()))
             if view.phase is not SitePhase.AWAKE:
                 raise not_awake(view)
             if place_of(view) != before:
                 until_s = trio.current_time() + config.connect_timeout_s
+            elif trio.current_time() >= held_until_s:
+                raise Refused(503, "unreachable", f"site {view.key} can't be reached: {why}", retry_s=STARTING_RETRY_S)
