@@ -451,6 +451,7 @@ class Agent:
             cpu_ratio_permille=resources.cpu_ratio_permille,
             memory_ratio_permille=resources.memory_ratio_permille,
             lost_grace_s=settings.lost_grace_s,
+            handover_s=settings.handover_s,
             left_grace_s=max(settings.lost_grace_s, LEFT_GRACE_S),
             history_jobs=settings.history_jobs_max,
             sites_max=self._config.door.sites_max,

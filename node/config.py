@@ -510,6 +510,13 @@ class Scheduling(Section, name="scheduler", about="How this node decides as a ho
         low=0,
         high=86_400,
     )
+    handover_s: float = setting(
+        300.0,
+        "How long a service of this home may run on at most, on a node that is drained, while it starts elsewhere.",
+        trade_off="0 stops it first: never two at once, and a gap.",
+        low=0,
+        high=86_400,
+    )
     history_jobs_max: int = setting(
         10_000,
         "How many ended jobs of this home are remembered; the oldest are forgotten first.",

@@ -150,6 +150,12 @@ class SchedulerConfig:
     restart_s: float = setting(1.0, 0.01, 3600, "first wait before a service or a failed set-up is tried again")
     restart_max_s: float = setting(300.0, 0.01, 86_400, "that wait doubles up to this")
     service_stable_s: float = setting(60.0, 0, 86_400, "a service that ran this long starts its waits anew")
+    handover_s: float = setting(
+        300.0,
+        0,
+        86_400,
+        "a drained node's service runs on this long at most while it starts elsewhere (0: it stops first)",
+    )
     history_jobs: int = setting(10_000, 0, 10_000_000, "finished jobs kept; the oldest are dropped first")
     history_tasks: int = setting(1_000_000, 0, 100_000_000, "finished tasks kept with them: bounds memory and disk")
     jobs_max: int = setting(1_000_000, 1, 100_000_000, "unfinished jobs this home takes; more are refused")

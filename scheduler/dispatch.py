@@ -27,6 +27,7 @@ from scheduler.errors import InvalidSpec, Overloaded, UnknownJob
 from scheduler.evenness import Evenness
 from scheduler.events import AmendJob, Cancel, Hold, Release, Submit
 from scheduler.gangs import Gangs, Hands
+from scheduler.handover import Handovers, Turn
 from scheduler.history import History
 from scheduler.images import wanted
 from scheduler.index import ClusterView, Membership
@@ -107,7 +108,9 @@ class Home:
         self.attempts = Attempts(config, view, alarms, self._jobs)
         self.leases = LeasesGiven(config, alarms)
         self.usage = Usage(rules.wall)
-        self.moves = Moves(self._jobs, self.attempts, self._outdated, rules.settings)
+        turn = Turn(self._step, self._wait, self._place_at)
+        self.handovers = Handovers(config, view, alarms, self._jobs, self.attempts, rules, turn)
+        self.moves = Moves(self._jobs, self.attempts, self.handovers, self._outdated, rules.settings)
         self.lineup = Lineup(config, view, alarms, self._jobs, boot_epoch, rules, self.quotas)
         self.amendments = AmendmentsGiven(alarms, self._jobs, boot_epoch, self._amend)
         hands = Hands(self._ask, self._step, self._wait, self._refusal_pause_s)
@@ -362,18 +365,21 @@ class Home:
         if phase_of(job.tasks[id_.index]) is not Phase.RUNNING:
             self.attempts.answered(node, id_)
             self._step(fx, job, id_.index, Step.START, reason=job.tasks[id_.index].reason)
+            self.handovers.changed(job, id_.index)
 
     def on_condition(self, fx: Effects, node: str, id_: AllocationId, condition: Condition) -> None:
         """What a task is doing just now; nobody but who looks at the job needs it."""
         job = self._jobs.get(id_.job)
         if job is not None and job.current(id_, node) and job.notice(id_.index, condition):
             fx.job_changed(job.id)
+            self.handovers.changed(job, id_.index)
 
     def on_ended(self, fx: Effects, node: str, ended: Ended) -> None:
         """Take the result if it is the newest attempt's; let the node forget it in any case."""
         id_, result = ended.id, ended.result
         job = self._jobs.get(id_.job)
         self.attempts.answered(node, id_)
+        self.handovers.over(node, id_)
         self.attempts.stopped(node, id_)
         if job is not None and job.current(id_, node):
             self._endings.conclude(fx, job, id_.index, result)
@@ -526,6 +532,12 @@ class Home:
             for _ in range(times):
                 self._ask(fx, job, node, f"placed on {node} by its home{why}")
 
+    def _place_at(self, fx: Effects, job: Job, node: str) -> None:
+        """Ask one node for a task, unless there are others to be asked first."""
+        alone = not job.spec.placement.one_by_one and not self.quotas.draws(job)
+        if alone and job.wanted and not job.told.wanted and self._fast(fx):
+            self._ask(fx, job, node, f"placed on {node} by its home")
+
     def _why(
         self, job: Job, required: tuple[Constraint, ...], places: Mapping[str, int], images: tuple[bytes, ...]
     ) -> str:
@@ -597,6 +609,8 @@ class Home:
             put_task(fx, job.id, index, new)
         if step is Step.START:
             self.usage.began(AllocationId(job.id, index, old.attempt), fx.now)
+        if new.state.final:
+            self.handovers.changed(job, index)
         if index not in job.live and old.node:
             id_ = AllocationId(job.id, index, old.attempt)
             if step is not Step.REFUSE:
@@ -608,7 +622,7 @@ class Home:
 
     def _outdated(self, fx: Effects, node: str, id_: AllocationId) -> None:
         """A node has an attempt that no longer counts."""
-        if home_number(id_.job) == self._number:
+        if home_number(id_.job) == self._number and not self.handovers.keeps(node, id_):
             fx.say(node, Stop(id_, "outdated at its home"))
 
     # --- ends

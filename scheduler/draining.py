@@ -8,6 +8,7 @@ tasks; the node goes on asking until it was told to stop them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -115,7 +116,8 @@ class Draining:
         row = AcceptingRow(self._reporting.accepting, self._reporting.draining, self._deadline_unix_s)
         fx.put(META, ROW, msgspec.msgpack.encode(row))
 
-    @staticmethod
-    def _speak(fx: Effects, home: str, ids: list[AllocationId]) -> None:
+    def _speak(self, fx: Effects, home: str, ids: list[AllocationId]) -> None:
+        deadline = self._deadline_unix_s
+        within_s = inf if deadline is None else max(0.0, self._wall.when(deadline) - fx.now)
         for start in range(0, len(ids), BATCH_MAX):
-            fx.say(home, Evict(tuple(ids[start : start + BATCH_MAX])))
+            fx.say(home, Evict(tuple(ids[start : start + BATCH_MAX]), within_s))

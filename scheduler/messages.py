@@ -357,9 +357,10 @@ class Lease(Item, frozen=True, tag="lease"):
 
 
 class Evict(Item, frozen=True, tag="evict"):
-    """Node to home: I am being drained, take these elsewhere; repeated until told to stop them."""
+    """Node to home: I am being drained, take these elsewhere, `within_s`; repeated until told to stop them."""
 
     ids: Ids
+    within_s: float = inf
 
 
 class Preempt(Item, frozen=True, tag="preempt"):

@@ -13,6 +13,7 @@ import msgspec
 from scheduler.attempts import Attempts
 from scheduler.effects import Effects
 from scheduler.errors import NotPossible
+from scheduler.handover import Handovers
 from scheduler.jobs import Job
 from scheduler.lifecycle import Phase, phase_of
 from scheduler.messages import Evict, GiveWay, Keeps
@@ -26,7 +27,15 @@ Outdated = Callable[[Effects, str, AllocationId], None]
 class Moves:
     """Of one home; `outdated` has a node stop what does not count any more."""
 
-    def __init__(self, jobs: Mapping[int, Job], attempts: Attempts, outdated: Outdated, settings: Settings) -> None:
+    def __init__(
+        self,
+        jobs: Mapping[int, Job],
+        attempts: Attempts,
+        handovers: Handovers,
+        outdated: Outdated,
+        settings: Settings,
+    ) -> None:
+        self._handovers = handovers
         self._settings = settings
         self._jobs = jobs
         self._attempts = attempts
@@ -38,6 +47,7 @@ class Moves:
         """Stop what runs, and line it up again whatever the job says of losses: its owner wants it so."""
         if not job.live:
             raise NotPossible(f"job {job.id} has {'ended' if job.finished else 'nothing that runs'}")
+        self._handovers.end_all(job)
         for index in list(job.live):
             self.requeue(fx, job, index, "requeued by its owner", again=True)
 
@@ -56,7 +66,7 @@ class Moves:
             job = self._jobs.get(id_.job)
             if job is None or not job.current(id_, node):
                 self._outdated(fx, node, id_)
-            elif not self.replaced(fx, job.id):
+            elif not self.replaced(fx, job.id) and not self._handovers.begin(fx, job, id_.index, evict.within_s):
                 self.requeue(fx, job, id_.index, f"{node} is drained", again=job.spec.kind is JobKind.SERVICE)
 
     def on_give_way(self, fx: Effects, node: str, item: GiveWay) -> None:
@@ -65,6 +75,7 @@ class Moves:
         for id_ in item.ids:
             job = self._jobs.get(id_.job)
             if job is None or not job.current(id_, node):
+                self._handovers.over(node, id_)
                 self._outdated(fx, node, id_)
             elif not job.tasks[id_.index].leaving:
                 members = list(job.live) if job.spec.gang is not None else [id_.index]

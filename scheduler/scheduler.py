@@ -479,6 +479,7 @@ class Scheduler:
             "drain": lambda fx, _: node.draining.ring(fx),
             "evicts": node.draining.ring_evicts,
             "giveways": node.yielding.ring,
+            "handover": home.handovers.ring,
             "ripe": lambda _fx, _: node.yielding.changed(),
             "preempts": self._leader.preemption.ring,
             "preempt": lambda fx, _: self._leader.ring_preempt(),

@@ -175,6 +175,7 @@ def _config(rng: random.Random, features: Features) -> SchedulerConfig:
         queue_policy="fcfs" if features.in_order else "conservative" if features.conservative else "easy",
         estimate_s=10.0,
         hold_ttl_s=3.0,
+        handover_s=4.0,
         cpu_ratio_permille=rng.choice((1000, 1500)),
         lost_grace_s=rng.choice((1.0, 5.0)),
         left_grace_s=12.0,

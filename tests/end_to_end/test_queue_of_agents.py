@@ -99,13 +99,16 @@ def test_a_key_survives_the_agents_death(agents: Agents) -> None:
     assert submit() == first
 
 
-def test_a_service_leaves_a_drained_node(agents: Agents) -> None:
-    n1 = agents.nodes["n1"]
-    service = n1.submit(argv=["sleep", "600"], kind="service")
+def test_a_service_leaves_a_drained_node_without_a_gap(agents: Agents, tmp_path: Path) -> None:
+    n1, told = agents.nodes["n1"], tmp_path / "told"
+    script = f"echo up >> {told}; trap 'sleep 1; echo down >> {told}; exit' TERM; while :; do sleep 0.1; done"
+    service = n1.submit(argv=["sh", "-c", script], kind="service")
     eventually("it runs", lambda: state(n1, service) == "running")
     node = n1.task(service)["node"]
     ask(n1, "POST", f"/v1/nodes/{node}/drain", {})
     eventually("it moved", lambda: n1.task(service)["node"] not in ("", node) and state(n1, service) == "running")
+    eventually("the old one has ended", lambda: "down" in told.read_text())
+    assert told.read_text().split() == ["up", "up", "down"]
     ask(n1, "POST", f"/v1/nodes/{node}/uncordon", {})
     n1.cancel(service)
 

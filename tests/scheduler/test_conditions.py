@@ -20,8 +20,8 @@ CHECK = Health(command=("true",))
 class Conditions(Cluster):
     """Nodes that can check, and their word on a task."""
 
-    def __init__(self) -> None:
-        super().__init__(nodes=3, run_mean_s=100_000.0)
+    def __init__(self, **config: object) -> None:
+        super().__init__(nodes=3, run_mean_s=100_000.0, **config)
         for host in self.world.hosts.values():
             host.labels = (*host.labels, ("checks", "command,tcp"))
             host.post(Measured(host.capacity, host.capacity, Resources(), host.labels))

@@ -70,7 +70,8 @@ def uncordon(names: tuple[str, ...], node_api: str | None) -> None:
 def drain(names: tuple[str, ...], deadline: str | None, wait: bool, node_api: str | None) -> None:
     """Empty nodes: they take nothing new, services move elsewhere now, batch tasks end or are requeued at the deadline.
 
-    Tasks of jobs with --on-lost fail end as lost at the deadline. `uncordon` ends it.
+    A service is stopped when it runs elsewhere, if another node has room. Tasks of jobs with --on-lost fail end as lost
+    at the deadline. `uncordon` ends it.
     """
     agents = find.agents(node_api)
     query = "" if deadline is None else f"?deadline_s={parse_duration(deadline, 'deadline')}"
