@@ -179,6 +179,16 @@ class World:
         while self.kernel.now < end_s and self.checks.unfinished():
             self.run_until(self.kernel.now + 5.0)
         self.run_until(self.kernel.now + LAST_WORDS_S)
+        while self.kernel.now < end_s and self._at_work():
+            self.run_until(self.kernel.now + LAST_WORDS_S)
+
+    def _at_work(self) -> bool:
+        """Whether anything runs, such as a singleton that came up although another of its name never can."""
+        return any(
+            container.result is None and not self.hosts[container.allocation.home].lost
+            for host in self.hosts.values()
+            for container in host.containers.values()
+        )
 
     def _strike(self, fault: Fault) -> None:
         self.note("world", f"{fault.kind} of {', '.join(fault.nodes)} for {fault.lasts_s} s, at step {fault.steps}")
