@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "members": ("nodes", "members", "Cluster", "Show the members as one node's gossip sees them."),
     "image": ("image", "image", "Cluster", "Import, list, export and remove images."),
     "top": ("queue", "top", "Operation", "Watch nodes, queue and jobs."),
-    "settings": ("settings", "settings", "Operation", "Partitions, accounts, users, licences, reservations."),
+    "settings": ("settings", "settings", "Operation", "Partitions, accounts, users, licences, reservations, tiers."),
     "reserve": ("settings", "reserve", "Operation", "Keep nodes for some users and a time."),
     "cordon": ("steer", "cordon", "Operation", "Have nodes take nothing new."),
     "uncordon": ("steer", "uncordon", "Operation", "Have nodes take tasks again."),

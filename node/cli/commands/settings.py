@@ -19,7 +19,7 @@ DURATIONS = frozenset(
 )
 
 
-@click.group(short_help="Partitions, accounts, users, licences, reservations, preemption.")
+@click.group(short_help="Partitions, accounts, users, licences, reservations, tiers.")
 def settings() -> None:
     """What operators set for the whole cluster: partition, account, user, licence, reservation, ranking, preemption.
 
