@@ -36,6 +36,12 @@ def site(lab: CommandLine, key: str) -> dict[str, Any]:
     return found
 
 
+def site_at(lab: CommandLine, node: str, key: str) -> dict[str, Any]:
+    """The site as this node's API tells it."""
+    shown: dict[str, Any] = lab.ok("lab", "exec", node, "--", "fofoca", "site", "show", key, "--json").json
+    return shown
+
+
 def wish(lab: CommandLine, key: str, **fields: object) -> dict[str, Any]:
     """POST /v1/sites as a front end that speaks JSON; the site once it is awake."""
     user = key.split(":")[2]
@@ -83,7 +89,7 @@ def test_a_container_says_that_its_own_site_is_busy_and_no_others(lab: CommandLi
     job, other = wish(lab, "b:u:busy:1")["job"], wish(lab, "b:u:busy:2")["key"]
     script = (
         "printf 'POST /v1/sites/%s/busy HTTP/1.1\\r\\nContent-Length: 14\\r\\n\\r\\n{\"for_s\": 600}' $KEY | "
-        "nc -w 5 $(ip route | awk '/^default/ {print $3}') 8651"
+        "nc -w 25 $(ip route | awk '/^default/ {print $3}') 8651"
     )
     assert "HTTP/1.1 204" in lab("exec", job, "--", "sh", "-c", f"KEY=$FOFOCA_SITE; {script}").out
     assert "HTTP/1.1 404" in lab("exec", job, "--", "sh", "-c", f"KEY={other}; {script}").out
@@ -125,3 +131,22 @@ def test_a_killed_agent_takes_its_sites_over_again(lab: CommandLine) -> None:
     assert client(lab, "many", 1, "agent.br", door) == before
     lab.ok("site", "rm", key)
     assert lab("site", "show", key).code != 0
+
+
+def test_no_request_fails_when_the_host_of_a_site_is_lost(lab: CommandLine, tmp_path: Path) -> None:
+    made = next(made for number in range(1, 20) if (made := wish(lab, f"b:u:host:{number}"))["keeper"] != made["node"])
+    key, lost, done = made["key"], made["node"], tmp_path / "done"
+    eventually("a second copy of its image", lambda: len(lab.ok("image", "ls", "--json").json[0]["nodes"]) > 1)
+    door = next(door for number, door in enumerate(DOORS, start=1) if f"n{number}" not in (lost, made["keeper"]))
+    asking = lab.start("lab", "exec", f"n{door[8]}", "--", sys.executable, CLIENT, "loop", key, door, done)
+    try:
+        eventually("the first answer", (tmp_path / "asking").exists)
+        lab.ok("lab", "kill", "--host", lost)
+        eventually("up elsewhere", lambda: site_at(lab, f"n{door[8]}", key)["node"] not in ("", lost))
+        done.touch()
+        out, err = asking.communicate(timeout=30)
+    finally:
+        stop(asking)
+        lab.ok("lab", "start", lost)
+    answers: dict[str, int] = json.loads(out)
+    assert all(answer.startswith("200 ") for answer in answers), (answers, err)
