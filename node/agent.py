@@ -224,7 +224,9 @@ class Agent:
             home = self._home(effects, images, gossip.key_ring, runtime, room)
             sessions = Sessions(runtime, nursery)
             published = network is not None and bool(host.address)
-            sites = NodeSites(self._config, effects, home, peers, sessions, nursery, published=published)
+            sites = NodeSites(
+                self._config, effects, home, peers, sessions, nursery, fetch=images.ensure, published=published
+            )
             hands = Hands(
                 effects,
                 allocations=Allocations(host, effects.post, nursery),

@@ -19,7 +19,7 @@ from scheduler.sites.site import Site, SiteView
 WANT, WAKE, SHOW, SLEEP, DROP = "site.want", "site.wake", "site.show", "site.sleep", "site.drop"
 FIND, WHO, LIST = "site.find", "site.who", "site.list"
 USED, UNREADY, CHANGED = "site.used", "site.unready", "site.changed"
-MOVE, COMPARE, FREEZE = "site.move", "site.compare", "site.freeze"
+MOVE, COMPARE, FREEZE, COPY = "site.move", "site.compare", "site.freeze", "site.copy"
 
 ENTRIES_MAX = 1_000
 """Of sites in one call."""

@@ -56,7 +56,10 @@ log = logs.get("sites")
 
 
 class Keeping:
-    """The sites that one node keeps. `complete` makes a spec one that the machine takes (image, secrets)."""
+    """The sites that one node keeps. `complete` makes a spec one that the machine takes (image, secrets).
+
+    `copy` sees to it that an image which a site runs on at a node is had elsewhere, too.
+    """
 
     def __init__(
         self,
@@ -66,7 +69,9 @@ class Keeping:
         set_frozen: Callable[[str, bool], Awaitable[None]],
         nursery: trio.Nursery,
         probe: Callable[[str, int, str, float], Awaitable[str]] = answers,
+        copy: Callable[[str, str], None] = lambda image, node: None,
     ) -> None:
+        self._copy = copy
         self._probe_at = probe
         self._effects = effects
         self._machine = effects.machine
@@ -165,7 +170,9 @@ class Keeping:
     def _changed(self, change: SiteChanged) -> None:
         for waiter in list(self._waiters.get(change.key, ())):
             waiter.set()
-        now = trio.current_time()
+        now, view = trio.current_time(), self._view(change.key)
+        if view is not None and view.phase is SitePhase.AWAKE:
+            self._copy(self._machine.site_spec(change.key).spec.image_digest, view.node)
         for door in self._machine.keepers() if change.everywhere else list(self._interest):
             known = self._interest[door]
             if change.everywhere or known.get(change.key, 0.0) > now:

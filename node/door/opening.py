@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -13,6 +13,7 @@ from node.door.cluster_sites import ClusterSites
 from node.door.http import serve
 from node.door.inside import Inside, open_inside
 from node.door.keeping import Keeping
+from node.door.second_copies import SecondCopies
 from node.effects import Effects
 from node.home import Home
 from node.network import Network
@@ -37,12 +38,17 @@ class NodeSites:
         sessions: Sessions,
         nursery: trio.Nursery,
         *,
+        fetch: Callable[[str], Awaitable[object]],
         published: bool,
     ) -> None:
-        """`published`: containers' own addresses mean nothing to other nodes. InvalidConfig for a bad catalogue."""
+        """`fetch` gets an image by its digest. `published`: containers' own addresses mean nothing to other nodes.
+
+        InvalidConfig for a bad catalogue.
+        """
         self.config = config.door
         self.catalogue: Catalogue = read_catalogue(config.door.catalogue)
-        self.keeping = Keeping(effects, peers, home.completed, sessions.set_frozen, nursery)
+        copies = SecondCopies(peers, effects.machine.keepers, fetch, nursery)
+        self.keeping = Keeping(effects, peers, home.completed, sessions.set_frozen, nursery, copy=copies.see_to)
         self.sites = ClusterSites(peers, effects.machine.keepers, nursery, published=published)
         self._post = effects.post
         nursery.start_soon(self.sites.run)

@@ -15,6 +15,7 @@ import trio
 
 from node.door.cluster_sites import ClusterSites
 from node.door.keeping import Keeping
+from node.door.second_copies import SecondCopies
 from node.effects import Effects
 from node.errors import AgentUnreachable
 from node.ledger.memory import MemoryLedger
@@ -83,6 +84,7 @@ class Node:
     def __init__(self, cluster: Cluster, name: str, number: int, ledger: MemoryLedger, boot_epoch: int) -> None:
         self.cluster, self.name, self.number, self.ledger, self.boot_epoch = cluster, name, number, ledger, boot_epoch
         self.frozen: set[str] = set()
+        self.images: list[str] = []
         self.running: dict[AllocationId, str] = {}
         self.scope = trio.CancelScope()
 
@@ -97,8 +99,9 @@ class Node:
                 self.effects = Effects(self.machine, self.ledger, self.perform)
                 self.peers = Peers(self.name, PlainBodies(self.name), cluster.wire)
                 self.outbox = Outbox(self.peers, self.effects.received, self.effects.keep_up, nursery)
+                copies = SecondCopies(self.peers, self.machine.keepers, self.fetch, nursery)
                 self.keeping = Keeping(
-                    self.effects, self.peers, self.complete, self.set_frozen, nursery, answers_at_once
+                    self.effects, self.peers, self.complete, self.set_frozen, nursery, answers_at_once, copies.see_to
                 )
                 self.sites = ClusterSites(self.peers, self.machine.keepers, nursery)
                 rows = await self.ledger.load()
@@ -112,6 +115,9 @@ class Node:
     async def complete(self, owner: str, spec: JobSpec) -> JobSpec:
         await trio.sleep(0)
         return spec
+
+    async def fetch(self, digest: str) -> None:
+        self.images.append(digest)
 
     async def set_frozen(self, container: str, frozen: bool) -> None:
         (self.frozen.add if frozen else self.frozen.discard)(container)

@@ -209,6 +209,22 @@ async def test_one_site_asked_for_by_two_names_costs_no_calls_once_both_are_know
         assert cluster.wire.calls == calls
 
 
+async def test_what_sites_run_on_is_had_by_one_more_node(autojump_clock: MockClock) -> None:
+    async with cluster_of(5, 8) as cluster:
+        images = [f"sha256:{letter * 64}" for letter in "ab"]
+        spec = msgspec.structs.replace(site().spec, image="app;base", image_digest=";".join(images))
+        door, ran = cluster.nodes["n2"].sites, set()
+        for number in range(1, 8):
+            view = await door.want(msgspec.structs.replace(site(f"b:u:shimoo:{number}"), spec=spec), 30.0)
+            ran.add(view.node)
+            await door.sleep(view.key)
+        await trio.sleep(1.0)
+        fetched = {name: set(node.images) for name, node in cluster.nodes.items() if node.images}
+        assert set(map(frozenset, fetched.values())) == {frozenset(images)}
+        assert len(fetched) <= 2, "the one that hashing prefers, and for containers on that one the next"
+        assert len(ran | set(fetched)) >= 2
+
+
 async def test_a_site_that_fits_nowhere_is_told_at_once_and_mended_by_the_next_wish(autojump_clock: MockClock) -> None:
     async with cluster_of(3, 6) as cluster:
         door, good = cluster.nodes["n2"].sites, site()
