@@ -22,6 +22,11 @@ class Demand(NamedTuple):
     gpu_milli: int = 0
     models: tuple[str, ...] = ()
 
+    @property
+    def kind(self) -> int:
+        """What it takes of GPUs: 0 nothing, -1 a share of one, or how many whole ones."""
+        return self.gpus if self.gpu_milli >= WHOLE_MILLI or not self.gpus else -1
+
 
 class NodeSpec(NamedTuple):
     """What one node has."""
@@ -34,15 +39,16 @@ class NodeSpec(NamedTuple):
 
 
 class Node:
-    """A node's free amounts; `devices` holds what each GPU has left."""
+    """A node's free amounts; `devices` holds what each GPU has left, `kinds` how many tasks of each kind use them."""
 
-    __slots__ = ("cpu_milli", "devices", "memory_mib", "spec")
+    __slots__ = ("cpu_milli", "devices", "kinds", "memory_mib", "spec")
 
     def __init__(self, spec: NodeSpec) -> None:
         self.spec = spec
         self.cpu_milli = spec.cpu_milli
         self.memory_mib = spec.memory_mib
         self.devices = [WHOLE_MILLI] * spec.gpus
+        self.kinds: dict[int, int] = {}
 
     def fits(self, demand: Demand) -> bool:
         """Whether a demand can be taken now."""
@@ -69,3 +75,7 @@ class Node:
         self.memory_mib -= sign * demand.memory_mib
         for device in devices:
             self.devices[device] -= sign * demand.gpu_milli
+        if demand.gpus:
+            count = self.kinds.pop(demand.kind, 0) + sign
+            if count:
+                self.kinds[demand.kind] = count

@@ -4,15 +4,19 @@
     best-fit        [0, 1]   the least left over: the mean over CPU and GPU, each as a share of the largest node's. Best
                              Fit in vector form (Panigrahy et al. 2011), with the weights of Weng et al. 2023
     spread          [0, 1]   the most left over: worst fit, the mirror of best-fit
-    dot-product     [0, 1]   the least product of demand and free: the vector product of Tetris (Grandl et al., SIGCOMM
-                             2014), in the sense that packs (Weng et al. 2023)
+    dot-product     [0, 1]   the least product of demand and free, in whole per cents: the vector product of Tetris
+                             (Grandl et al., SIGCOMM 2014), in the sense that packs (Weng et al. 2023)
     packing         [0, 1]   devices in use, then nodes with GPUs in use, then idle ones (Weng et al., NSDI 2022)
+    clustering      [0, 1]   nodes with tasks of the same kind only, then with others too, then idle ones, then the
+                             rest; kinds are shares, or so many whole devices (Xiao et al., OSDI 2018; Weng et al. 2023)
     fragmentation   any      the smallest growth of unusable GPU in whole thousandths of a device, then the best fit:
                              fragmentation gradient descent (Weng et al., ATC 2023)
     first-fit       {0}      the first node of the list (Johnson 1974)
     random          {0}      any node, drawn by the seed
 
 A scorer also names the devices it would take. All but spread and fragmentation take the fullest device that suffices.
+Of nodes that score alike the first is taken. Dot-product, packing and clustering score in steps, as published: how
+coarse they are decides how much is left to the order of nodes. To the last two, all nodes suit tasks without GPUs.
 """
 
 from __future__ import annotations
@@ -94,23 +98,39 @@ class DotProduct(BestFit):
     """Range [0, 1], 1 where nothing is free of what is asked for."""
 
     def score(self, node: Node, demand: Demand) -> float:
-        """Return one less the mean product of demand and free, as shares of the largest node."""
+        """Return one less the mean product of demand and free, as shares of the largest node, in whole per cents."""
         cpu = demand.cpu_milli / self.largest.cpu_milli * (node.cpu_milli / self.largest.cpu_milli)
         gpu = demand.gpus * demand.gpu_milli / self.largest.gpu_milli * (sum(node.devices) / self.largest.gpu_milli)
-        return 1.0 - (cpu + gpu) / 2
+        return int(100 * (1.0 - (cpu + gpu) / 2)) / 100
 
 
 class Packing(BestFit):
-    """Range [0, 1]: above 2/3 the share comes from a device in use, above 1/3 the node has one in use."""
+    """Range [0, 1]: from 1/2 up only devices in use are taken, from 1/3 up the node has one in use."""
 
     def score(self, node: Node, demand: Demand) -> float:
-        """Return the class of the node, fuller ones higher within it."""
+        """Return the class of the node: within it by tenths of the device, idle devices to take, or size."""
+        if not demand.gpus:
+            return 0.0
+        idle = node.devices.count(WHOLE_MILLI)
+        if idle == len(node.devices):
+            return max(0.0, 33 - idle) / 100
         chosen = [node.devices[place] for place in fullest(node, demand)]
-        if chosen and min(chosen) < WHOLE_MILLI:
-            return (3 - min(chosen) / WHOLE_MILLI) / 3
-        free = sum(node.devices)
-        used = free < len(node.devices) * WHOLE_MILLI
-        return (1 + used - free / self.largest.gpu_milli) / 3
+        if fresh := chosen.count(WHOLE_MILLI):
+            return max(34, 50 - fresh) / 100
+        return max(50, 100 - sum(chosen) // 100) / 100
+
+
+class Clustering(BestFit):
+    """Range [0, 1]: quarters say which other kinds are there, and the share of the largest node in use ranks within."""
+
+    def score(self, node: Node, demand: Demand) -> float:
+        """Return the quarter, and how full the node is in steps of a 25th."""
+        if not demand.gpus:
+            return 0.0
+        alike = demand.kind in node.kinds
+        quarter = 2 + (len(node.kinds) == 1) if alike else int(not node.kinds)
+        used = self.largest.gpu_milli - sum(node.devices)
+        return (25 * quarter + 25 * used // self.largest.gpu_milli) / 100
 
 
 class Gradient(BestFit):
@@ -177,6 +197,7 @@ POLICIES: dict[str, Maker] = {
     "spread": lambda nodes, demands: Spread(Largest(nodes)),
     "dot-product": lambda nodes, demands: DotProduct(Largest(nodes)),
     "packing": lambda nodes, demands: Packing(Largest(nodes)),
+    "clustering": lambda nodes, demands: Clustering(Largest(nodes)),
     "fragmentation": lambda nodes, demands: Gradient(Largest(nodes), mix_of(demands)),
     "first-fit": lambda nodes, demands: FirstFit(),
     "random": lambda nodes, demands: FirstFit(drawn=True),

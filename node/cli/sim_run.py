@@ -31,7 +31,7 @@ NODE_OPTIONS = ("arrivals", "seed", "seeds", "overcommit", "usage", "failures")
 @click.option("--processors", type=int, metavar="N", help="Size of the machine; else as the trace's header says.")
 @click.option("--policy", "policies", multiple=True, metavar="NAME",
               help="May be repeated to compare. TRACE: easy (default), fcfs, sjbf, conservative. --nodes: best-fit "
-              "(default), spread, dot-product, packing, fragmentation, first-fit, random.")  # fmt: skip
+              "(default), spread, dot-product, packing, clustering, fragmentation, first-fit, random.")  # fmt: skip
 @click.option("--clairvoyant", is_flag=True, help="Plan with the true run times instead of the users' estimates.")
 @click.option("--filter", "strong", type=click.Choice(["none", "strong"]), default="none", show_default=True,
               help="Which jobs of the trace count.")  # fmt: skip

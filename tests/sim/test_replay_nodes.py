@@ -23,7 +23,17 @@ published = pytest.mark.skipif(not PODS.exists(), reason=f"no {PODS.name} in {FO
 
 
 @published
-@pytest.mark.parametrize(("policy", "per_cent"), [("best-fit", 93.08), ("fragmentation", 95.39), ("random", 87.47)])
+@pytest.mark.parametrize(
+    ("policy", "per_cent"),
+    [
+        ("random", 87.47),
+        ("dot-product", 90.85),
+        ("clustering", 91.88),
+        ("packing", 92.00),
+        ("best-fit", 93.08),
+        ("fragmentation", 95.39),
+    ],
+)
 def test_openb_allocates_what_was_published(policy: str, per_cent: float) -> None:
     specs, pods = read_nodes(NODES)[0], read_pods(PODS)[0]
     runs = [place(specs, inflate(pods, specs, 130, seed), policy, seed) for seed in range(2)]
@@ -102,6 +112,24 @@ def test_spread_uses_all_nodes_and_best_fit_few() -> None:
     pods = [Demand(1000, 10, 1, 500)] * 10
     used = {policy: place(specs, pods, policy).nodes_used for policy in ("spread", "best-fit")}
     assert used == {"spread": 10, "best-fit": 2}
+
+
+def test_clustering_keeps_kinds_apart_while_idle_nodes_are_left() -> None:
+    specs = [NodeSpec(str(place), 64_000, 1000, 4, "T4") for place in range(3)]
+    share, whole = Demand(1000, 10, 1, 500), Demand(1000, 10, 1, 1000)
+    tasks = place(
+        specs, [share, whole, share, whole, Demand(1000, 10, 4, 1000), whole], "clustering", landed=True
+    ).tasks
+    assert [each.node for each in tasks] == ["0", "1", "0", "1", "2", "1"]
+    shut = place(specs[:2], [share, whole, Demand(1000, 10, 2, 1000)], "clustering", landed=True).tasks
+    assert [each.node for each in shut] == ["0", "1", "1"]
+
+
+def test_packing_opens_a_device_and_a_node_only_when_it_must() -> None:
+    specs = [NodeSpec("large", 64_000, 1000, 8, "T4"), NodeSpec("small", 64_000, 1000, 2, "T4")]
+    arrivals = [Demand(1000, 10, 1, milli) for milli in (600, 600, 400, 1000)]
+    tasks = place(specs, arrivals, "packing", landed=True).tasks
+    assert [each.node for each in tasks] == ["small", "small", "small", "large"]
 
 
 def test_a_pod_goes_only_where_its_model_is() -> None:
