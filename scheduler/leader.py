@@ -21,7 +21,7 @@ from scheduler.events import Publish
 from scheduler.holds import HoldsSaid
 from scheduler.horizon import Horizon
 from scheduler.index import ClusterView, Node
-from scheduler.line import Line, Shape
+from scheduler.line import Line, shape_of
 from scheduler.messages import (
     Declined,
     Go,
@@ -106,7 +106,6 @@ class Leader:
         self._clocks: dict[tuple[str, int], float] = {}
         self._unsynced: dict[str, None] = {}
         self._tells: Repeat[int] = Repeat("tells", config, alarms, view.alive, self._speak_tells)
-        self._settled = False
         self._dirty = False
         self._pass_set = self._pass_due = False
         self._shape = self._served = -1
@@ -263,7 +262,7 @@ class Leader:
     def on_settings(self) -> None:
         """The cluster's settings changed: limits, and how ranks weigh."""
         self.quotas.version += 1
-        self._rank_anew()
+        self._shares.on_settings()
         self._dirty = True
 
     def on_told(self, home: str, epoch: int) -> None:
@@ -313,8 +312,11 @@ class Leader:
         """At the end of an event: serve the line as far as it goes, and publish how long it is."""
         if not self.leading:
             return
+        self._rank_some_anew()
         if not self._unsynced and not self._pass_set:
             self._serve_or_wait(fx)
+        if self._shares.stale and not self._pass_set:
+            self._set_pass(fx.now)
         self._holds.flush(fx)
         self.preemption.flush(fx)
         self._gos.flush(fx)
@@ -341,7 +343,7 @@ class Leader:
     def _enter(self, fx: Effects, home: str, wait: Wait, entry: Entry | None) -> None:
         # The first word of a home fixes how its clock lies to ours, so that its jobs keep their order among themselves.
         offset_s = self._clocks.setdefault((home, wait.boot_epoch), fx.now - wait.clock_s)
-        wish = Wish(wait.job, self._rank(wait, wait.since_s + offset_s), _shape(wait), wait.images)
+        wish = Wish(wait.job, self._rank(wait, wait.since_s + offset_s), shape_of(wait), wait.images)
         if entry is None:
             entry = self._entries[wait.job] = Entry(home, wait, wish)
         else:
@@ -351,6 +353,7 @@ class Leader:
         if wait.epoch == self.epoch:
             self._seen(entry, wait.go_seen)
             entry.orders = {go: count for go, count in entry.orders.items() if go > wait.go_seen}
+        self._shares.enter(wait.account, wait.owner, wait.job)
         self._relist(wait.job, entry)
 
     def _rank(self, wait: Wait, since_s: float) -> Rank:
@@ -362,11 +365,11 @@ class Leader:
         if not self.leading or not self._view.alive(home):
             return
         self._shares.on_spent(home, spent.charges)
-        self._rank_anew()
 
-    def _rank_anew(self) -> None:
+    def _rank_some_anew(self) -> None:
         notable_s = NOTABLE * self._settings.ranking.share_s
-        for job_id, entry in self._entries.items():
+        for job_id in self._shares.take():
+            entry = self._entries[job_id]
             old = entry.wish.rank
             new = self._rank(entry.wait, old.since_s)
             if abs(new.score - old.score) > notable_s:
@@ -394,6 +397,7 @@ class Leader:
             for go in entry.orders:
                 self._gos.answered(entry.home, go)
             self._line.remove(job_id)
+            self._shares.leave(entry.wait.account, entry.wait.owner, job_id)
             self._aside.pop(job_id, None)
             self._capped.pop(job_id, None)
             self.preemption.forget(job_id)
@@ -642,8 +646,3 @@ class Leader:
             if entry.position_told != position or moved:
                 entry.position_told, entry.start_told_s = position, start_s
                 self._say_heard(fx, entry.home, entry.wait)
-
-
-def _shape(wait: Wait) -> Shape:
-    amount = wait.request * wait.per_node if wait.nodes else wait.request
-    return Shape(amount, wait.constraints, wait.nodes, wait.estimate_s)

@@ -17,8 +17,11 @@ from typing import NamedTuple
 from sortedcontainers import SortedDict, SortedKeyList
 
 from scheduler.fit import fits
+from scheduler.messages import Wait
 from scheduler.model import Constraint, Resources
 from scheduler.queue import Rank
+
+HEAP_SLACK = 64
 
 
 class Shape(NamedTuple):
@@ -30,6 +33,12 @@ class Shape(NamedTuple):
     constraints: tuple[Constraint, ...]
     nodes: int
     estimate_s: float
+
+
+def shape_of(wait: Wait) -> Shape:
+    """Return what a waiting job asks for."""
+    amount = wait.request * wait.per_node if wait.nodes else wait.request
+    return Shape(amount, wait.constraints, wait.nodes, wait.estimate_s)
 
 
 class _Kind:
@@ -159,7 +168,11 @@ class Line:
         if kind.hot != rank:
             self._hot_count += kind.hot is None
             kind.hot = rank
-            heapq.heappush(self._heap, (rank, kind.serial, kind))
+            if len(self._heap) > HEAP_SLACK + 2 * len(self._kinds):
+                self._heap = [(each.hot, each.serial, each) for each in self._kinds.values() if each.hot is not None]
+                heapq.heapify(self._heap)  # without what was said of them before
+            else:
+                heapq.heappush(self._heap, (rank, kind.serial, kind))
 
     def _cool(self, kind: _Kind) -> None:
         self._hot_count -= kind.hot is not None

@@ -11,7 +11,7 @@ from scheduler.events import SetSetting, Submit
 from scheduler.model import JobSpec, Resources
 from scheduler.queue import rank
 from scheduler.settings import Account, Ranking, Settings
-from scheduler.shares import Shares
+from scheduler.shares import SLICE, Shares
 from scheduler.usage import DAY_S, Used
 from sim.faults import draw_plan
 from sim.world import World
@@ -73,7 +73,43 @@ def test_more_shares_bear_more_use() -> None:
     shares.on_spent("n1", (("a", "ana", 100.0), ("b", "ben", 100.0)))
     assert shares.factor("a", "ana") == shares.factor("b", "ben")
     settings.merge([settings.written("account/a", Account(shares=3), 1, 0.0)], 0.0)
+    shares.on_settings()
     assert shares.factor("a", "ana") > shares.factor("b", "ben")
+
+
+def test_only_jobs_of_whom_the_factor_moved_are_ranked_anew_and_never_all_at_once() -> None:
+    shares = Shares(Settings())
+    for job in range(1000):
+        shares.enter("a", "ana", job)
+        shares.enter("b", "ben", 1000 + job)
+    shares.on_spent("n1", (("a", "ana", 100.0),))
+    found: list[int] = []
+    while shares.stale:
+        found += (some := shares.take())
+        assert 0 < len(some) <= SLICE
+    assert sorted(found) == list(range(1000))
+    shares.on_spent("n1", (("a", "ana", 100.1),))
+    assert not shares.stale
+    shares.on_settings()
+    for job in range(1999):
+        shares.leave(*(("a", "ana") if job < 1000 else ("b", "ben")), job)
+    assert shares.take() == [1999]
+    assert not shares.stale
+
+
+def test_a_very_long_line_is_ranked_anew_without_keeping_anybody_waiting() -> None:
+    """The leader goes on serving meanwhile, and comes to the end of it."""
+    cluster = Cluster(run_mean_s=20.0)
+    jobs = [cluster.submit("n2") for _ in range(3 * SLICE)]
+    cluster.run(120)
+    leader = next(each for each in map(cluster.agent, ("n1", "n2", "n3")) if each._leader.leading)._leader
+    assert not leader._shares.stale
+    factor = leader._shares.factor("", "user")
+    assert factor < 1
+    assert leader.waiting > SLICE
+    for job, entry in leader.entries():
+        assert job in jobs
+        assert entry.wish.rank.score == pytest.approx(leader._rank(entry.wait, entry.wish.rank.since_s).score, abs=40)
 
 
 @pytest.mark.parametrize("seed", range(8))
