@@ -395,9 +395,10 @@ class GiveWay(Item, frozen=True, tag="give way"):
 
 
 class Keeps(Item, frozen=True, tag="keeps"):
-    """Home to node: these don't give way now."""
+    """Home to node: these don't give way now, or (`ever`) never again."""
 
     ids: Ids
+    ever: bool = False
 
 
 class Amend(Item, frozen=True, tag="amend"):

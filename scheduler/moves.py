@@ -71,7 +71,7 @@ class Moves:
 
     def on_give_way(self, fx: Effects, node: str, item: GiveWay) -> None:
         """Room is wanted for a job of a higher tier: let go what may be, a gang as a whole, as often as is allowed."""
-        kept = []
+        kept: dict[bool, list[AllocationId]] = {}
         for id_ in item.ids:
             job = self._jobs.get(id_.job)
             if job is None or not job.current(id_, node):
@@ -79,18 +79,22 @@ class Moves:
                 self._outdated(fx, node, id_)
             elif not job.tasks[id_.index].leaving:
                 members = list(job.live) if job.spec.gang is not None else [id_.index]
-                if self._stays(job, members):
-                    kept.append(id_)
+                often = self._often(job, members)
+                if often or self._not_whole(job, members):
+                    kept.setdefault(often, []).append(id_)
                     continue
                 for index in members:
                     self._preempt(fx, job, index, f"preempted on {node} for job {item.job} (tier {item.tier})")
-        if kept:
-            fx.say(node, Keeps(tuple(kept)))
+        for ever, ids in kept.items():
+            fx.say(node, Keeps(tuple(ids), ever))
 
-    def _stays(self, job: Job, members: list[int]) -> bool:
-        """Whether a task had to leave often enough; a gang that is not running whole could not begin anew, or would."""
-        if any(job.tasks[index].preempted >= self._settings.preemption.times_max for index in members):
-            return True
+    def _often(self, job: Job, members: list[int]) -> bool:
+        """Whether any of these had to leave as often as is allowed."""
+        return any(job.tasks[index].preempted >= self._settings.preemption.times_max for index in members)
+
+    @staticmethod
+    def _not_whole(job: Job, members: list[int]) -> bool:
+        """A gang that is not running whole could not begin anew, or is about to."""
         running = all(phase_of(job.tasks[index]) is Phase.RUNNING for index in members)
         return job.spec.gang is not None and (job.ended_any or not running)
 

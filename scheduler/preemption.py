@@ -26,7 +26,7 @@ from scheduler.settings import PreemptMode, Settings
 ANSWER_S = 10.0
 """A node has so long to answer, and tasks have so long to be gone after their grace."""
 PAUSE_S = 2.0
-"""A node that could not make room is not asked again before this."""
+"""A node that could not make room is not asked again before this, nor are nodes looked for where none were found."""
 NODES_MAX = 16
 """An array takes at most so many nodes at a time."""
 
@@ -61,6 +61,7 @@ class Preemption:
         self._orders = orders
         self._takings: dict[int, _Taking] = {}
         self._barred: dict[str, float] = {}
+        self._in_vain: tuple[int, float] = 0, 0.0
         self._asks: Repeat[int] = Repeat("preempts", config, alarms, view.alive, self._speak, config.quick_retry_s)
 
     def nodes(self, job: int) -> int:
@@ -80,10 +81,12 @@ class Preemption:
         self._alarms.set_if_unset(("preempt", None), fx.now + PAUSE_S)
         patience_s = self._settings.preemption.patience_s
         soon = fx.now - patience_s < due_s <= fx.now + patience_s
-        if wish.job in self._takings or due_s == -inf or soon:
+        job, until_s = self._in_vain
+        if wish.job in self._takings or due_s == -inf or soon or (job == wish.job and fx.now < until_s):
             return False
         nodes = self._choose(wish, tier, count, fx.now)
         if not any(nodes.values()):
+            self._in_vain = wish.job, fx.now + PAUSE_S
             return False
         number = next(self._orders.numbers)
         self._takings[wish.job] = _Taking(wish, number, nodes, fx.now, fx.now + ANSWER_S)

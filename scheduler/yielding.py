@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from scheduler.admission import Held
 
 TIERS_TOLD = 8
+LOOK_PAUSE_S = 0.1
+"""What could give way is looked at so often at most: with 500 containers a look takes a millisecond."""
 KEPT_S = 60.0
 """A task whose home did not let it go is not asked for again before this."""
 ASKED_S = 30.0
@@ -71,6 +73,7 @@ class Yielding:
         self._kept: dict[AllocationId, float] = {}
         self._since: dict[AllocationId, float] = {}
         self._told: tuple[int, bytes] | None = None
+        self._look_s = -inf
         self._asks: Repeat[AllocationId] = Repeat("giveways", config, alarms, view.alive, self._speak)
 
     @property
@@ -112,12 +115,13 @@ class Yielding:
         fx.say(leader, Preempting(item.epoch, item.go, item.job, True, grace_s))
 
     def on_keeps(self, fx: Effects, home: str, item: Keeps) -> None:
-        """A home does not let these go."""
+        """A home does not let these go: the leader better looks elsewhere."""
         for id_ in item.ids:
             if id_ in self._asked and self._held[id_].allocation.home == home:
-                del self._asked[id_]
+                asked, _ = self._asked.pop(id_)
                 self._asks.answered(home, id_)
-                self._kept[id_] = fx.now + KEPT_S
+                self._kept[id_] = inf if item.ever else fx.now + KEPT_S
+                fx.say(self._view.leader, Preempting(asked.epoch, asked.go, asked.job, False, 0.0))
         self.changed()
 
     def ring(self, fx: Effects, home: str) -> None:
@@ -134,7 +138,10 @@ class Yielding:
         now = self._reporting.version, self._rules.settings.digest
         if now == self._told:
             return
-        self._told = now
+        if self.on and fx.now < self._look_s:
+            self._alarms.set(("ripe", None), self._look_s)
+            return
+        self._told, self._look_s = now, fx.now + LOOK_PAUSE_S
         tiers = self._tiers(fx.now) if self.on else ()
         if tiers != self._reporting.tiers:
             self._reporting.set_tiers(tiers)

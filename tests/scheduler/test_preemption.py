@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import msgspec
 import pytest
@@ -111,8 +112,11 @@ def test_a_task_that_gave_way_as_often_as_is_allowed_stays() -> None:
     cluster.run(25)
     assert (task(cluster, low).state, task(cluster, low).attempt) == (State.RUNNING, 2)
     again = cluster.submit("n1", spec("high"))
-    cluster.run(40)
+    cluster.run(1)
+    assert cluster.agent("n1").explain(again).making_room == 0
+    cluster.run(100)
     assert running(cluster, [low, again]) == [low]
+    assert list(cluster.agent("n1")._admission.yielding._kept.values()) == [inf]
 
 
 def test_a_gang_gives_way_as_a_whole_and_another_takes_nodes_as_one() -> None:
