@@ -231,7 +231,15 @@ class Network:
                 port = self._ports.take(each.protocol.value, each.host_port, busy)
                 ports += (PublishedPort(each.protocol.value, port, each.port),)
             attachment = Attachment(
-                name, allocation.owner, owner_mark, interfaces, ports, asked.open, asked.rate_out, self._class(asked)
+                name,
+                allocation.owner,
+                owner_mark,
+                interfaces,
+                ports,
+                asked.open,
+                asked.rate_out,
+                self._class(asked),
+                allocation.spec.gang.size if allocation.spec.gang is not None else 0,
             )
             self._records.put(attachment)
             self._tables.run(rules.added(self._setting.table, attachment))

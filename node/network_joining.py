@@ -12,11 +12,11 @@ from node.config import AgentConfig, split_address
 from node.gossip_io import GossipService
 from node.host.network_pools import Range
 from node.neighbours import KEY, Neighbours
-from node.network import OWN, Network, NetworkSettings, addresses_of, open_network
+from node.network import OWN, Network, NetworkSettings, open_network
 from node.peers import Peers
 from node.resolver import RESOLV_CONF, Resolver, upstream_of
 from node.runtime.protocol import Runtime
-from node.task_names import Resident
+from node.task_names import Asker, Resident
 from scheduler.model import AllocationId
 
 log = logs.get("network")
@@ -77,12 +77,11 @@ async def join_cluster(
 
 
 async def _serve_names(network: Network, residents: Callable[[], Iterable[Resident]], nursery: trio.Nursery) -> bool:
-    def asker(address: str) -> Resident | None:
+    def asker(address: str) -> Asker | None:
         attachment = network.owner_at(address)
         if attachment is None:
             return None
-        id_ = AllocationId.parse(attachment.name)
-        return Resident(attachment.owner, id_.job, id_.index, tuple(addresses_of(attachment)))
+        return Asker(attachment.owner, AllocationId.parse(attachment.name).job, attachment.gang_size)
 
     upstream = upstream_of(RESOLV_CONF.read_text(), network.gateways) if RESOLV_CONF.exists() else []
     try:

@@ -3,7 +3,8 @@
 Who asks is known by the address, which no container can feign (network_rules.py). Answers are bounded: questions at
 once by container and in all, what is passed on by time. While the agent restarts nobody answers for a second or two;
 stub resolvers ask again. A name of the asker's own job that nobody has yet is waited for a little: a gang's ranks start
-together and look for each other at once.
+together and look for each other at once. A member that is not there by then exists all the same, perhaps it still gets
+its image: "not now" makes stub resolvers ask again, as resolv.conf says, while they believe "there is none" at once.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import trio
 from node import logs
 from node.host import dns_wire
 from node.host.dns_wire import Question
-from node.task_names import Resident, Wanted, find, is_ours, parse
+from node.task_names import Asker, Resident, Wanted, find, is_ours, parse
 
 PORT = 53
 AT_ONCE_MAX = 512
 AT_ONCE_EACH_MAX = 64
 FORWARD_TIMEOUT_S = 3.0
-WAIT_S = 3.0
+WAIT_S = 2.5
+"""Less than the time after which a container's stub resolver asks again (node/runtime/lxc/network.py)."""
 POLL_S = 0.1
 STREAM_TIMEOUT_S = 10.0
 STREAM_BYTES_MAX = 65_535
@@ -33,13 +35,13 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 
 log = logs.get("resolver")
 
-Asker = Callable[[str], Resident | None]
-
 
 class Resolver:
     """`asker` tells which container has an address here; `residents` yields all running tasks that are known."""
 
-    def __init__(self, asker: Asker, residents: Callable[[], Iterable[Resident]], upstream: list[str]) -> None:
+    def __init__(
+        self, asker: Callable[[str], Asker | None], residents: Callable[[], Iterable[Resident]], upstream: list[str]
+    ) -> None:
         self._asker = asker
         self._residents = residents
         self._upstream = upstream
@@ -72,13 +74,16 @@ class Resolver:
             if not self._asking[source]:
                 del self._asking[source]
 
-    async def _own(self, question: Question, asker: Resident, bytes_max: int) -> bytes:
+    async def _own(self, question: Question, asker: Asker, bytes_max: int) -> bytes:
         wanted = parse(question.name)
-        found = await self._found(wanted, asker) if wanted is not None else []
-        return dns_wire.answer(question, dns_wire.NO_ERROR if found else dns_wire.NO_NAME, found, bytes_max)
+        if wanted is None:
+            return dns_wire.answer(question, dns_wire.NO_NAME)
+        if found := await self._found(wanted, asker):
+            return dns_wire.answer(question, dns_wire.NO_ERROR, found, bytes_max)
+        return dns_wire.answer(question, dns_wire.SERVER_FAILED if asker.is_mate(wanted) else dns_wire.NO_NAME)
 
-    async def _found(self, wanted: Wanted, asker: Resident) -> list[str]:
-        deadline = trio.current_time() + (WAIT_S if wanted.job == asker.job else 0.0)
+    async def _found(self, wanted: Wanted, asker: Asker) -> list[str]:
+        deadline = trio.current_time() + (WAIT_S if asker.may_come(wanted) else 0.0)
         while True:
             found = find(wanted, asker.owner, self._residents())
             if found or trio.current_time() >= deadline:

@@ -57,6 +57,8 @@ class Attachment(msgspec.Struct, frozen=True):
     rate_out: int = 0
     traffic_class: str = ""
     """MAJOR:MINOR of what it sends beyond its bridge."""
+    gang_size: int = 0
+    """How many tasks its gang has; 0: it is in none."""
 
 
 class Records:

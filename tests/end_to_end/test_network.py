@@ -169,6 +169,21 @@ def test_a_container_reaches_no_host(owners: Owners, target: str) -> None:
     assert owners.outcome("ann", "n1", f"nc -w 1 {target} </dev/null && exit 0; exit 9") == 9
 
 
+def test_members_of_a_gang_find_each_other_by_the_names_they_are_given_from_their_first_instruction(
+    owners: Owners,
+) -> None:
+    line = "for each in $(echo $FOFOCA_PEERS | tr , ' '); do nslookup $each | grep -q 10.77 || exit 9; done"
+    gang = ["--nodes", "2", "--tasks-per-node", "2"]
+    job = owners.in_lab("submit", *SMALL, *gang, "--", "sh", "-c", line, user="ann")
+
+    def ended() -> list[int] | None:
+        tasks = json.loads(owners.command("job", str(job), "--json", user="ann").stdout)["tasks"]
+        codes = [task["exit_code"] for task in tasks]
+        return codes if None not in codes else None
+
+    assert eventually(f"all of job {job} end", ended, 60) == [0, 0, 0, 0]
+
+
 def test_names_of_a_job_resolve_inside_it_across_nodes_and_not_for_others(owners: Owners) -> None:
     words = [
         "submit",

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from node.resolver import Resolver
-from node.task_names import Resident
+from node.task_names import Asker, Resident
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="port 53 is root's")]
 OURS, UPSTREAM, SILENT = "127.53.0.1", "127.53.0.2", "127.53.0.3"
@@ -62,7 +62,7 @@ async def test_other_names_are_forwarded_and_tcp_serves_too() -> None:
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             await serve_upstream(nursery)
-            resolver = Resolver({ASKER: ANN}.get, lambda: [ANN], [UPSTREAM])
+            resolver = Resolver({ASKER: Asker("ann", 7001)}.get, lambda: [ANN], [UPSTREAM])
             await resolver.listen([OURS], nursery)
             question = query("example.org")
             assert await ask_datagram(question) == question + b"udp"
@@ -77,7 +77,7 @@ async def test_a_server_that_is_silent_is_passed_over() -> None:
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             await serve_upstream(nursery)
-            resolver = Resolver({ASKER: ANN}.get, lambda: [ANN], [SILENT, UPSTREAM])
+            resolver = Resolver({ASKER: Asker("ann", 7001)}.get, lambda: [ANN], [SILENT, UPSTREAM])
             await resolver.listen([OURS], nursery)
             question = query("example.org", 7)
             assert await ask_datagram(question) == question + b"udp"

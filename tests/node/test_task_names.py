@@ -7,13 +7,14 @@ import struct
 import pytest
 import trio
 
-from node.host.dns_wire import AAAA, HEADER, NO_ERROR, NO_NAME, A, answer, parse
+from node.host.dns_wire import AAAA, HEADER, NO_ERROR, NO_NAME, SERVER_FAILED, A, answer, parse
 from node.resolver import Resolver, upstream_of
-from node.task_names import Resident, Wanted, find
+from node.task_names import Asker, Resident, Wanted, find
 from node.task_names import parse as parse_name
 
 ANN = [Resident("ann", 7, index, (f"10.0.0.{index}", f"fd00::{index}")) for index in (1, 2)]
 BOB = Resident("bob", 7, 1, ("10.0.0.9",))
+ASKERS = {"10.0.0.1": Asker("ann", 7), "10.0.0.9": Asker("bob", 7)}
 
 
 def query(name: str, kind: int = A) -> bytes:
@@ -27,6 +28,10 @@ def query(name: str, kind: int = A) -> bytes:
         ("task-3.job-7.fofoca", Wanted(7, 3)),
         ("rank-3.job-7.fofoca", Wanted(7, 3)),
         ("job-7.fofoca", Wanted(7, None)),
+        ("job7-3.fofoca", Wanted(7, 3)),
+        ("job7-3.job-7.fofoca", Wanted(7, 3)),
+        ("job7-3.job-8.fofoca", None),
+        ("job7.job-7.fofoca", None),
         ("task-3.job-7.fofoca.org", None),
         ("task-x.job-7.fofoca", None),
         ("fofoca", None),
@@ -50,7 +55,7 @@ def test_half_a_query_is_none(cut: int) -> None:
 
 
 async def test_answers_have_the_kind_that_was_asked_for_and_strangers_get_none() -> None:
-    resolver = Resolver({"10.0.0.1": ANN[0], "10.0.0.9": BOB}.get, lambda: [*ANN, BOB], [])
+    resolver = Resolver(ASKERS.get, lambda: [*ANN, BOB], [])
     for kind, packed in ((A, b"\x0a\x00\x00\x02"), (AAAA, b"\xfd" + bytes(14) + b"\x02")):
         got = await resolver.answer(query("task-2.job-7.fofoca", kind), "10.0.0.1", 512)
         assert got is not None
@@ -63,7 +68,7 @@ async def test_a_name_of_ones_own_job_is_waited_for_and_then_does_not_exist(
     autojump_clock: trio.abc.Clock, nursery: trio.Nursery
 ) -> None:
     residents = list(ANN)
-    resolver = Resolver({"10.0.0.1": ANN[0]}.get, lambda: residents, [])
+    resolver = Resolver(ASKERS.get, lambda: residents, [])
     before = trio.current_time()
     got = await resolver.answer(query("task-5.job-7.fofoca"), "10.0.0.1", 512)
     assert got is not None
@@ -80,6 +85,24 @@ async def test_a_name_of_ones_own_job_is_waited_for_and_then_does_not_exist(
     got = await resolver.answer(query("task-5.job-7.fofoca"), "10.0.0.1", 512)
     assert got is not None
     assert got.endswith(b"\x0a\x00\x00\x05")
+
+
+async def test_a_member_of_ones_gang_is_told_to_be_away_for_now_and_one_beyond_it_not_to_exist(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    resolver = Resolver({"10.0.0.1": Asker("ann", 7, gang_size=6)}.get, lambda: ANN, [])
+    for name, code, waits in (
+        ("job7-5", SERVER_FAILED, True),
+        ("rank-5.job-7", SERVER_FAILED, True),
+        ("rank-6.job-7", NO_NAME, False),
+        ("rank-5.job-8", NO_NAME, False),
+        ("job7-2", NO_ERROR, False),
+    ):
+        before = trio.current_time()
+        got = await resolver.answer(query(f"{name}.fofoca"), "10.0.0.1", 512)
+        assert got is not None
+        assert HEADER.unpack_from(got)[1] & 0xF == code, name
+        assert (trio.current_time() - before > 2) == waits, name
 
 
 def test_what_does_not_fit_into_a_datagram_is_cut_and_says_so() -> None:
