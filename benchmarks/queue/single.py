@@ -1,6 +1,6 @@
-"""One job on an idle cluster, from just before its submission to its first instruction, beside srun, HyperQueue, LXC.
+"""One job on an idle cluster, from just before its submission to its first instruction, beside srun and LXC.
 
-    python benchmarks/queue/single.py [--rounds 40] [--runtimes process,lxc] [--json]
+    python benchmarks/queue/single.py [--rounds 100] [--runtimes process,lxc] [--json]
 
 Three nodes; the job goes to n1's API over a kept connection and runs where n1 puts it. A process tells the time with
 `date`, in Slurm's case too. In containers a static program prints CLOCK_MONOTONIC: ours with the image and limits of
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import slurm
 import trio
+from goals import Goal, as_json, show
 from lab import Client, job, lab, percentile
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
@@ -40,7 +41,7 @@ WARM_UP = 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--runtimes", default="process,lxc")
     parser.add_argument("--json", action="store_true", help="one line")
     options = parser.parse_args()
@@ -128,18 +129,31 @@ async def raw(runtime: LxcRuntime, image: Path, number: int) -> float:
     return took_ms
 
 
-def report(times: Times, as_json: bool) -> None:
-    rows = {name: [percentile(values, share) for share in (0.5, 0.95, 0.99)] for name, values in times.items()}
-    if as_json:
-        print(
-            json.dumps(
-                {name: dict(zip(("p50_ms", "p95_ms", "p99_ms"), row, strict=True)) for name, row in rows.items()}
-            )
-        )
+def goals(rows: dict[str, dict[str, float]]) -> list[Goal]:
+    """Half as late as srun, little later than LXC with nobody around it, and no long tail."""
+    found = []
+    if "fofoca, process" in rows and "srun" in rows:
+        bound_ms = 0.6 * rows["srun"]["p50_ms"]
+        found.append(Goal("fofoca, process, p50 ms", rows["fofoca, process"]["p50_ms"], bound_ms, "0.6 x srun"))
+    if "fofoca, lxc" in rows:
+        bound_ms = rows["raw lxc-execute"]["p50_ms"] + 15
+        found.append(Goal("fofoca, lxc, p50 ms", rows["fofoca, lxc"]["p50_ms"], bound_ms, "raw lxc-execute + 15 ms"))
+    for name, row in rows.items():
+        if name.startswith("fofoca"):
+            found.append(Goal(f"{name}, p99 ms", row["p99_ms"], 3 * row["p50_ms"], "3 x its p50"))
+    return found
+
+
+def report(times: Times, in_json: bool) -> None:
+    shares = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+    rows = {name: {key: percentile(values, share) for key, share in shares.items()} for name, values in times.items()}
+    if in_json:
+        print(json.dumps({**rows, "goals": as_json(goals(rows))}))
         return
     print(f"{'submit to running, ms':24}{'p50':>8}{'p95':>8}{'p99':>8}")
     for name, row in rows.items():
-        print(f"{name:24}" + "".join(f"{value:8.1f}" for value in row))
+        print(f"{name:24}" + "".join(f"{value:8.1f}" for value in row.values()))
+    show(goals(rows))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 import slurm
+from goals import Goal, as_json, show
 from lab import Client, agents_cpu_s, job, lab
 
 BATCH = 100
@@ -106,13 +107,27 @@ def accepted(tasks: int, rounds: int) -> Row:
     return {"accepted_ms": statistics.median(times_ms), "slowest_ms": max(times_ms)}
 
 
-def report(rows: dict[str, Row], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({f"{who}: {what}": round(v, 2) for who, row in rows.items() for what, v in row.items()}))
+def goals(rows: dict[str, Row]) -> list[Goal]:
+    """As fast as Slurm one by one, ten times as fast in lists, arrays at once."""
+    found = []
+    for name, times in (("one by one", 1), ("batches", 10)) if "slurm, C API" in rows else ():
+        bound = times * rows["slurm, C API"]["jobs_per_s"]
+        for each in (f"{name}, held", name):
+            found.append(Goal(f"{each}, jobs/s", rows[each]["jobs_per_s"], bound, f"{times} x slurm, C API", True))
+    found.append(Goal("array of 100,000, ms", rows["array of 100,000"]["accepted_ms"], 50, "as it is"))
+    found.append(Goal("array of 1,000,000, ms", rows["array of 1,000,000"]["accepted_ms"], 1000, "accepted at all"))
+    return found
+
+
+def report(rows: dict[str, Row], in_json: bool) -> None:
+    if in_json:
+        figures = {f"{who}: {what}": round(v, 2) for who, row in rows.items() for what, v in row.items()}
+        print(json.dumps({**figures, "goals": as_json(goals(rows))}))
         return
     print(f"submissions to one node, durable; load {os.getloadavg()[0]:.1f}")
     for who, row in rows.items():
         print(f"{who:22}" + "   ".join(f"{what} {value:,.2f}" for what, value in row.items()))
+    show(goals(rows))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import slurm
 import trio
+from goals import Goal, as_json, show
 from lab import Client, agents_cpu_s, job, lab
 
 from node.host.cgroups import remove_tree
@@ -172,22 +173,34 @@ def _execute(runtime: LxcRuntime, container: ContainerSpec) -> int:
         os.close(ready)
 
 
-def report(rows: dict[str, Row], jobs: int, as_json: bool) -> None:
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "jobs": jobs,
-                    **{f"{who}: {what}": round(v, 1) for who, row in rows.items() for what, v in row.items()},
-                }
-            )
-        )
+def goals(rows: dict[str, Row]) -> list[Goal]:
+    """Three times Slurm, HyperQueue, and four fifths of LXC with nobody around it: those of them that ran."""
+
+    def beside(ours: str, rival: str, times: float) -> list[Goal]:
+        if ours not in rows or rival not in rows:
+            return []
+        bound = times * rows[rival]["jobs_per_s"]
+        return [Goal(f"{ours}, jobs/s", rows[ours]["jobs_per_s"], bound, f"{times:g} x {rival}", at_least=True)]
+
+    process = "fofoca, process"
+    return [
+        *beside(process, "slurm", 3.0),
+        *beside(process, "hyperqueue", 1.0),
+        *beside("fofoca, lxc", "raw lxc-execute", 0.8),
+    ]
+
+
+def report(rows: dict[str, Row], jobs: int, in_json: bool) -> None:
+    if in_json:
+        figures = {f"{who}: {what}": round(v, 1) for who, row in rows.items() for what, v in row.items()}
+        print(json.dumps({"jobs": jobs, **figures, "goals": as_json(goals(rows))}))
         return
     print(f"{jobs} short jobs as one array, eight nodes; load before {os.getloadavg()[2]:.1f}")
     print(f"{'':22}{'jobs/s':>9}{'slowest':>9}{'fastest':>9}{'agents ms/job':>15}")
     for who, row in rows.items():
         cpu_ms = f"{row['agents_cpu_ms_per_job']:15.2f}" if "agents_cpu_ms_per_job" in row else ""
         print(f"{who:22}{row['jobs_per_s']:9.1f}{row['slowest']:9.1f}{row['fastest']:9.1f}{cpu_ms}")
+    show(goals(rows))
 
 
 if __name__ == "__main__":
