@@ -91,6 +91,7 @@ def _run(context: click.Context, trace: str | None, policies: tuple[str, ...], o
             option = "filter" if name == "strong" else name
             raise Failure(f"--{option}: goes with {'TRACE' if node_wise else '--nodes and --pods'} only")
         options.pop(name)
+    policies = tuple(dict.fromkeys(policies))
     if not node_wise:
         return _batch(trace, policies or ("easy",), **options)
     if trace is not None or pods is None or (nodes is None) == (cluster is None):

@@ -61,6 +61,7 @@ class _Reader:
     def __init__(self, path: str, processors: int, strong: bool, strict: bool) -> None:
         self.path = path
         self.processors = processors
+        self.nodes = 0
         self.take = self._strong if strong else self._at_its_word
         self.workload = Workload(Path(path).name)
         self.bad = BadLines(path, strict)
@@ -108,9 +109,11 @@ class _Reader:
         return self.take(job, submit_s, run_s, allocated, requested, requested_s, user, FIELDS)
 
     def _header(self, line: str) -> None:
-        found = re.match(r";\s*MaxProcs:\s*(\d+)", line)
-        if found and not self.processors:
-            self.processors = int(found[1])
+        found = re.match(r";\s*Max(Procs|Nodes):\s*(\d+)", line)
+        if found and found[1] == "Procs":
+            self.processors = self.processors or int(found[2])
+        elif found:
+            self.nodes = int(found[2])
 
     def _strong(
         self, job: int, submit_s: float, run_s: float, allocated: int, requested: int, limit_s: float, user: int, n: int
@@ -147,6 +150,8 @@ class _Reader:
     def _machine(self, fields: int) -> int:
         if fields != FIELDS:
             raise ValueError(f"{fields} fields; a job has {FIELDS}")
+        # Old logs of machines whose nodes have one processor say their nodes only.
+        self.processors = self.processors or self.nodes
         if not self.processors:
             raise BadTrace(self.path, "its header does not say how many processors there are; give --processors")
         return self.processors

@@ -160,3 +160,8 @@ def test_what_is_written_can_be_read_again(tmp_path: Path) -> None:
     assert again.processors == 8
     waits = [row.split()[2] for row in out.getvalue().splitlines() if not row.startswith(";")]
     assert waits == ["2", "-1"]
+
+
+def test_a_header_without_processors_may_say_nodes(tmp_path: Path) -> None:
+    assert read_swf(write(tmp_path, line(1), header="; MaxProcs: -1\n; MaxNodes: 9\n")).processors == 9
+    assert read_swf(write(tmp_path, line(1), header="; MaxNodes: 2\n; MaxProcs: 8\n")).processors == 8
