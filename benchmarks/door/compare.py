@@ -1,13 +1,15 @@
-"""The request door beside a bare reverse proxy and raw lxc-execute, in one run.
+"""The request door beside a bare reverse proxy and raw lxc-execute, in one run of about four minutes, and its targets.
 
-    python benchmarks/door/compare.py [--rounds 1500] [--starts 20] [--at-once 100] [--only warm,cold] [--json]
+    python benchmarks/door/compare.py [--rounds 1500] [--starts 20] [--at-once 100] [--sites 2000]
+                                      [--only warm,cold,asleep] [--json]
 
 warm: one request at a time to a backend that answers at once: directly, through the door, through nginx and through
 HAProxy as bare reverse proxies, over kept connections and over new ones, in turns.
 cold: in a lab of three nodes, from the request for a site nobody knows to its whole first answer; beside raw
 `lxc-execute` of the same command on a bridge, from its spawn to the first answer of the application; in turns. Then the
 same for a frozen site, and for many cold sites at the same moment over all doors.
-cold needs root and LXC. Leaves nothing behind.
+asleep: memory and CPU of an agent at rest, without sites and with many that sleep (sleeping.py).
+cold needs root and LXC. Leaves nothing behind. Ends with 1 where a target is missed.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import trio
 from proxies import all_of_them, anew, once, open_to
+from sleeping import Rest, measure
 
 sys.path += [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parents[1] / "queue")]
 from lab import lab, percentile
@@ -47,6 +51,9 @@ COMMAND = tuple(word.replace("{port}", str(PORT)) for word in DEMO.command)
 WARM_UP = 50
 POLL_S = 0.001
 RAW_TIMEOUT_S = 20.0
+REST_S = 10.0
+WARM_MS_MAX, THAW_MS_MAX, COLD_RATIO_MAX = 2.0, 100.0, 1.3
+ASLEEP_CPU_MAX, ASLEEP_KIB_MAX = 0.5, 16.0
 
 
 def main() -> None:
@@ -54,7 +61,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1500, help="of warm requests")
     parser.add_argument("--starts", type=int, default=20, help="of cold starts, and of thaws")
     parser.add_argument("--at-once", type=int, default=100)
-    parser.add_argument("--only", default="warm,cold")
+    parser.add_argument("--sites", type=int, default=2000, help="that sleep")
+    parser.add_argument("--only", default="warm,cold,asleep")
     parser.add_argument("--json", action="store_true", help="one line")
     options = parser.parse_args()
     times: Times = {}
@@ -64,7 +72,11 @@ def main() -> None:
     if "cold" in options.only:
         cold_times, lost = cold(options.starts, options.at_once)
         times |= cold_times
-    report(times, lost, options.json)
+    rest = measure(options.sites, REST_S) if "asleep" in options.only else None
+    targets = list(judged(times, lost, rest, options.sites))
+    report(times, targets, options.json)
+    if not all(target.met for target in targets):
+        raise SystemExit(1)
 
 
 def warm(rounds: int) -> Times:
@@ -172,23 +184,49 @@ def answered() -> bool:
         return False
 
 
-def report(times: Times, lost: dict[str, Any], as_json: bool) -> None:
+class Target(NamedTuple):
+    """What is promised, what was measured, and whether that is as good."""
+
+    what: str
+    measured: str
+    target: str
+    met: bool
+
+
+def judged(times: Times, lost: dict[str, Any], rest: tuple[Rest, Rest] | None, sites: int) -> Iterator[Target]:
+    """Compare what was measured with the targets."""
+    p50 = {name: percentile(values, 0.5) for name, values in times.items()}
+    for way in ("kept", "new"):
+        if f"fofoca, {way} connection" in p50:
+            added = p50[f"fofoca, {way} connection"] - p50[f"direct, {way} connection"]
+            yield Target(f"warm: added at p50, {way} connection", f"{added:.2f} ms", "<= 2 ms", added <= WARM_MS_MAX)
+    if "thaw, fofoca" in p50:
+        thaw = p50["thaw, fofoca"]
+        yield Target("thaw to answer, p50", f"{thaw:.0f} ms", "<= 100 ms", thaw <= THAW_MS_MAX)
+        ratio = p50["cold, fofoca"] / p50["cold, raw lxc-execute"]
+        yield Target("cold to answer, p50, in raw ones", f"{ratio:.2f} x", "<= 1.30 x", ratio <= COLD_RATIO_MAX)
+        said = ", ".join(f"{count} of {status}" for status, count in lost.items())
+        yield Target(f"{sum(lost.values())} cold at once: answers", said, "all 200", set(lost) == {"200"})
+    if rest is not None:
+        before, after = rest
+        each_kb = (after.memory_mib - before.memory_mib) * 1024 / sites
+        cpu = after.cpu_percent - before.cpu_percent
+        yield Target(f"{sites} asleep: CPU more at rest", f"{cpu:+.2f} %", "<= 0.5 %", cpu <= ASLEEP_CPU_MAX)
+        yield Target(f"{sites} asleep: memory, each", f"{each_kb:.1f} KiB", "<= 16 KiB", each_kb <= ASLEEP_KIB_MAX)
+
+
+def report(times: Times, targets: list[Target], as_json: bool) -> None:
     rows = {name: [percentile(values, share) for share in (0.5, 0.95, 0.99)] for name, values in times.items()}
     if as_json:
         named = {name: dict(zip(("p50_ms", "p95_ms", "p99_ms"), row, strict=True)) for name, row in rows.items()}
-        print(json.dumps({**named, "answers at once": lost}))
+        print(json.dumps({**named, "targets": [target._asdict() for target in targets]}))
         return
-    print(f"{'ms':32}{'p50':>8}{'p95':>8}{'p99':>8}{'runs':>7}")
+    print(f"{'ms':36}{'p50':>9}{'p95':>9}{'p99':>9}{'runs':>7}")
     for name, row in rows.items():
-        print(f"{name:32}" + "".join(f"{value:8.2f}" for value in row) + f"{len(times[name]):7}")
-    for way in ("kept", "new"):
-        if f"fofoca, {way} connection" in rows:
-            added = rows[f"fofoca, {way} connection"][0] - rows[f"direct, {way} connection"][0]
-            print(f"the door adds {added:.2f} ms at the median to a request over a {way} connection")
-    if "cold, fofoca" in rows:
-        ratio = rows["cold, fofoca"][0] / rows["cold, raw lxc-execute"][0]
-        print(f"cold: {ratio:.2f} x raw lxc-execute with its application")
-        print(f"at once: answers by status {lost}")
+        print(f"{name:36}" + "".join(f"{value:9.2f}" for value in row) + f"{len(times[name]):7}")
+    print(f"\n{'target':36}{'measured':>14}{'promised':>12}")
+    for target in targets:
+        print(f"{target.what:36}{target.measured:>14}{target.target:>12}  {'met' if target.met else 'MISSED'}")
 
 
 if __name__ == "__main__":

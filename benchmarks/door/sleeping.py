@@ -18,7 +18,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 COUNT = 2_000
 REST_S = 20.0
@@ -84,13 +84,21 @@ class Agent:
         return (int(words[11]) + int(words[12])) / 100
 
 
-def at_rest(agent: Agent) -> str:
-    """Return memory and CPU while nobody asks for anything."""
+class Rest(NamedTuple):
+    """What an agent takes while nobody asks for anything."""
+
+    memory_mib: float
+    cpu_percent: float
+
+    def __str__(self) -> str:
+        return f"{self.memory_mib:.1f} MiB, {self.cpu_percent:.2f} % of a core"
+
+
+def at_rest(agent: Agent, rest_s: float) -> Rest:
     time.sleep(SETTLE_S)
     before, began = agent.cpu_s(), time.monotonic()
-    time.sleep(REST_S)
-    percent = 100 * (agent.cpu_s() - before) / (time.monotonic() - began)
-    return f"{agent.memory_mib():.1f} MiB, {percent:.2f} % of a core"
+    time.sleep(rest_s)
+    return Rest(agent.memory_mib(), 100 * (agent.cpu_s() - before) / (time.monotonic() - began))
 
 
 def make(agent: Agent, number: int) -> None:
@@ -100,20 +108,27 @@ def make(agent: Agent, number: int) -> None:
     agent.ask("POST", f"/v1/sites/{key}/sleep")
 
 
-def main(count: int) -> None:
+def measure(count: int, rest_s: float = REST_S) -> tuple[Rest, Rest]:
+    """Return what an agent takes without sites, and with so many that sleep."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with Agent(folder) as agent:
-            print(f"without sites: {at_rest(agent)}")
+            without = at_rest(agent, rest_s)
             began = time.monotonic()
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 list(pool.map(lambda number: make(agent, number), range(count)))
-            print(f"{count} sites were made and put to sleep in {time.monotonic() - began:.1f} s")
-        began = time.monotonic()
+            print(f"{count} sites were made and put to sleep in {time.monotonic() - began:.1f} s", file=sys.stderr)
         with Agent(folder) as agent:
-            print(f"restarted in {time.monotonic() - began:.1f} s")
-            phases = {site["phase"] for site in agent.ask("GET", "/v1/sites")}
-            print(f"{count} sites {phases}: {at_rest(agent)}")
+            found = agent.ask("GET", "/v1/sites")
+            if [site["phase"] for site in found] != ["asleep"] * count:
+                raise SystemExit(f"{len(found)} sites of {count}, { ({site['phase'] for site in found}) }")
+            return without, at_rest(agent, rest_s)
+
+
+def main(count: int) -> None:
+    without, sleeping = measure(count)
+    print(f"without sites: {without}")
+    print(f"{count} sites asleep: {sleeping}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import math
 import trio
 
 FIRST_PAUSE_S = 0.002
+PAUSE_GROWTH = 1.15
+"""What is found late is a twentieth of what the start took: starts are waited for by people."""
 PAUSE_S_MAX = 0.25
 CONNECT_TIMEOUT_S = 0.25
 """A packet sent before the container's link was up is repeated by the kernel a second later only: better a new try."""
@@ -22,7 +24,7 @@ async def answers(address: str, port: int, path: str, ready_s: float) -> str:
     with trio.move_on_after(ready_s if ready_s > 0 else math.inf):
         while (why := await _tried(address, port, path)) != "":
             await trio.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, PAUSE_S_MAX)
+            pause_s = min(pause_s * PAUSE_GROWTH, PAUSE_S_MAX)
         return ""
     return f"nothing answers at port {port} within {ready_s:g} s of its start: {why or 'no connection'}"
 
