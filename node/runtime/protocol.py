@@ -118,6 +118,8 @@ class NetworkSpec:
     search: str | None = None
     more: tuple[NetworkSpec, ...] = ()
     """Further interfaces; they have no gateway and no interfaces of their own."""
+    group: str = ""
+    """Containers of one group, all of one owner, are in one network namespace, which has this; "": one of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -403,6 +405,9 @@ def check(spec: ContainerSpec) -> None:
     _check_amounts(spec)
     if spec.network is not None:
         _check_network(spec.network)
+        group = spec.network.group
+        good = not group or (spec.user_base and NAME_PATTERN.fullmatch(group))
+        _require(good, "network group", group, "a name as containers have, with a user_base")
 
 
 def _check_amounts(spec: ContainerSpec) -> None:

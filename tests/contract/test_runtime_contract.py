@@ -19,11 +19,13 @@ import pytest
 import trio
 
 from node.host.cgroups import MoreLimits
+from node.host.network import ensure_bridge, remove_interface
 from node.host.volumes import VolumeRoot
 from node.runtime import (
     ContainerError,
     ContainerSpec,
     Exit,
+    NetworkSpec,
     Runtime,
     SpecError,
     StartError,
@@ -631,3 +633,49 @@ async def test_files_are_copied_in_and_out(backend: Backend, tmp_path: Path) -> 
     missing = await trio.run_process([*files, "get", "/no/such"], capture_stderr=True, check=False)
     assert missing.returncode == 1
     assert b"/no/such: No such file" in missing.stderr
+
+
+async def test_containers_of_a_group_are_in_one_network_as_long_as_one_of_them_lives(backend: Backend) -> None:
+    """The first one ends, the agent dies in between, and the network stays as it was; the last one takes it along."""
+    bridge = f"ffg{os.getpid()}"
+    network = NetworkSpec(bridge=bridge, address="10.93.9.2/24", rate_in=1_000_000, group="1.0.1.net")
+    serve, ask = (f"echo heard | nc -l -p 9{each}" for each in (1, 2)), "nc -w 5 127.0.0.1 9{} </dev/null"
+    first, second = (
+        backend.spec(
+            f"1.{index}.1", backend._words(("sleep", "60"), f"{line} & sleep 60"), network=network, user_base=300_000
+        )
+        for index, line in enumerate(serve)
+    )
+    runtime = backend.open()
+    if missing := unmet(first, runtime.features):
+        assert "network" in missing
+        with pytest.raises(UnsupportedError, match="network"):
+            await runtime.prepare(first)
+        return
+    if backend.kind == "fake":
+        return
+    ensure_bridge(bridge, "10.93.9.1/24")
+    try:
+        await started(runtime, first)
+        runtime = backend.open()
+        assert [found.running for found in await runtime.recover()] == [True]
+        await started(runtime, second)
+        assert await inside(runtime, second.name, ask.format(1)) == "heard"
+        assert len(list(Path(f"/sys/class/net/{bridge}/brif").iterdir())) == 1
+        await runtime.remove(first.name)
+        assert "10.93.9.2" in await inside(runtime, second.name, "ip -4 -o address show dev eth0")
+        third = backend.spec("1.2.1", ("/bin/sh", "-c", ask.format(2)), network=network)
+        await run(runtime, third)
+        assert runtime.read_log(third.name, "stdout", 0, 100).data == b"heard\n"
+        for each in (second, third):
+            await runtime.remove(each.name)
+        assert not list(Path(f"/sys/class/net/{bridge}/brif").iterdir())
+    finally:
+        remove_interface(bridge)
+
+
+async def inside(runtime: Runtime, name: str, line: str) -> str:
+    """What a shell line says inside a container that runs."""
+    command = [*runtime.entrance(name).command, "/bin/sh", "-c", line]
+    done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    return (done.stdout + done.stderr).decode().strip()

@@ -27,7 +27,7 @@ def text(spec: ContainerSpec, places: Places, host: Host) -> str:
     lines = [
         *_identity(spec, host),
         *files.lines(spec, places),
-        *network.lines(spec.network, places.cgroup, places.network_up),
+        *network.lines(spec.network, places.cgroup, places.network_up, places.network_of),
         *_cgroups(places),
         *limits.lines(spec, places.devices, host),
         *security.lines(spec, places, host),

@@ -26,14 +26,15 @@ from node.host import mount_points, network_rates
 from node.host.cgroups import DEVICES, PIVOT, CgroupError, Cgroups
 from node.host.errors import HostError
 from node.host.idmap import IdmappedMounts, MountError
-from node.host.network import remove_interface
+from node.host.network import NetworkError, remove_interface
 from node.host.staging import Staging
-from node.runtime.directory import ContainerDirectory
+from node.runtime.directory import ContainerDirectory, all_directories
 from node.runtime.entering import HELPER, first_process
 from node.runtime.limits import differing, set_rlimits
 from node.runtime.lxc import apparmor, config, files, masks, network, not_executed, seccomp
 from node.runtime.lxc.limits import group_limits, make_nodes, rlimits
 from node.runtime.lxc.places import Host, Places
+from node.runtime.lxc.shared_network import SharedNetworks
 from node.runtime.protocol import (
     USER_RANGE,
     ContainerSpec,
@@ -79,6 +80,7 @@ class LxcRuntime(SupervisedRuntime):
         self._staging = Staging(root / "staging")
         self._cgroups = Cgroups(cgroup_root, devices=devices)
         self._cgroups.ensure()
+        self._shared = SharedNetworks(cgroup_root, lambda name: first_process(self._cgroups.inside(name)))
         self._seccomp = root / "seccomp"
         self._seccomp.write_text(seccomp.profile())
         self._empty = root / "empty"
@@ -109,8 +111,8 @@ class LxcRuntime(SupervisedRuntime):
             network.write_etc(places.delta, spec)
             mount_points.make(places.delta, lowers, files.mount_points(spec), spec.user_base)
             places = replace(places, mounts=tuple(zip(self._stage(spec), files.staged_targets(spec), strict=True)))
-            places = replace(places, network_up=self._rate(spec))
-        except (MountError, CgroupError, HostError) as error:
+            places = replace(places, network_up=self._rate(spec), network_of=self._shared.enter(spec))
+        except (MountError, CgroupError, HostError, NetworkError) as error:
             raise StartError(spec.name, str(error)) from error
         make_nodes(spec.name, spec.limits.devices, places.devices, spec.user_base)
         os.mkfifo(places.ready, 0o600)
@@ -118,7 +120,7 @@ class LxcRuntime(SupervisedRuntime):
         directory.write_orders(self._orders(spec))
 
     def _rate(self, spec: ContainerSpec) -> Path | None:
-        if spec.network is None or not spec.network.rate_in:
+        if spec.network is None or not spec.network.rate_in or spec.network.group:
             return None
         path = self._root / spec.name / "network_up"
         host_end = network.host_end(f"{self._cgroups.root}/{spec.name}")
@@ -293,10 +295,13 @@ class LxcRuntime(SupervisedRuntime):
         self._staging.release(name)
         for host_end in network.host_ends(f"{self._cgroups.root}/{name}"):
             remove_interface(host_end)
+        self._shared.leave(name)
         (LXC_LOCKS / str(self._root).lstrip("/") / f".{name}").unlink(missing_ok=True)
 
     def _recover(self) -> list[Recovered]:
         found = super()._recover()
+        for spec in filter(None, (each.spec for each in found)):
+            self._shared.know(spec)
         for name in (self._cgroups.names() | self._staging.names()) - {entry.name for entry in self._root.iterdir()}:
             self._clean(name)
         return found
@@ -306,6 +311,9 @@ class LxcRuntime(SupervisedRuntime):
             self._mounts.release(rootfs)
 
     async def purge(self) -> None:
+        for directory in all_directories(self._root):
+            if (spec := directory.spec()) is not None:
+                self._shared.know(spec)
         await super().purge()
         self._mounts.release_all()
         self._staging.release_all()

@@ -14,8 +14,13 @@ STUB_OPTIONS = "options timeout:3 attempts:4"
 """So long a program waits for a peer's name: four times three seconds with glibc, three in all with musl."""
 
 
-def lines(network: NetworkSpec | None, cgroup: str, up: Path | None = None) -> Iterator[Line]:
-    """`up`: a script to run once the host's end of eth0 is there, before the container starts."""
+def lines(network: NetworkSpec | None, cgroup: str, up: Path | None = None, of: int | None = None) -> Iterator[Line]:
+    """`up`: a script to run once the host's end of eth0 is there, before the container starts; `of`: a process whose
+    network it shares, with the user namespace that owns it."""
+    if of is not None:
+        yield "lxc.namespace.share.user", of
+        yield "lxc.namespace.share.net", of
+        return
     if network is None:
         yield "lxc.net.0.type", "empty"
         yield "lxc.net.0.flags", "up"  # means loopback here

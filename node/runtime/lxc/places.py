@@ -32,6 +32,8 @@ class Places:
     masked_files: tuple[str, ...] = ()
     masked_folders: tuple[str, ...] = ()
     """Below /proc and /sys, as far as this kernel has them: LXC complains on a job's output of those that are not."""
+    network_of: int | None = None
+    """A process whose network and user namespaces it shares."""
     network_up: Path | None = None
     """A script for the host's end of eth0, which LXC runs before the container starts."""
 
