@@ -223,7 +223,9 @@ class Admission:
         if held.result is None:
             self.amendments.ended(fx, event.id)
             self._count_out(held)
-            held.result = replace(event.result, unhealthy=held.unhealthy) if held.unhealthy else event.result
+            held.result = event.result
+            if held.unhealthy or held.stopping:
+                held.result = replace(event.result, unhealthy=held.unhealthy, stopped=held.stopping)
             held.running = False
             self._left(held.allocation)
             put_held(fx, HeldRecord(held.allocation, held.result))

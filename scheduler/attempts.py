@@ -180,7 +180,9 @@ class Attempts:
 
     def _speak_stops(self, fx: Effects, node: str, ids: list[AllocationId]) -> None:
         for id_ in ids:
-            fx.say(node, Stop(id_, "cancelled"))
+            job = self._jobs.get(id_.job)
+            leaving = job.task(id_.index).leaving if job is not None and job.current(id_, node) else ""
+            fx.say(node, Stop(id_, leaving or "cancelled"))
 
 
 def _gang_nodes(job: Job) -> tuple[str, ...]:

@@ -43,9 +43,10 @@ class Endings:
         self._wait = wait
 
     def conclude(self, fx: Effects, job: Job, index: int, result: Result) -> None:
-        """The newest attempt ended by itself (or could not be run), or was ended to make room."""
+        """The newest attempt ended by itself (or could not be run), or was ended to run again elsewhere or later."""
         leaving = job.tasks[index].leaving
-        if leaving and not result.success:
+        # Programs that end in order when they are told to stop say 0, too, and have not done their work.
+        if leaving and (result.stopped or not result.success):
             self.lose(fx, job, index, leaving, ended=True)
         elif job.spec.gang is not None:
             self._gangs.ended(fx, job, index, result, self._may_retry(job, index))

@@ -240,7 +240,7 @@ NOWHERE = Reach()
 class Result(msgspec.Struct, frozen=True):
     """How an attempt ended, as its node measured it. `error` is set when it never ran, in an operator's words.
 
-    `unhealthy`: why its node ended it, where its checks were the reason.
+    `unhealthy`: why its node ended it, where its checks were the reason. `stopped`: its node had been told to end it.
     """
 
     exit_code: int | None = None
@@ -253,6 +253,7 @@ class Result(msgspec.Struct, frozen=True):
     started_unix_s: float = 0.0
     ended_unix_s: float = 0.0
     unhealthy: str = ""
+    stopped: bool = False
 
     @property
     def success(self) -> bool:

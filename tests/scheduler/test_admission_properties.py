@@ -142,9 +142,10 @@ class Admissions(RuleBasedStateMachine):
         if self.live:
             id_ = data.draw(st.sampled_from(sorted(self.live)))
             del self.live[id_]
-            self.over[id_] = Result(exit_code=code)
             said = self.node.said(self.node.give(ContainerEnded(id_, Result(exit_code=code))), "n1")
-            assert Ended(id_, Result(exit_code=code)) in said
+            (ended,) = [item for item in said if isinstance(item, Ended) and item.id == id_]
+            assert ended.result == Result(exit_code=code, stopped=ended.result.stopped)
+            self.over[id_] = ended.result
 
     @rule(data=st.data())
     def start(self, data):

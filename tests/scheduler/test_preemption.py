@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from scheduler.events import SetSetting
-from scheduler.model import AllocationId, JobSpec, OnLost, Resources, State
+from scheduler.model import AllocationId, JobSpec, OnLost, Resources, Result, State
 from scheduler.settings import AnySetting, Partition, Preemption, PreemptMode
 from scheduler.spec.gang import Gang
 from scheduler.spec.queueing import Queueing
@@ -69,6 +69,20 @@ def test_what_gave_way_runs_again_when_there_is_room_and_has_lost_no_try() -> No
     cluster.run(2)
     high = cluster.submit("n1", spec("high", time_limit_s=20.0))
     cluster.run(10)
+    assert running(cluster, [low, high]) == [high]
+    cluster.run(30)
+    assert (task(cluster, low).state, task(cluster, low).attempt) == (State.RUNNING, 2)
+
+
+@pytest.mark.parametrize("gang", [None, Gang(nodes=1)])
+def test_what_ends_in_order_when_it_is_stopped_has_not_succeeded(gang: Gang | None) -> None:
+    cluster = tiered(nodes=1)
+    low = cluster.submit("n1", spec(stop_grace_s=5.0, gang=gang))
+    cluster.run(2)
+    high = cluster.submit("n1", spec("high", time_limit_s=20.0))
+    cluster.run(3)
+    cluster.world.hosts["n1"]._end_container(AllocationId(low, 0, 1), Result(exit_code=0))
+    cluster.run(5)
     assert running(cluster, [low, high]) == [high]
     cluster.run(30)
     assert (task(cluster, low).state, task(cluster, low).attempt) == (State.RUNNING, 2)

@@ -61,7 +61,7 @@ def explain(job_id: int, as_json: bool, node_api: str | None) -> None:
         show.print_json(answer)
         return
     print(f"{answer['id']} {show.coloured(answer['state'])}: {answer['summary']}")
-    for reason in answer.get("reasons") or ():
+    for reason in answer.get("reasons") or () if answer.get("pending_tasks", 1) else ():
         print("  " + reason_text(reason))
     for task in answer.get("tasks", ())[:TASKS_EXPLAINED_MAX]:
         print(f"  task {task['index']}: {task['reason']}")
