@@ -30,6 +30,7 @@ from node.api.auth import Gate
 from node.api.rpc import serve_calls
 from node.api.server import Listening, serve
 from node.api.services import Bounds, Services
+from node.api.tls import server_context
 from node.config import AgentConfig, split_address
 from node.disk_room import DiskRoom
 from node.door.opening import NodeSites
@@ -154,6 +155,7 @@ class Agent:
         self._directory = DataDirectory(config.data_dir)
         self._boot = BootRecord(self._directory.boot)
         self._keys = config.cluster_keys()
+        self._tls = server_context(config.api.tls_cert, config.api.tls_key or "") if config.api.tls_cert else None
         self._ready = False
         self._stop = trio.Event()
 
@@ -528,4 +530,5 @@ class Agent:
             socket_path=self._config.socket_path,
             connections_max=api.connections_max,
             stall_timeout_s=api.stall_timeout_s,
+            tls=self._tls,
         )

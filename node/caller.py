@@ -17,6 +17,7 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,12 +33,16 @@ CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class Place:
-    """Where an agent listens. Exactly one of `socket_path` and `host` is set; `label` is what people wrote."""
+    """Where an agent listens. Exactly one of `socket_path` and `host` is set; `label` is what people wrote.
+
+    `tls`: it speaks HTTPS there.
+    """
 
     label: str
     host: str = ""
     port: int = 0
     socket_path: str = ""
+    tls: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Answer:
 
 
 def parse_address(text: str) -> Place:
-    """`http://HOST:PORT` or `unix:///PATH`. Raises InvalidValue."""
+    """`http://HOST:PORT`, `https://HOST:PORT` or `unix:///PATH`. Raises InvalidValue."""
     parts = urlsplit(text)
     if parts.scheme == "unix" and parts.path and not parts.netloc:
         return Place(label=text, socket_path=parts.path)
@@ -59,9 +64,9 @@ def parse_address(text: str) -> Place:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if parts.scheme != "http" or not host or parts.path not in ("", "/"):
-        raise InvalidValue("node-api", text, "expected an agent's address: http://HOST:PORT or unix:///PATH")
-    return Place(label=text, host=host, port=port or 8642)
+    if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/"):
+        raise InvalidValue("node-api", text, "expected an agent's address: http[s]://HOST:PORT or unix:///PATH")
+    return Place(label=text, host=host, port=port or 8642, tls=parts.scheme == "https")
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -75,21 +80,34 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _connect(place: Place) -> http.client.HTTPConnection:
+def _connect(place: Place, ca_file: str | None) -> http.client.HTTPConnection:
     connection: http.client.HTTPConnection
     if place.socket_path:
         connection = _UnixConnection(place.socket_path, CONNECT_TIMEOUT_S)
+    elif place.tls:
+        trusted = _trusted(ca_file)
+        connection = http.client.HTTPSConnection(place.host, place.port, timeout=CONNECT_TIMEOUT_S, context=trusted)
     else:
         connection = http.client.HTTPConnection(place.host, place.port, timeout=CONNECT_TIMEOUT_S)
     connection.connect()
     return connection
 
 
-class Agents:
-    """The places of one cluster and the token to show there."""
+def _trusted(ca_file: str | None) -> ssl.SSLContext:
+    """Return the context that believes the authorities in a file, else those this host believes; InvalidValue."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        why = "it has none" if isinstance(error, ssl.SSLError) else f"it cannot be read: {error.strerror}"
+        raise InvalidValue("ca-file", ca_file, f"expected a file with certificates to trust (PEM); {why}") from None
 
-    def __init__(self, places: Iterable[Place], token: str | None) -> None:
+
+class Agents:
+    """The places of one cluster and the token to show there. `ca_file`: whose certificates are believed, by HTTPS."""
+
+    def __init__(self, places: Iterable[Place], token: str | None, ca_file: str | None = None) -> None:
         self.places = tuple(places)
+        self._ca_file = ca_file
         self._token = token
 
     def get(self, path: str, *, read_timeout_s: float = READ_TIMEOUT_S, **query: str | int | float | None) -> Answer:
@@ -180,7 +198,7 @@ class Agents:
         failure: OSError | None = None
         for place in self.places:
             try:
-                return _connect(place), place
+                return _connect(place, self._ca_file), place
             except OSError as error:
                 failure = error
         labels = [place.label for place in self.places]
@@ -206,6 +224,10 @@ def _refusal(status: int, body: bytes) -> ApiProblem:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such socket"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}; --ca-file or FOFOCA_CA_FILE name whom to trust"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "it does not speak TLS; say http://"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from node.api_config import Api
 from node.door.config import Door
 from node.errors import InvalidConfig
 from node.host.volumes import read_roots
@@ -154,43 +155,6 @@ class Gossip(Section, name="gossip", about="How nodes hear of each other (UDP an
                 self.suspicion_min_s,
                 f"expected at least gossip.probe_interval_s ({self.probe_interval_s:g})",
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Api(Section, name="api", about="The HTTP API, for users and for other nodes."):
-    """Sockets and bounds of the HTTP API."""
-
-    host: str = setting("127.0.0.1", "Address to listen on.")
-    port: int = setting(8642, "TCP port.", low=1, high=65_535)
-    unix_socket: str | None = setting(
-        None,
-        "Path of the local socket (mode 0600).",
-        unset="run/api.sock in node.data_dir",
-        pattern=r"/.{1,100}",
-        expected="an absolute path of 101 characters at most (a limit of the kernel)",
-    )
-    body_bytes_max: int = setting(
-        8 << 20,
-        "Largest body of a request; uploads of images are bounded by api.image_bytes_max.",
-        trade_off="What a caller may make the node keep in memory at once.",
-        low=64 << 10,
-        high=256 << 20,
-    )
-    image_bytes_max: int = setting(16 << 30, "Largest image that may be uploaded.", low=1 << 20, high=1 << 40)
-    connections_max: int = setting(
-        1_000,
-        "How many connections are served at once; more wait in the kernel's queue.",
-        trade_off="Each costs a file descriptor and about 50 KB.",
-        low=8,
-        high=100_000,
-    )
-    stall_timeout_s: float = setting(
-        30.0,
-        "How long a client may take for the next piece of a request it sends or of an answer it reads.",
-        trade_off="Shorter frees what slow or hostile clients hold; longer serves bad lines.",
-        low=1,
-        high=3_600,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

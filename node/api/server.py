@@ -1,4 +1,4 @@
-"""Listens: the TCP address and the local socket, served by hypercorn's protocols on trio.
+"""Listens: the TCP address (TLS, too) and the local socket, served by hypercorn's protocols on trio.
 
 Owns the sockets and what a connection may cost: how many there are, how long a client may stall. The local socket has
 connections of its own, so that strangers who fill the TCP ones can't lock the operator out. hypercorn's own `serve`
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node import logs
+from node.api import tls
 from node.api.rpc import FIRST_LINE
 
 LOCAL_CONNECTIONS_MAX = 256
@@ -40,18 +42,21 @@ CALLS = f"{FIRST_LINE}\r\n".encode("ascii")
 Calls = Callable[["BoundedStream", bytes, Callable[[], AbstractContextManager[object]]], Awaitable[None]]
 """Serves a connection that another node began with a call (`rpc.serve_calls`)."""
 
+AnyStream = trio.SocketStream | trio.SSLStream[tls.Begun]
+
 log = logs.get("api")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listening:
-    """Where to listen, and the bounds of a connection."""
+    """Where to listen, and the bounds of a connection. `tls`: what users get on the TCP port, None for plain HTTP."""
 
     host: str
     port: int
     socket_path: Path
     connections_max: int = 1_000
     stall_timeout_s: float = 30.0
+    tls: ssl.SSLContext | None = None
 
 
 async def serve(
@@ -65,7 +70,7 @@ async def serve(
     """
     tcp = await _open_tcp(where.host, where.port)
     local = open_local_socket(where.socket_path)
-    server = _Server(app, calls, where.stall_timeout_s)
+    server = _Server(app, calls, where.stall_timeout_s, where.tls)
     try:
         async with trio.open_nursery() as nursery:
             connections: trio.Nursery = await nursery.start(_shielded_nursery)
@@ -118,7 +123,8 @@ def open_local_socket(path: Path) -> trio.SocketListener:
 class _Server:
     """The connections of one application."""
 
-    def __init__(self, app: ASGIApp, calls: Calls, stall_timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, calls: Calls, stall_timeout_s: float, tls: ssl.SSLContext | None) -> None:
+        self._tls = tls
         self._app = ASGIWrapper(cast(Any, partial(_call_draining, app)))
         self._calls = calls
         self._stall_timeout_s = stall_timeout_s
@@ -161,15 +167,15 @@ class _Server:
         connections.cancel_scope.cancel()
 
     async def _connection(self, socket_stream: trio.SocketStream, slots: trio.Semaphore) -> None:
-        stream = BoundedStream(socket_stream, self._stall_timeout_s)
+        stream = BoundedStream(socket_stream, self._stall_timeout_s, socket_stream.socket)
         self._streams.add(stream)
         try:
             with self._while_idle():
                 stream.begun = bytes(await socket_stream.receive_some(READ_BYTES))
             if stream.begun.startswith(CALLS):
                 await self._calls(stream, stream.take_begun(), self._while_idle)
-            elif stream.begun:
-                await TCPServer(self._app, self._config, self._context, ConnectionState({}), cast(Any, stream)).run()
+            elif stream.begun and (wished := await self._wished(stream, socket_stream)) is not None:
+                await TCPServer(self._app, self._config, self._context, ConnectionState({}), cast(Any, wished)).run()
         except Exception as error:  # noqa: BLE001 (one client's nonsense must not end the others' connections)
             log.debug("a connection broke", why=repr(error))
         finally:
@@ -177,6 +183,16 @@ class _Server:
             self._ended.set()
             slots.release()
             stream.socket.close()
+
+    async def _wished(self, stream: BoundedStream, socket_stream: trio.SocketStream) -> BoundedStream | None:
+        """Return the stream as users are to speak over it: TLS where there is a certificate; None where they don't."""
+        if self._tls is None or socket_stream.socket.family == socket.AF_UNIX:
+            return stream
+        if not stream.begun.startswith(tls.HANDSHAKE[: len(stream.begun)]):
+            await socket_stream.send_all(tls.PLAIN_REFUSED)
+            return None
+        secure = await tls.opened(self._tls, socket_stream, stream.take_begun())
+        return BoundedStream(secure, self._stall_timeout_s, socket_stream.socket)
 
     @contextmanager
     def _while_idle(self) -> Iterator[object]:
@@ -197,14 +213,18 @@ class BoundedStream:
     An answer's head is held back until its body follows (hypercorn sends them apart): one packet and system call less.
     """
 
-    def __init__(self, stream: trio.SocketStream, stall_timeout_s: float) -> None:
+    def __init__(self, stream: AnyStream, stall_timeout_s: float, below: trio.socket.SocketType) -> None:
         self._stream = stream
         self._stall_timeout_s = stall_timeout_s
         self._held = b""
         self.begun = b""  # what was read to see which connection it is
-        self.socket = stream.socket
-        self.send_eof = stream.send_eof
+        self.socket = below
         self.aclose = stream.aclose
+
+    async def send_eof(self) -> None:
+        """Say that nothing more comes, where that can be said of one direction; TLS ends both, when it is closed."""
+        if isinstance(self._stream, trio.SocketStream):
+            await self._stream.send_eof()
 
     def take_begun(self) -> bytes:
         """Return what was read of the stream before its reader came."""

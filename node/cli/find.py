@@ -3,7 +3,8 @@ Which cluster is meant, and how to reach it.
 
 In this order: --node-api URL; FOFOCA_API; the lab of this user; `api` in ~/.config/fofoca/config.toml; an agent of this
 machine at its usual places. The token is FOFOCA_TOKEN's, else the lab's where the address is one of the lab's, else
-`token` of the configuration file.
+`token` of the configuration file. Whom to trust by https:// is said by --ca-file, FOFOCA_CA_FILE or `ca_file` of the
+configuration file, else by this host.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 LOCAL_SOCKET = "unix:///var/lib/fofoca/run/api.sock"
 LOCAL_URL = "http://127.0.0.1:8642"
+CA_FILE = "FOFOCA_CA_FILE"
 IN_LAB = "FOFOCA_LAB_NODE"  # set by `lab exec`: the caller is inside the lab's network
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -35,12 +37,28 @@ class Preferences:
 
     api: str = ""
     token: str = ""
+    ca_file: str = ""
 
 
 def node_api_option(function: Function) -> Function:
     """The option every command that talks to an agent has."""
-    option = click.option("--node-api", metavar="URL", help="The agent to ask: http://HOST:PORT or unix:///PATH.")
-    return option(function)
+    option = click.option("--node-api", metavar="URL", help="The agent to ask: http[s]://HOST:PORT or unix:///PATH.")
+    trust = click.option(
+        "--ca-file", metavar="FILE", expose_value=False, callback=_trust, help="Whom to trust by https:// (PEM)."
+    )
+    return option(trust(function))
+
+
+def _trust(context: click.Context, _: click.Parameter, path: str | None) -> None:
+    if path:
+        context.meta[CA_FILE] = path
+
+
+def ca_file() -> str | None:
+    """The file of the authorities whose certificates are believed; None: those that this host believes."""
+    context = click.get_current_context(silent=True)
+    chosen = context.meta.get(CA_FILE) if context is not None else None
+    return chosen or os.environ.get(CA_FILE) or preferences().ca_file or None
 
 
 def agents(node_api: str | None = None) -> Agents:
@@ -55,7 +73,7 @@ def agents(node_api: str | None = None) -> Agents:
             token = token or lab.token
             if not os.environ.get(IN_LAB):
                 place = Place(label=explicit, socket_path=node.api_socket)
-        return Agents([place], token or preferences().token or None)
+        return Agents([place], token or preferences().token or None, ca_file() if place.tls else None)
     if lab:
         from node.lab.record import is_on
 
@@ -64,8 +82,8 @@ def agents(node_api: str | None = None) -> Agents:
             raise Failure("every node of the lab is off; `fofoca lab start NODE` brings one back")
         return Agents(sockets, token or lab.token)
     wishes = preferences()
-    places = [wishes.api] if wishes.api else [LOCAL_SOCKET, LOCAL_URL]
-    return Agents([parse_address(place) for place in places], token or wishes.token or None)
+    places = [parse_address(place) for place in ([wishes.api] if wishes.api else [LOCAL_SOCKET, LOCAL_URL])]
+    return Agents(places, token or wishes.token or None, ca_file() if places[0].tls else None)
 
 
 def _lab() -> Lab | None:
@@ -90,9 +108,9 @@ def preferences() -> Preferences:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Failure(f"{path}: {error}") from None
-    unknown = sorted(set(raw) - {"api", "token"})
+    unknown = sorted(set(raw) - {"api", "token", "ca_file"})
     if unknown or not all(isinstance(value, str) for value in raw.values()):
         raise Failure(
-            f"{path}: {unknown[0] if unknown else 'a value'} is not known; it may hold the texts api and token"
+            f"{path}: {unknown[0] if unknown else 'a value'} is not known; it may hold the texts api, token and ca_file"
         )
     return Preferences(**raw)

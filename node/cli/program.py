@@ -90,7 +90,7 @@ def program() -> None:
     """A cluster scheduler without a master: submit to any node, run in LXC containers on the node that fits best.
 
     The cluster is found by --node-api URL, FOFOCA_API (and FOFOCA_TOKEN), a running lab, or
-    ~/.config/fofoca/config.toml, in this order.
+    ~/.config/fofoca/config.toml, in this order; FOFOCA_CA_FILE names whom to trust by https://.
     """
 
 

@@ -80,12 +80,28 @@ def test_the_configuration_file_is_the_last_resort_but_one(tmp_path: Path) -> No
         find.agents()
 
 
-@pytest.mark.parametrize("text", ["", "n1", "http://", "http://h:99999", "https://h", "unix://run/x", "http://h/x"])
+@pytest.mark.parametrize(
+    "text", ["", "n1", "http://", "http://h:99999", "ftp://h", "https://h/x", "unix://run/x", "http://h/x"]
+)
 def test_what_is_no_address_is_refused(text: str) -> None:
     from node.caller import parse_address
 
     with pytest.raises(InvalidValue):
         parse_address(text)
+
+
+def test_whom_to_trust_is_said_by_the_variable_or_the_file_and_for_https_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trusted(url: str) -> object:
+        return vars(find.agents(url))["_ca_file"]
+
+    assert trusted("https://h:1") is None
+    (tmp_path / "fofoca").mkdir()
+    (tmp_path / "fofoca" / "config.toml").write_text('ca_file = "/etc/ca.pem"\n')
+    assert (trusted("https://h:1"), trusted("http://h:1")) == ("/etc/ca.pem", None)
+    monkeypatch.setenv("FOFOCA_CA_FILE", "/other.pem")
+    assert trusted("https://h:1") == "/other.pem"
 
 
 def test_a_lab_without_a_running_node_is_named(lab: None, monkeypatch: pytest.MonkeyPatch) -> None:
