@@ -4,8 +4,8 @@ The next attempt is made as ever, and is the one that counts from then on; the o
 was away, only that its home has it stopped a little later. So nothing of this is in the ledger, and nothing else has
 to know of two attempts: a home that restarts meanwhile has the old one stopped, which costs a gap and nothing more.
 
-Not for jobs marked single, of which no two attempts may ever run, nor for gangs, which start anew together; nor where
-no other node has room: these are stopped first.
+Not for jobs marked single, of which no two attempts may ever run, nor for those with licences, which there may be only
+one of, nor for gangs, which start anew together; nor where no other node has room: these are stopped first.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ class Handovers:
     def _may(job: Job, index: int) -> bool:
         record, spec = job.tasks[index], job.spec
         alone = spec.kind is JobKind.SERVICE and spec.on_lost is not OnLost.SINGLE and spec.gang is None
+        alone = alone and not spec.queueing.licences
         return alone and not job.blocks and not record.leaving and phase_of(record) is Phase.RUNNING
 
     def _elsewhere(self, fx: Effects, job: Job, node: str) -> list[str]:

@@ -6,16 +6,19 @@ import msgspec
 import pytest
 
 from scheduler.condition import Condition, HealthState
-from scheduler.events import Cancel, Drain, Requeue
+from scheduler.events import Cancel, Drain, Requeue, SetSetting
 from scheduler.model import AllocationId, JobKind, JobSpec, OnLost, Resources, State
+from scheduler.settings import Licence
 from scheduler.spec.health import Health
 from scheduler.spec.life import Life
+from scheduler.spec.queueing import Queueing
 from tests.scheduler.test_conditions import Conditions
 from tests.scheduler.test_whole_cluster import SPEC
 
 STEP_S = 0.05
 SERVICE = msgspec.structs.replace(SPEC, kind=JobKind.SERVICE, stop_grace_s=1.0)
 CHECKED = msgspec.structs.replace(SERVICE, life=Life(health=Health(command=("true",))))
+LICENSED = msgspec.structs.replace(SERVICE, queueing=Queueing(licences={"tool": 1}))
 SINGLE = msgspec.structs.replace(SERVICE, on_lost=OnLost.SINGLE)
 
 
@@ -24,9 +27,15 @@ class Served(Conditions):
 
     def __init__(self, spec: JobSpec = SERVICE, **config: object) -> None:
         super().__init__(**config)
+        host = self.world.hosts["n1"]
+        host.ask(SetSetting("licence/tool", Licence(count=1), host.unix()), lambda _: None)
+        self.run(5.0)
         self.service = self.submit("n2", spec)
         self.run(2.0)
         while self.task(self.service).node == "n2":
+            home = self.world.hosts["n2"]
+            home.ask(Cancel(self.service, home.unix()), lambda _: None)
+            self.run(4.0)
             self.service = self.submit("n2", spec)
             self.run(2.0)
         self.drained = self.task(self.service).node
@@ -87,8 +96,8 @@ def test_the_old_attempt_runs_no_longer_than_the_deadline_and_the_setting_allow(
     assert [id_.attempt for id_ in cluster.up()] == [2]
 
 
-@pytest.mark.parametrize("facts", [{"spec": SINGLE}, {"handover_s": 0.0}])
-def test_a_single_service_and_one_without_leave_are_stopped_first(facts: dict[str, object]) -> None:
+@pytest.mark.parametrize("facts", [{"spec": SINGLE}, {"spec": LICENSED}, {"handover_s": 0.0}])
+def test_a_service_that_is_single_or_licensed_or_without_leave_is_stopped_first(facts: dict[str, object]) -> None:
     cluster = Served(**facts)  # type: ignore[arg-type]
     cluster.drain()
     assert cluster.numbers_up(20.0) == {0, 1}
