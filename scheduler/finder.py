@@ -14,7 +14,7 @@ is tentatively taken during one question; knows no claims, reports or jobs.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from scheduler.fit import fits, unmet
@@ -34,6 +34,8 @@ NONE: frozenset[str] = frozenset()
 RESIDUE_WEIGHT = 30
 
 Key = tuple[tuple[Constraint, ...], tuple[str, ...], tuple[bytes, ...]]
+
+Asked = tuple[Resources, tuple[Constraint, ...]]
 
 
 class Candidate(Protocol):
@@ -90,7 +92,7 @@ class Finder:
         self._sizes: list[Resources | None] = []
         self._changes: list[int] = []  # slots; their complements where more than what is free may have changed
         self._forgotten = 0
-        self._hopeless: set[tuple[Resources, tuple[Constraint, ...]]] = set()
+        self._hopeless: set[Asked] = set()
         self._rosters: OrderedDict[Key, _Roster] = OrderedDict()
         self._residue = Residue(1, 1) if policy.learns else None
 
@@ -174,12 +176,14 @@ class Finder:
         full: set[int] = set()
         scan = self._scan(request, avoid, full)
         whole_nodes = not self._policy.emptiest and self._policy.fine is None and not self._policy.learns
+        if whole_nodes and count > 1 and (many := self._all(self._roster(key), request, seed, scan, avoid)) is not None:
+            return self._fill(many, asked, count, per_node, avoid)
         while count > 0:
             roster = self._roster(key)
             slot = self._find(roster, request, self._seed(seed), scan, not full and avoid is NONE)
             if slot < 0:
-                if not places and avoid is NONE and len(self._hopeless) < HOPELESS_MAX:
-                    self._hopeless.add(asked)
+                if not places:
+                    self._give_up(asked, avoid)
                 break
             times = 1
             if whole_nodes and count > 1:
@@ -192,6 +196,26 @@ class Finder:
             elif count:
                 self._set(slot, self._free[slot] - request)
         return {self._settle(slot): times for slot, times in places.items()}
+
+    def _fill(
+        self, slots: Iterator[int], asked: Asked, count: int, per_node: int, avoid: Container[str]
+    ) -> dict[str, int]:
+        """Place many equal tasks: what best fit has begun to fill stays the fullest, so each node takes what it can."""
+        request, places = asked[0], {}
+        for slot in slots:
+            node = self._nodes[slot]
+            assert node is not None, "only nodes that are there are found"
+            times = places[node.name] = min(count, _times(request, self._free[slot]), per_node or count)
+            count -= times
+            if count <= 0:
+                break
+        if not places:
+            self._give_up(asked, avoid)
+        return places
+
+    def _give_up(self, asked: Asked, avoid: Container[str]) -> None:
+        if avoid is NONE and len(self._hopeless) < HOPELESS_MAX:
+            self._hopeless.add(asked)
 
     def _seed(self, seed: int) -> int:
         return mixed(seed) if self._drawn else 0
@@ -219,8 +243,11 @@ class Finder:
         full: set[int] = set()
         scan = self._scan(request, avoid, full)
         found: list[str] = []
+        many = self._all(self._roster(key), request, seed, scan, avoid) if count > 1 else None
         while len(found) < count:
-            slot = self._find(self._roster(key), request, self._seed(seed), scan)
+            slot = (
+                next(many, -1) if many is not None else self._find(self._roster(key), request, self._seed(seed), scan)
+            )
             if slot < 0:
                 break
             full.add(slot)
@@ -285,11 +312,18 @@ class Finder:
             for slot in range(len(self._nodes)):
                 self._file(roster, slot)
             return
-        shelves, nodes = roster.shelves, self._nodes
-        for change in set(self._changes[begin:]):
+        shelves, filed, nodes = roster.shelves, roster.shelves.places, self._nodes
+        plain = isinstance(shelves, Grid) and not (roster.extras or roster.images or self._scale.extra)
+        for change in {*self._changes[begin:]}:
             if change < 0:
                 self._file(roster, ~change)
-            elif change in shelves and (node := nodes[change]) is not None:
+            elif change not in filed or (node := nodes[change]) is None:
+                continue
+            elif plain and isinstance(shelves, Grid) and (cpu := self._cpu[change]) > 0 < self._memory[change]:
+                # Written out, not by _put(): every decision comes by here.
+                level = cpu * self._scale.cpu + self._memory[change] * self._scale.memory
+                shelves.put(change, cpu, level, 0, self._rings[change])
+            else:
                 self._put(roster, change, node)
 
     def _file(self, roster: _Roster, slot: int) -> None:
@@ -365,14 +399,28 @@ class Finder:
 
         return scan
 
-    def _find(self, roster: _Roster, request: Resources, seed: int, scan: Scan, every: bool = False) -> int:
-        """Return the best slot, -1 when there is none."""
+    def _all(
+        self, roster: _Roster, request: Resources, seed: int, scan: Scan, avoid: Container[str]
+    ) -> Iterator[int] | None:
+        """Return the search for all slots that suit, the best first; None where one is to be found after the other."""
+        if not isinstance(roster.shelves, Grid):
+            return None
+        main, rest, plain = self._amounts(roster, request)
+        bonus = self._bonus_max if roster.images else 0
+        return roster.shelves.all(main, rest, bonus, self._seed(seed), scan, plain, avoid is NONE)
+
+    def _amounts(self, roster: _Roster, request: Resources) -> tuple[int, int, bool]:
+        """Return what is asked for of the main resource, the level of all else, and whether only CPU and memory are."""
         main = request.get(roster.main) if roster.extras else request.cpu_milli
         rest = self._scale.level(request) - main * self._scale.growth(roster.main)
+        return main, rest, not request.extra and request.cpu_milli > 0 and request.memory_bytes > 0
+
+    def _find(self, roster: _Roster, request: Resources, seed: int, scan: Scan, every: bool = False) -> int:
+        """Return the best slot, -1 when there is none."""
+        main, rest, plain = self._amounts(roster, request)
         bonus = self._bonus_max if roster.images else 0
         shelves = roster.shelves
         if isinstance(shelves, Grid):
-            plain = not request.extra and request.cpu_milli > 0 and request.memory_bytes > 0
             return shelves.first(main, rest, bonus, seed, scan, plain, every)
         if self._policy.fine is None and self._residue is None:
             return shelves.first(main, rest, bonus, seed, scan)
@@ -405,5 +453,7 @@ def _extras(request: Resources) -> tuple[str, ...]:
 
 def _times(request: Resources, free: Resources) -> int:
     """Return how many such tasks fit into what is free."""
+    if not request.extra and request.cpu_milli > 0 and request.memory_bytes > 0:
+        return min(free.cpu_milli // request.cpu_milli, free.memory_bytes // request.memory_bytes)
     have = dict(free.items())
     return min(have.get(dimension, 0) // need for dimension, need in request.items() if need > 0)

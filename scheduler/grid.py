@@ -43,7 +43,7 @@ class Grid:
     2**FRACTION_BITS; `bonus`: the most that a level may be lowered; `flat`: nodes have CPU and memory alone.
     """
 
-    __slots__ = ("_bonus", "_cells", "_diagonals", "_flat", "_growth", "_places")
+    __slots__ = ("_bonus", "_cells", "_diagonals", "_flat", "_growth", "places")
 
     def __init__(self, growth: int, bonus: int, flat: bool) -> None:
         self._growth = growth
@@ -51,10 +51,7 @@ class Grid:
         self._flat = flat
         self._diagonals: list[int] = []
         self._cells: dict[int, _Cell] = {}
-        self._places: dict[int, tuple[int, int]] = {}
-
-    def __contains__(self, slot: object) -> bool:
-        return slot in self._places
+        self.places: dict[int, tuple[int, int]] = {}
 
     def put(self, slot: int, amount: int, total: int, lowered: int, ring: int) -> None:
         """File a slot, or file it anew. Its level is `total`, in fractions, rounded down and `lowered` by a bonus."""
@@ -62,9 +59,9 @@ class Grid:
         row = own >> FRACTION_BITS
         column = (total >> FRACTION_BITS) - lowered - row + self._bonus
         key, place = (row << COLUMN_BITS) | column, (ring << SLOT_BITS) | slot
-        cell, old = self._cells.get(key), self._places.get(slot)
+        cell, old = self._cells.get(key), self.places.get(slot)
         if old is None or old[0] != key or old[1] != place:
-            self._places[slot] = (key, place)
+            self.places[slot] = (key, place)
             if cell is None:
                 cell = self._cells[key] = _Cell(place)
                 self._mark(row + column, 1 << row)
@@ -80,7 +77,7 @@ class Grid:
 
     def drop(self, slot: int) -> None:
         """Take a slot out, if it is there."""
-        old = self._places.pop(slot, None)
+        old = self.places.pop(slot, None)
         if old is not None:
             self._take(*old)
 
@@ -135,6 +132,31 @@ class Grid:
                 break
         return found
 
+    def all(self, amount: int, rest: int, bonus: int, seed: int, scan: Scan, plain: bool, every: bool) -> Iterator[int]:
+        """Yield all slots that suit in the order in which `first` would find them, were each found dropped; nothing may
+        be filed meanwhile. A diagonal is looked at as a whole, so one slot alone is cheaper to get from `first`.
+        """
+        lowest, least = (amount * self._growth) >> FRACTION_BITS, (rest >> FRACTION_BITS) + self._bonus - bonus
+        sure = lowest + 1, least + 2 if plain and every and self._flat and not bonus else NOTHING
+        origin = seed << SLOT_BITS
+        for diagonal in range(lowest + least, len(self._diagonals)):
+            rows = (self._diagonals[diagonal] >> lowest) & ((2 << (diagonal - lowest - least)) - 1)
+            ways: list[int] = []
+            while rows:
+                bit = rows & -rows
+                rows ^= bit
+                row = lowest + bit.bit_length() - 1
+                cell = self._cells[(row << COLUMN_BITS) + diagonal - row]
+                if plain and (amount >= cell.amount_lacking or rest >= cell.rest_lacking):
+                    continue
+                places = cell.places
+                if row < sure[0] or diagonal - row < sure[1]:
+                    places = _suiting(places, scan)
+                ways += [(place - origin) & PLACE_MASK for place in places]
+            ways.sort()
+            for way in ways:
+                yield (way + origin) & SLOT_MASK
+
     def _remember(self, cell: _Cell, enough: bool, enough_else: bool, amount: int, rest: int) -> None:
         """Remember what nobody in a cell has, where it is certain which of the two it is."""
         if enough:
@@ -149,6 +171,15 @@ class Grid:
             if key >> COLUMN_BITS >= lowest:
                 for place in cell.places:
                     yield place & SLOT_MASK
+
+
+def _suiting(places: list[int], scan: Scan) -> list[int]:
+    """Return the places that suit."""
+    found, at = [], scan(places, 0, PLACE_MASK)
+    while at >= 0:
+        found.append(places[at])
+        at = scan(places, at + 1, PLACE_MASK)
+    return found
 
 
 def _around(places: list[int], begin: int, scan: Scan) -> int:

@@ -196,15 +196,19 @@ class ClusterView:
         `end_s`: when it will be free again, on this node's clock, if all goes as estimated; `tags`:
         what the task goes by (scheduler.company).
         """
-        self.release(key)
-        node = self._nodes.setdefault(name, Node(name))
+        if key in self._claims:
+            self.release(key)
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._nodes[name] = Node(name)
         self._claims[key] = (name, amount, tags)
         if tags:
             node.coming.update(tags)
             node.retag()
         node.in_flight[key] = (end_s, amount)
         node.claimed = node.claimed + amount
-        node.refresh()
+        if node.report is not None:
+            node.free = node.free - amount
         self.changes += 1
         self.changed[name] = None
         self._finder.changed(node)

@@ -57,32 +57,29 @@ class Shelves:
     2**FRACTION_BITS; None where levels don't grow with what is free.
     """
 
-    __slots__ = ("_filled", "_floors", "_places", "_shelves")
+    __slots__ = ("_filled", "_floors", "_shelves", "places")
 
     def __init__(self, growth: int | None) -> None:
         self._shelves: list[list[int]] = [[] for _ in range(SHELVES)]
         self._filled = 0
         self._floors = None if growth is None else [least * growth for least in LEAST]
-        self._places: dict[int, tuple[int, int]] = {}
-
-    def __contains__(self, slot: object) -> bool:
-        return slot in self._places
+        self.places: dict[int, tuple[int, int]] = {}
 
     def put(self, slot: int, amount: int, level: int, ring: int) -> None:
         """File a slot, or file it anew."""
         shelf, place = shelf_of(amount), (level << LEVEL_SHIFT) | (ring << SLOT_BITS) | slot
-        old = self._places.get(slot)
+        old = self.places.get(slot)
         if old is not None:
             if old == (shelf, place):
                 return
             self._take(*old)
-        self._places[slot] = (shelf, place)
+        self.places[slot] = (shelf, place)
         insort(self._shelves[shelf], place)
         self._filled |= 1 << shelf
 
     def drop(self, slot: int) -> None:
         """Take a slot out, if it is there."""
-        old = self._places.pop(slot, None)
+        old = self.places.pop(slot, None)
         if old is not None:
             self._take(*old)
 
