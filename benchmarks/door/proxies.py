@@ -64,6 +64,9 @@ class OneSite:
     async def find(self, host: str) -> tuple[SiteView, ...]:
         return (self._view,)
 
+    def remembered(self, key: str) -> SitePhase | None:
+        return SitePhase.AWAKE
+
     def began(self, key: str, keeper: str) -> None:
         """Need no count."""
 

@@ -143,6 +143,11 @@ class ClusterSites:
         views = [known.view for key in sorted(found.keys) if (known := self._known.get(key)) is not None]
         return tuple(views)
 
+    def remembered(self, key: str) -> SitePhase | None:
+        """Return the phase of a site by what is remembered here."""
+        known = self._known.get(key)
+        return known.view.phase if known is not None else None
+
     def began(self, key: str, keeper: str) -> None:
         """Count a connection or request for a site."""
         used = self._used.setdefault((key, keeper), _Used())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import trio
 
@@ -64,4 +65,5 @@ async def _got(stream: trio.SocketStream, address: str, path: str) -> str:
 
 def _brief(error: OSError) -> str:
     causes = [each for each in getattr(error.__cause__, "exceptions", ()) if isinstance(each, OSError)]
-    return str((causes or [error])[0].strerror or error)
+    cause = (causes or [error])[0]
+    return os.strerror(cause.errno).lower() if cause.errno else str(cause)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from scheduler.sites.site import Site, SiteView
+from scheduler.sites.site import Site, SitePhase, SiteView
 
 
 class Sites(Protocol):
@@ -28,6 +28,10 @@ class Sites(Protocol):
 
     async def find(self, host: str) -> tuple[SiteView, ...]:
         """Return every site that answers for a host name, whoever keeps it; from memory for a short while."""
+        ...
+
+    def remembered(self, key: str) -> SitePhase | None:
+        """Return the phase of a site by what is remembered here, None if nothing is."""
         ...
 
     def began(self, key: str, keeper: str) -> None:

@@ -88,6 +88,9 @@ class MemorySites:
     async def find(self, host: str) -> tuple[SiteView, ...]:
         return tuple(view for view in self.views.values() if host in view.hosts)
 
+    def remembered(self, key: str) -> SitePhase | None:
+        return self.views[key].phase if key in self.views else None
+
     def began(self, key: str, keeper: str) -> None:
         assert keeper == "n1"
         self.open[key] += 1

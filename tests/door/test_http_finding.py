@@ -291,6 +291,21 @@ async def test_browsers_get_a_page_that_asks_again() -> None:
         assert (await client.answer())[1]["content-type"] == "application/problem+json"
 
 
+async def test_a_site_that_is_thawed_while_it_is_asked_for_was_cold_all_the_same() -> None:
+    sites = MemorySites()
+
+    async def at_once(key: str, wait_s: float) -> SiteView:
+        sites.add(port=behind.port)
+        return sites.views[key]
+
+    sites.wake = at_once  # type: ignore[method-assign]
+    async with backend() as behind, door(sites) as front:
+        sites.add(phase="frozen")
+        status, headers, _ = await ask(front)
+        assert (status, headers["x-fofoca-cold-start"]) == (200, "1")
+        assert "x-fofoca-cold-start" not in (await ask(front))[1]
+
+
 async def test_browsers_see_the_page_before_others_are_told_anything() -> None:
     sites = MemorySites(start_s=0.6)
     async with backend() as behind, door(sites, browser_hold_s=0.05, hold_s=30.0) as front:

@@ -263,6 +263,21 @@ async def test_a_backend_that_breaks_off_is_seen_to() -> None:
         assert front.counts.cut_short == 1
 
 
+async def test_lone_line_feeds_of_an_old_application_are_written_anew() -> None:
+    async def script(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65_536)
+        for piece in (b"HTTP/1.1 200 OK\r", b"\nContent-Type: text/plain\nX-A: 1\n", b"\n", b"\nbody\r\n"):
+            await stream.send_all(piece)
+            await trio.sleep(0.01)
+        await stream.aclose()
+
+    async with scripted(script) as port, door(sites_at(port)) as front:
+        client = await front.connect()
+        await client.send(GET)
+        status, headers, body = await client.answer()
+        assert (status, headers["content-type"], headers["x-a"], body) == (200, "text/plain", "1", b"\nbody\r\n")
+
+
 async def test_no_answer_or_nonsense_is_a_bad_gateway() -> None:
     replies = [b"", b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
                b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",

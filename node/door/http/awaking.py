@@ -86,10 +86,11 @@ class Awaking:
     async def _site(self, request: Request, sender: Sender, hold: Hold) -> Awake:
         began_s = trio.current_time()
         until_s = began_s + (self._browser_hold_s if from_browser(request) else self._hold_s)
-        ask = await self._asking(request, sender)
+        key, ask = await self._asking(request, sender)
+        slept = self._sites.remembered(key) not in (None, SitePhase.AWAKE)
         view = await _patiently(ask, 0.0, until_s)
-        if view.phase is SitePhase.AWAKE:
-            return Awake(view, None)
+        if view.phase is SitePhase.AWAKE:  # maybe because it was thawed at once
+            return Awake(view, (trio.current_time() - began_s) * 1000 if slept else None)
         if not view.hopeless:
             view = await hold(partial(self._held, view, ask, until_s))
         if view.phase is not SitePhase.AWAKE:
@@ -109,18 +110,18 @@ class Awaking:
                     await trio.sleep(min(ASK_AGAIN_S, left_s))
         return view
 
-    async def _asking(self, request: Request, sender: Sender) -> Ask:
-        """Return how to ask for the site of a request: the question takes how long to wait."""
+    async def _asking(self, request: Request, sender: Sender) -> tuple[str, Ask]:
+        """Return the key of a request's site, and how to ask for it: the question takes how long to wait."""
         host = host_of(request.host)
         if sender.front_end:
             wishes = _wishes(request)
             if has_wish(wishes):
                 site = self._wanted(wishes, host)
-                return lambda wait_s: self._sites.want(site, wait_s)
+                return site.key, lambda wait_s: self._sites.want(site, wait_s)
             return await self._by_host(host, wishes.get("x-instance", ""))
         return await self._by_host(host, "")
 
-    async def _by_host(self, host: str, instance: str) -> Ask:
+    async def _by_host(self, host: str, instance: str) -> tuple[str, Ask]:
         views = await self._sites.find(host) if is_host(host) else ()
         if instance:
             views = tuple(view for view in views if instance_of(view.key) == instance)
@@ -133,7 +134,7 @@ class Awaking:
                 return chosen
             return await self._sites.wake(chosen.key, wait_s)
 
-        return ask
+        return chosen.key, ask
 
     def _wanted(self, wishes: dict[str, str], host: str) -> Site:
         """Return the site of a wish; front ends send the same ones over and over."""

@@ -159,7 +159,7 @@ class Exchange:
 
     async def _head(self) -> bytes:
         try:
-            head = await self.backend.head(ANSWER_HEAD_BYTES_MAX)
+            head = await self.backend.lax_head(ANSWER_HEAD_BYTES_MAX)
         except Refused as error:
             raise CutShort(f"its answer is not HTTP/1.1: {error.detail}") from None
         if head is None:

@@ -6,6 +6,7 @@ Owns the buffer and the clock of a connection. Knows heads and bodies by their e
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 
@@ -19,6 +20,7 @@ READ_BYTES = 64 * 1024
 SEND_PIECE_BYTES = 64 * 1024
 AHEAD_BYTES_MAX = 64 * 1024
 LINGER_S = 2.0
+_LAX_END = re.compile(rb"\r?\n\r?\n")
 
 
 class Wire:
@@ -58,6 +60,20 @@ class Wire:
         head = bytes(self.buffer[:end])
         del self.buffer[: end + 4]
         return head
+
+    async def lax_head(self, bytes_max: int) -> bytes | None:
+        """The same of an application, whose lines may end in a lone LF, as those of old CGI programs do (RFC 9112 2.2).
+
+        What it says is written anew, so nobody in front could read it differently.
+        """
+        while (end := _LAX_END.search(self.buffer)) is None:
+            if len(self.buffer) > bytes_max:
+                raise _head_too_large(bytes_max)
+            if not await self.more():
+                return None
+        head = bytes(self.buffer[: end.start()])
+        del self.buffer[: end.end()]
+        return head.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
     async def piece(self, body: Body, stall_s: float) -> bytes:
         """Return the next content of a body, nothing when it is done; Refused, CutShort, trio.TooSlowError."""
