@@ -166,9 +166,10 @@ class Neighbours:
         return frozenset(each.owner for each in self._network.attachments().values())
 
     def _own(self) -> Iterator[Resident]:
-        for name, attachment in self._network.attachments().items():
-            id_ = AllocationId.parse(name)
-            yield Resident(attachment.owner, id_.job, id_.index, tuple(addresses_of(attachment)))
+        for attachment in self._network.attachments().values():
+            addresses = tuple(addresses_of(attachment))
+            for id_ in map(AllocationId.parse, attachment.containers):
+                yield Resident(attachment.owner, id_.job, id_.index, addresses)
 
     def _follow_cluster(self) -> None:
         cards = [node.card for node in list(self._nodes.values())]

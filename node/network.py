@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from node import logs
 from node.host import network_rules as rules
 from node.host.listening import listening_ports
@@ -26,7 +28,7 @@ from node.host.nftables import Nftables
 from node.runtime.lxc.network import host_end
 from node.runtime.protocol import NetworkSpec
 from scheduler.model import NOWHERE, Allocation, Reach
-from scheduler.spec.networking import MTU_MIN, Networking
+from scheduler.spec.networking import MTU_MIN, SHARED, Networking
 
 DOMAIN = "fofoca"
 OWN = ""
@@ -112,27 +114,54 @@ class Network:
 
     def recover(self, wanted: Iterable[str]) -> None:
         """Forget containers that are gone, and make all rules anew. Raises NetworkError."""
-        for name in self._records.attachments.keys() - set(wanted):
-            self._forget(name)
+        kept = set(wanted)
+        for each in [*self._records.attachments.values()]:
+            living = tuple(name for name in each.containers if name in kept)
+            if not living:
+                self._forget(each.name)
+            elif living != each.containers:
+                self._records.put(_without(each, set(each.containers) - kept))
         self._load_all()
 
     def attach(self, allocation: Allocation, owner_mark: int) -> NetworkSpec | None:
         """Give a container what it asks for, the same again if it has it; None: loopback alone. NetworkError."""
         if allocation.spec.network == "none":
             return None
-        name, asked = str(allocation.id), allocation.spec.networking
-        attachment = self._records.attachments.get(name)
+        attachment = self._of(str(allocation.id)) or self._joined(allocation)
         if attachment is None:
-            attachment = self._attach(allocation, asked, owner_mark)
+            attachment = self._attach(allocation, allocation.spec.networking, owner_mark)
             self.changed()
         return self._spec(allocation, attachment)
 
+    def _of(self, name: str) -> Attachment | None:
+        """What a container has, alone or with others; alone is looked for first, which is quick."""
+        found = self._records.attachments.get(name)
+        if found is not None and name in found.containers:
+            return found
+        return next((each for each in self._records.attachments.values() if name in each.members), None)
+
+    def _joined(self, allocation: Allocation) -> Attachment | None:
+        """Let one have what another task of its gang has here already, if that is how they want it."""
+        if allocation.spec.network != SHARED:
+            return None
+        having = (each for each in self._records.attachments.values() if each.could_take(allocation.id))
+        found = next(having, None)
+        if found is not None:
+            found = msgspec.structs.replace(found, members=(*found.members, str(allocation.id)))
+            self._records.put(found)
+            self.changed()
+        return found
+
     def detach(self, name: str) -> None:
         """Take everything back from a container that is gone. Idempotent."""
-        attachment = self._records.attachments.get(name)
+        attachment = self._of(name)
         if attachment is None:
             return
-        self._forget(name)
+        if attachment.containers != (name,):
+            self._records.put(_without(attachment, {name}))
+            self.changed()
+            return
+        self._forget(attachment.name)
         try:
             self._tables.run(rules.removed(self._setting.table, attachment))
         except NetworkError as error:
@@ -143,12 +172,12 @@ class Network:
         self.changed()
 
     def attachments(self) -> Mapping[str, Attachment]:
-        """Return what every container has, by its name."""
+        """Return what containers have, by the name of the one that has it, or had it first."""
         return self._records.attachments
 
     def reach(self, name: str) -> Reach:
         """Return where a container is reached."""
-        attachment = self._records.attachments.get(name)
+        attachment = self._of(name)
         if attachment is None:
             return NOWHERE
         ports = tuple((port.protocol, port.host_port, port.port) for port in attachment.ports)
@@ -200,6 +229,7 @@ class Network:
         able = ["isolation", "mac", "mtu", "publish"]
         able += ["ipv6"] if self._networks[OWN][1].network6 else []
         able += ["rates"] if shutil.which("tc") else []
+        able += ["shared"] if shutil.which("unshare") and shutil.which("nsenter") else []
         named = sorted(set(self._networks) - {OWN})
         mtu = bridge_mtu(self._networks[OWN][0])
         found = {"network": ",".join(sorted(able)), "max.mtu": str(mtu)}
@@ -223,7 +253,7 @@ class Network:
         ports: tuple[PublishedPort, ...] = ()
         try:
             interfaces = tuple(
-                self._interface(name, network, index, asked.mac if index == 0 else "")
+                self._interface(name, network, index, asked.mac if index == 0 else "", _end_of(allocation))
                 for index, network in enumerate((OWN, *asked.networks))
             )
             busy = listening_ports() if any(each.host_port for each in asked.publish) else frozenset[PortKey]()
@@ -240,6 +270,7 @@ class Network:
                 asked.rate_out,
                 self._class(asked),
                 allocation.spec.gang.size if allocation.spec.gang is not None else 0,
+                (name,) if allocation.spec.network == SHARED else (),
             )
             self._records.put(attachment)
             self._tables.run(rules.added(self._setting.table, attachment))
@@ -254,11 +285,11 @@ class Network:
             raise NetworkError(f"this node has no traffic class {asked.traffic_class}")
         return self._settings.classes.get(asked.traffic_class, "")
 
-    def _interface(self, name: str, network: str, index: int, mac: str) -> Interface:
+    def _interface(self, name: str, network: str, index: int, mac: str, end_of: str) -> Interface:
         if network not in self._pools:
             raise NetworkError(f"this node has no network {network}")
         pool = self._pools[network]
-        end = host_end(f"{self._settings.cgroup_root}/{name}", index)
+        end = host_end(f"{self._settings.cgroup_root}/{end_of}", index)
         mac = mac or mac_address(f"{name}/{network}" if network else name)
         used = [each.mac for other in self._records.attachments.values() for each in other.interfaces]
         if mac in used:
@@ -286,6 +317,7 @@ class Network:
             nameserver=range_.gateway if self.names else None,
             search=f"job-{allocation.id.job}.{DOMAIN}" if self.names else None,
             more=tuple(others),
+            group=_group(attachment.name) if attachment.members else "",
         )
 
     def _interface_spec(self, interface: Interface, asked: Networking) -> NetworkSpec:
@@ -304,6 +336,20 @@ class Network:
 def addresses_of(attachment: Attachment) -> list[str]:
     """Return all addresses of a container, those of its first interface first."""
     return [each for one in attachment.interfaces for each in (one.address, one.address6) if each]
+
+
+def _group(name: str) -> str:
+    """A name that no container has, for what belongs to no single one."""
+    return f"{name}.net"
+
+
+def _end_of(allocation: Allocation) -> str:
+    return _group(str(allocation.id)) if allocation.spec.network == SHARED else str(allocation.id)
+
+
+def _without(attachment: Attachment, gone: set[str]) -> Attachment:
+    living = tuple(name for name in attachment.members if name not in gone)
+    return msgspec.structs.replace(attachment, members=living, left=(*attachment.left, *sorted(gone)))
 
 
 def _bridge_addresses(range_: Range) -> list[str]:

@@ -70,10 +70,10 @@ def parse(name: str) -> Wanted | None:
 
 
 def find(wanted: Wanted, owner: str, residents: Iterable[Resident]) -> list[str]:
-    """Return the addresses of this owner's tasks that the name means, by index."""
+    """Return the addresses of this owner's tasks that the name means, by index, each once: tasks may share one."""
     found = [
         each
         for each in residents
         if (each.owner, each.job) == (owner, wanted.job) and wanted.index in (None, each.index)
     ]
-    return [address for each in sorted(found) for address in each.addresses]
+    return list(dict.fromkeys(address for each in sorted(found) for address in each.addresses))

@@ -58,9 +58,12 @@ def is_ability(label: str) -> bool:
 def requirements(spec: JobSpec) -> tuple[Constraint, ...]:
     """Return the spec's own constraints and those its parts imply."""
     beside = rules(spec)
-    if (spec.limits, spec.files, spec.security, spec.networking, spec.life.health) == _PLAIN:
+    shared = spec.network == networking.SHARED
+    if not shared and (spec.limits, spec.files, spec.security, spec.networking, spec.life.health) == _PLAIN:
         return (*spec.constraints, *beside) if beside else spec.constraints
     granted = (*files.needs(spec.files), *security.needs(spec.security), *networking.needs(spec.networking))
+    if shared:
+        granted += (("network", networking.SHARED),)
     if spec.life.health is not None:
         granted += tuple(health.needs(spec.life.health))
     mtu = spec.networking.mtu

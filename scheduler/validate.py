@@ -61,6 +61,8 @@ def _check_parts(spec: JobSpec) -> None:
     if spec.placement != plain.placement:
         placement.check(spec.placement)
     _check_exclusive_cores(spec)
+    shared = spec.network != networking.SHARED or spec.gang is not None
+    _require(shared, "network", spec.network, "bridge or none: only a gang's tasks on one node can share a network")
     if spec.gang is not None:
         gang.check(spec.gang)
         _require(spec.array is None, "gang", "with array", "a job is an array or a gang, not both")

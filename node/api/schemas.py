@@ -31,7 +31,7 @@ from scheduler.spec.security import Security
 JOBS_PER_REQUEST_MAX = 1_000
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
-NETWORKS = ("bridge", "none")
+NETWORKS = ("bridge", "shared", "none")
 
 _BODY_FIELDS = {
     "cpu": "cpu_milli",

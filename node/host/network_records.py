@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from node.host.network_pools import REST_S, PortKey
+from scheduler.model import AllocationId
 
 RESTING = "rest-"
 GONE = "gone-"
@@ -59,6 +60,20 @@ class Attachment(msgspec.Struct, frozen=True):
     """MAJOR:MINOR of what it sends beyond its bridge."""
     gang_size: int = 0
     """How many tasks its gang has; 0: it is in none."""
+    members: tuple[str, ...] = ()
+    """Containers that share it, `name` being the first that came; empty: it is of one container, alone."""
+    left: tuple[str, ...] = ()
+    """Members that are gone."""
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """Those that are in it now."""
+        return self.members or (self.name,)
+
+    def could_take(self, id_: AllocationId) -> bool:
+        """Whether that container is of the same start of the same gang: a later one of a task is of another start."""
+        known = [AllocationId.parse(each) for each in (*self.members, *self.left)]
+        return bool(self.members) and known[0].job == id_.job and id_.index not in [each.index for each in known]
 
 
 class Records:

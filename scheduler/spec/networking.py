@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from scheduler.spec.files import Need
 from scheduler.spec.part import Part, require
 
+SHARED = "shared"
+"""The network mode of gangs whose tasks on one node are in one network: JobSpec.network."""
 PORTS_MAX = 32
 NETWORKS_MAX = 4
 MTU_MIN, MTU_MAX = 1280, 65_535

@@ -184,6 +184,35 @@ def test_members_of_a_gang_find_each_other_by_the_names_they_are_given_from_thei
     assert eventually(f"all of job {job} end", ended, 60) == [0, 0, 0, 0]
 
 
+def test_a_gangs_tasks_on_one_node_share_a_network_also_after_their_agent_was_killed(owners: Owners) -> None:
+    line = (
+        "if [ $FOFOCA_LOCAL_RANK = 0 ]; then while :; do echo of $FOFOCA_RANK | nc -l -p 7 || sleep 1; done; fi; "
+        "until nc -w 1 127.0.0.1 7 </dev/null | grep -q of; do sleep 0.2; done; "
+        "nslookup job$FOFOCA_JOB_ID-$((3 - FOFOCA_RANK)) | grep -q 10.77 && echo all reached; sleep 1000"
+    )
+    gang = ["--nodes", "2", "--tasks-per-node", "2", "--network", "shared", "--publish", "8097:7"]
+    job = owners.in_lab("submit", *SMALL, *gang, "--", "sh", "-c", line, user="ann")
+    for task in ("1", "3"):
+        said = ("logs", str(job), "--task", task)
+        eventually(
+            f"task {task} reaches all", lambda said=said: "all reached" in owners.command(*said, user="ann").stdout
+        )
+    tasks = json.loads(owners.command("job", str(job), "--json", user="ann").stdout)["tasks"]
+    assert tasks[0]["addresses"] == tasks[1]["addresses"] != tasks[2]["addresses"] == tasks[3]["addresses"]
+    node = tasks[1]["node"]
+    folder = Path("/var/lib") / f"fofoca-lab-{owners.lab.lab}" / node / "network"
+    (record,) = folder.glob(f"{job}.*.json")
+    host_end = json.loads(record.read_text())["interfaces"][0]["host_end"]
+    owners.lab.ok("lab", "kill", node)
+    owners.lab.ok("lab", "start", node)
+    again = ("exec", f"{job}.1", "--", "nc", "-w", "2", "127.0.0.1", "7")
+    eventually("it is reached again", lambda: "of 0" in owners.command(*again, user="ann").stdout)
+    assert host_end in owners.host(node, "ip", "-o", "link").stdout
+    owners.command("cancel", str(job), user="ann")
+    eventually("no record is left", lambda: not record.exists())
+    assert host_end not in owners.host(node, "ip", "-o", "link").stdout
+
+
 def test_names_of_a_job_resolve_inside_it_across_nodes_and_not_for_others(owners: Owners) -> None:
     words = [
         "submit",

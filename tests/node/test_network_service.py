@@ -11,6 +11,7 @@ from node.host.network import NetworkError
 from node.host.network_pools import Range
 from node.network import OWN, Network, NetworkSettings
 from scheduler.model import Allocation, AllocationId, JobSpec, Resources
+from scheduler.spec.gang import Gang
 from scheduler.spec.networking import Networking, Publish
 
 SPEC = JobSpec("a", ("true",), Resources(1, 1), networking=Networking(publish=(Publish(port=80),)))
@@ -49,6 +50,40 @@ def test_a_restarted_agent_gives_the_same_again_and_takes_back_what_is_gone(tmp_
     assert "10.9.9.2" not in tables.texts[-1]
     assert "10.9.9.3" in tables.texts[-1]
     assert again.reach("1001.1.1").ports == (("tcp", 2001, 80),)
+
+
+GANG = JobSpec("a", ("true",), Resources(1, 1), network="shared", gang=Gang(nodes=1, tasks_per_node=2))
+
+
+def test_tasks_of_a_gang_that_share_a_network_have_one_address_until_the_last_of_them_is_gone(tmp_path: Path) -> None:
+    tables = Tables()
+    node = network(tmp_path, tables)
+    first, second = (node.attach(allocation(index, GANG), 100_000) for index in range(2))
+    assert first == second
+    assert first is not None
+    assert first.group
+    assert node.reach("1001.0.1") == node.reach("1001.1.1")
+    node.detach("1001.0.1")
+    again = network(tmp_path, tables)
+    again.recover(["1001.1.1"])
+    assert again.reach("1001.0.1").addresses == ()
+    assert again.attach(allocation(1, GANG), 100_000) == first
+    again.detach("1001.1.1")
+    assert not again.attachments()
+
+
+def test_a_later_start_of_a_gang_is_not_in_the_network_of_one_that_is_just_ending(tmp_path: Path) -> None:
+    node = network(tmp_path, Tables())
+    old = [node.attach(allocation(index, GANG), 100_000) for index in range(2)]
+    node.detach("1001.0.1")
+    new = [
+        node.attach(Allocation(AllocationId(1001, index, attempt), "n1", "ann", GANG), 100_000)
+        for index, attempt in ((0, 2), (1, 3))
+    ]
+    assert new[0] == new[1] != old[0]
+    node.recover(["1001.1.3"])
+    assert node.reach("1001.1.1").addresses == ()
+    assert node.reach("1001.1.3").addresses
 
 
 def test_what_fails_halfway_gives_everything_back(tmp_path: Path) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from node.cli.options.networking import published
+from scheduler.abilities import requirements
 from scheduler.errors import InvalidSpec
+from scheduler.model import JobSpec, Resources
+from scheduler.spec.gang import Gang
 from scheduler.spec.networking import Networking, Publish, check, needs
+from scheduler.validate import validate
 
 
 @pytest.mark.parametrize(
@@ -60,3 +65,14 @@ def test_what_is_asked_for_is_what_a_node_must_have() -> None:
 def test_ports_are_read_as_users_of_containers_write_them() -> None:
     assert published("8080:80") == {"port": 80, "host_port": 8080}
     assert published("53/udp") == {"port": 53, "protocol": "udp"}
+
+
+def test_only_a_gang_can_share_a_network_and_only_where_nodes_can() -> None:
+    alone = JobSpec("a", ("true",), Resources(1, 1 << 20), network="shared")
+    with pytest.raises(InvalidSpec, match="only a gang's tasks"):
+        validate(alone)
+    gang = msgspec.structs.replace(alone, gang=Gang(nodes=2, tasks_per_node=2))
+    validate(gang)
+    (asked,) = requirements(gang)
+    assert (asked.label, asked.values) == ("network", ("shared",))
+    assert requirements(msgspec.structs.replace(gang, network="bridge")) == ()

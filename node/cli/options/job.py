@@ -16,6 +16,7 @@ from node.errors import ApiProblem
 from node.quantities import parse_cpu, parse_duration, parse_size
 
 NAME_LENGTH_MAX = 64
+NETWORK_HELP = "A network of its own, one for a gang's tasks on the same node, or loopback alone.  [default: bridge]"
 PARTS = {
     "limits": limits,
     "networking": networking,
@@ -44,7 +45,7 @@ _FIRST = (
     click.option("--attempts", type=click.IntRange(1), help="How often a task that fails is tried."),
     click.option("--on-lost", type=click.Choice(["requeue", "fail", "single"]), help="What a lost node means."),
     click.option("--pids", type=click.IntRange(1), help="How many processes a task may have."),
-    click.option("--network", type=click.Choice(["bridge", "none"]), help="The network of a task.  [default: bridge]"),
+    click.option("--network", type=click.Choice(["bridge", "shared", "none"]), help=NETWORK_HELP),
     click.option("--limit-cpu", metavar="CORES", help="Enforce this much CPU instead of what --cpu reserves."),
     click.option("--limit-memory", metavar="SIZE", help="Enforce this much memory instead of what --memory reserves."),
 )

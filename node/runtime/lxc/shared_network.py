@@ -126,7 +126,7 @@ def _lines(inside: str, interface: NetworkSpec) -> Iterable[str]:
     if interface.gateway:
         yield f"route add default via {interface.gateway} dev {inside}"
     if interface.gateway6:
-        yield f"-6 route add default via {interface.gateway6} dev {inside}"
+        yield f"route add ::/0 via {interface.gateway6} dev {inside}"
 
 
 def _ip_when_free(*arguments: str) -> None:
