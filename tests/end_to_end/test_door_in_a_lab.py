@@ -27,6 +27,17 @@ HEADERS = {
     "X-Backend": "b:u:shimoo:1",
     "X-Realhost": "shimoo.com.br",
 }
+CATALOGUE = """
+[app.tomcat8]
+options = { jdk = ["11", "8"] }
+image = "busybox"
+command = ["/bin/sh", "-c", '''mkdir -p $HOME/www && echo "$(hostname) jdk {jdk} home $HOME" >$HOME/www/index.html &&
+  exec httpd -f -p 8080 -h $HOME/www''']
+port = 8080
+ready_path = "/"
+"""
+"""Busybox in the place of a real Tomcat: what is tried is the way from a front end's words to a container."""
+
 REQUEST = """
 import http.client, json, sys
 door, headers = sys.argv[1], json.loads(sys.argv[2])
@@ -38,8 +49,10 @@ print(json.dumps([answer.status, {k.lower(): v for k, v in answer.getheaders()},
 
 
 @pytest.fixture(scope="module")
-def lab(fofoca: CommandLine) -> Iterator[CommandLine]:
-    fofoca.ok("lab", "up", "--nodes", 2)
+def lab(fofoca: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    catalogue = tmp_path_factory.mktemp("door") / "applications.toml"
+    catalogue.write_text(CATALOGUE)
+    fofoca.ok("lab", "up", "--nodes", 2, "--catalogue", catalogue)
     yield fofoca
     fofoca("lab", "down")
 
@@ -70,6 +83,18 @@ def test_one_request_to_any_node_and_a_container_answers(lab: CommandLine) -> No
     status, headers, same = ask(lab, headers["x-backend-address"], {"Host": "shimoo.com.br"})
     assert (status, same) == (200, body)
     assert "via" not in headers
+
+
+def test_the_hosting_platforms_request_word_for_word(lab: CommandLine) -> None:
+    user = {"X-User": "slide", "X-Backend": "b:u:slide:1", "Host": "slide.com.br", "X-User-Domains": "slide.com.br"}
+    words = {**HEADERS, **user, "X-Application": "tomcat8;jdk=8", "X-Homedir": "ha-pool02/ha-pool02-fs02/slide/home"}
+    words["X-Idle-Timeout"] = words.pop("X-Idle-Timout")
+    status, headers, body = ask(lab, "10.78.0.1:8650", words)
+    assert (status, headers["x-fofoca-cold-start"]) == (200, "1"), (status, headers, body)
+    assert body == "b-u-slide-1 jdk 8 home /home/slide\n"
+    (job,) = [job for job in lab.ok("jobs", "--json").json if job["owner"] == "slide"]
+    inside = lab("exec", job["id"], "--", "sh", "-c", "cat /home/slide/www/index.html; hostname").out
+    assert inside.split("\n")[:2] == [body.strip(), "b-u-slide-1"]
 
 
 def test_a_host_that_nobody_answers_for_is_told_so(lab: CommandLine) -> None:
