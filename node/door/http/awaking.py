@@ -91,8 +91,7 @@ class Awaking:
         view = await _patiently(ask, 0.0, until_s)
         if view.phase is SitePhase.AWAKE:  # maybe because it was thawed at once
             return Awake(view, (trio.current_time() - began_s) * 1000 if slept else None)
-        if not view.hopeless:
-            view = await hold(partial(self._held, view, ask, until_s))
+        view = await hold(partial(self._held, view, ask, until_s))
         if view.phase is not SitePhase.AWAKE:
             raise not_awake(view)
         return Awake(view, (trio.current_time() - began_s) * 1000)
