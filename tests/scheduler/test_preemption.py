@@ -201,10 +201,10 @@ def test_the_leader_killed_in_the_middle_takes_no_second_victim() -> None:
 
 def test_worlds_with_tiers_break_no_promise_and_do_preempt() -> None:
     preempted = 0
-    for seed in range(12):
+    for seed in range(6):
         on = Features(preemption=True, wide_load=True, gangs=seed % 2 == 0, arrays=seed % 3 == 0, loss=seed % 4 == 0)
         plan = replace(draw_plan(seed, nodes=2, jobs=25, features=on), run_mean_s=4.0)
         result = run_world(seed, plan=plan)
         assert result.passed, format_world(result)
         preempted += result.figures["preempted"]
-    assert preempted > 5
+    assert preempted > 2
