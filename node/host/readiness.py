@@ -109,9 +109,17 @@ def _control_groups(host: HostView) -> Iterator[Finding]:
         meaning = "limits of this kind can't be enforced" + (
             "" if name in CONTROLLERS else "; jobs that ask are refused"
         )
-        on_v2 = f"echo +{name} > /sys/fs/cgroup/cgroup.subtree_control"
-        on_v1 = f"mkdir -p /sys/fs/cgroup/{name} && mount -t cgroup -o {name} none /sys/fs/cgroup/{name}"
-        yield finding(f"cgroup {name}", _there(there), there, severity, meaning, on_v2 if layout == "v2" else on_v1)
+        yield finding(f"cgroup {name}", _there(there), there, severity, meaning, _how_to_have(name, layout, host))
+
+
+def _how_to_have(name: str, layout: str, host: HostView) -> str:
+    """A controller is on one of the two trees only, and can't be taken from where groups use it."""
+    if layout == "v2":
+        return f"echo +{name} > /sys/fs/cgroup/cgroup.subtree_control"
+    if name in (host.text("/sys/fs/cgroup/unified/cgroup.controllers") or "").split():
+        return "the v2 tree beside v1 has it; for v2 alone boot with systemd.unified_cgroup_hierarchy=1"
+    name = "blkio" if name == "io" else name
+    return f"mkdir -p /sys/fs/cgroup/{name} && mount -t cgroup -o {name} none /sys/fs/cgroup/{name}"
 
 
 def _layout(host: HostView) -> tuple[str, set[str]]:

@@ -126,6 +126,14 @@ def test_control_groups_of_both_versions(host: HostView, layout: str, paths: lis
     assert {name for name in wrong(host) if name.startswith("cgroup")} == lacking
 
 
+def test_how_to_have_a_controller_depends_on_the_tree_that_has_it(host: HostView) -> None:
+    (host.root / "sys/fs/cgroup/cgroup.controllers").unlink()
+    (host.root / "sys/fs/cgroup/unified").mkdir()
+    (host.root / "sys/fs/cgroup/unified/cgroup.controllers").write_text("hugetlb\n")
+    assert "v2 alone" in found(host)["cgroup hugetlb"].fix
+    assert "-o blkio none /sys/fs/cgroup/blkio" in found(host)["cgroup io"].fix
+
+
 def test_swap_that_nobody_counts_is_told(host: HostView) -> None:
     (host.root / "proc/swaps").write_text("Filename Type Size Used Priority\n/swap file 1 0 -2\n")
     assert "swap" not in wrong(host)
