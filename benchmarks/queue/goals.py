@@ -23,7 +23,11 @@ class Goal(NamedTuple):
     def __str__(self) -> str:
         """One line."""
         word, relation = "met" if self.met else "MISSED", "at least" if self.at_least else "at most"
-        return f"{word:8}{self.what}: {self.ours:,.4g}, to be {relation} {self.bound:,.4g} ({self.of})"
+        return f"{word:8}{self.what}: {_text(self.ours)}, to be {relation} {_text(self.bound)} ({self.of})"
+
+
+def _text(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def show(goals: Iterable[Goal]) -> None:
