@@ -16,6 +16,8 @@ INTERFACES = Path("/sys/class/net")
 SETTINGS = Path("/proc/sys/net")
 IP_TIMEOUT_S = 10
 MTU_DEFAULT = 1500
+NEIGHBOUR_RETRY_MS = 50
+"""Between questions for a hardware address on a bridge, where the kernel would leave a second."""
 
 
 class NetworkError(Exception):
@@ -45,11 +47,21 @@ def ensure_bridge(bridge: str, *addresses: str, mtu: int | None = None) -> bool:
             _ip("address", "replace", address, "dev", bridge, *(("nodad",) if ":" in address else ()))
         if not exists:
             _ip("link", "set", bridge, "mtu", str(mtu or MTU_DEFAULT), "up")  # set by hand it doesn't follow its ports
+        _ask_soon_again(bridge)
     except NetworkError:
         if not exists:
             remove_interface(bridge)
         raise
     return not exists
+
+
+def _ask_soon_again(bridge: str) -> None:
+    """Have the kernel repeat questions for hardware addresses soon: a container that is asked for before its link is up
+    is out of reach for a second otherwise."""
+    for family in ("ipv4", "ipv6"):
+        path = SETTINGS / family / "neigh" / bridge / "retrans_time_ms"
+        with suppress(OSError):  # no IPv6, or /proc/sys can't be written: then that second is lost at times
+            path.write_text(str(NEIGHBOUR_RETRY_MS))
 
 
 def bridge_mtu(bridge: str) -> int:
