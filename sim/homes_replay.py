@@ -11,13 +11,11 @@ from dataclasses import replace
 
 from scheduler.model import NODE_NUMBER_MAX
 from sim.errors import BadValue
-from sim.many_homes import ManyHomes, Setting
+from sim.many_homes import BEGINS_S, ManyHomes, Setting
 from sim.replay import Schedule, Watch
 from sim.workload import Workload
 
 POLICIES = ("easy", "fcfs", "conservative")
-BEFORE_S = 10.0
-"""The agents find each other before the trace begins."""
 
 
 class Interrupted(Exception):
@@ -55,9 +53,11 @@ def replay_homes(workload: Workload, processors: int, setting: Setting, watch: W
     try:
         starts = run.run().starts_s
     except Interrupted:
-        starts, complete = [None if at_s is None else at_s - BEFORE_S for at_s in run.starts], False
-    until_s = run.kernel.now - BEFORE_S
+        starts, complete = [None if at_s is None else at_s - BEGINS_S for at_s in run.starts], False
+    until_s = run.kernel.now - BEGINS_S
     name = f"{setting.queue_policy}, {setting.homes} homes"
+    if setting.outages:
+        name += f", {run.figures['failed']} failure{'s'[: run.figures['failed'] != 1]}"
     exact = [
         None if at_s is None else max(at_s, submit_s) for at_s, submit_s in zip(starts, workload.submit_s, strict=True)
     ]

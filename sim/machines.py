@@ -37,6 +37,7 @@ from scheduler.records import TABLES
 from sim.kernel import Kernel
 
 STOPPED = Result(exit_code=143, signal=15)
+LOST = Result(error="the host was restarted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,12 @@ class Machines:
         """End a host's agent; its containers run on."""
         host.agent = None
         host.armed_s = inf
+
+    def lose(self, host: Host) -> None:
+        """Lose a host with all that runs there; its disk is as it was when it is started again."""
+        self.stop_agent(host)
+        host.ended.update(dict.fromkeys(host.running, LOST))
+        host.running.clear()
 
     def tell(self, host: Host) -> None:
         """Tell a host that is back who is there, and what they published."""

@@ -1,9 +1,10 @@
 """One queue over several homes: a batch trace played through whole agents' scheduling machines, not through a planner.
 
 Every node has a real machine; jobs are submitted to a few of them in turn, gangs and all. Messages take a millisecond
-and may be lost; what is gossiped is heard some time later; the leader may be killed again and again. Containers are
-virtual, disks never fail, and nothing but the network is modelled. What comes out are the starts, to be compared with
-those of one central planner that knows everything at once (`sim.replay`).
+and may be lost; what is gossiped is heard some time later; the leader may be killed again and again, and hosts may fail
+with what runs there. Containers are virtual, disks never fail, and nothing but the network is modelled. What comes out
+are the starts, to be compared with those of one central planner that knows everything at once (`sim.replay`). A job
+that a failed host took with it starts again: the last start counts.
 
 Leaner than a fault world (`sim.world`), for a year of a cluster is a million messages: no checkers, no torn commits.
 """
@@ -12,16 +13,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from math import inf
 
 from scheduler import SchedulerConfig
-from scheduler.events import Event, MemberDown, MemberUp, Submit
+from scheduler.events import Event, MemberDown, MemberFailed, MemberUp, Submit
 from scheduler.messages import decode
 from scheduler.model import AllocationId, JobSpec, Resources
 from scheduler.spec.gang import Gang
 from sim.machines import Host, Links, Machines
+from sim.outages import Outage
 from sim.workload import Workload
 
 TASK = Resources(1000, 1 << 20)
+ATTEMPTS_MAX = 100
+"""No job of a trace is given up because hosts failed."""
+BEGINS_S = 10.0
+"""The agents find each other before the trace begins."""
 QUIET_S = 3600.0
 
 
@@ -30,7 +37,8 @@ class Setting:
     """What is tried. Times of the trace are divided by `faster`; the machines' own times are not.
 
     `homes`: how many nodes take jobs, the first one being number `home_first`. `kill_every`: after so many submissions
-    the leader's agent dies; its death is known after `notice_s`, and it is started again after `down_s`.
+    the leader's agent dies; its death is known after `notice_s`, and it is started again after `down_s`. `outages`, in
+    the trace's time: which host is lost when, and back when; that is known after `notice_s`, too.
     """
 
     nodes: int = 100
@@ -45,6 +53,7 @@ class Setting:
     down_s: float = 6.0
     queue_policy: str = "easy"
     seed: int = 1
+    outages: tuple[Outage, ...] = ()
 
 
 @dataclass(slots=True)
@@ -72,18 +81,26 @@ class ManyHomes(Machines):
         super().__init__(hosts, list(listeners), links)
         self._homes = [self.hosts[name] for name in homes]
         self._waits_for: dict[int, int] = {}
+        self._numbers: dict[int, int] = {}
 
     def run(self) -> Starts:
         """Play the whole workload, and then until everything has started and ended."""
         self.start_all()
-        self.kernel.at(10.0, self._submit, 0)
-        end_s = 10.0 + self.workload.submit_s[-1] / self.setting.faster
+        self.kernel.at(BEGINS_S, self._submit, 0)
+        nodes = list(self.hosts.values())
+        for outage in self.setting.outages:
+            down_s, up_s = (BEGINS_S + each / self.setting.faster for each in outage[1:])
+            self.kernel.at(down_s, self._fail, nodes[outage.node])
+            if up_s < inf:
+                self.kernel.at(up_s, self._restart, nodes[outage.node])
+        end_s = BEGINS_S + self.workload.submit_s[-1] / self.setting.faster
         self.kernel.run_until(end_s)
         left = 0
-        while None in self.starts and left < 10_000:
+        last_s = max([BEGINS_S + each.down_s / self.setting.faster for each in self.setting.outages], default=0.0)
+        while (None in self.starts or self.kernel.now <= last_s) and left < 10_000:
             self.kernel.run_until(self.kernel.now + 3600 / self.setting.faster + 1)
             left += 1
-        return Starts([None if at_s is None else at_s - 10.0 for at_s in self.starts], self.figures)
+        return Starts([None if at_s is None else at_s - BEGINS_S for at_s in self.starts], self.figures)
 
     # --- clients
 
@@ -96,14 +113,17 @@ class ManyHomes(Machines):
             job += 1
             if job == len(work):
                 return
-            due_s = 10.0 + work.submit_s[job] / faster
+            due_s = BEGINS_S + work.submit_s[job] / faster
             if due_s > self.kernel.now:
                 self.kernel.at(due_s, self._submit, job)
                 return
 
     def _submit_one(self, job: int) -> None:
         work, faster = self.workload, self.setting.faster
-        home = next(home for home in self._turn(job) if home.agent is not None)
+        home = next((home for home in self._turn(job) if home.agent is not None), None)
+        if home is None:
+            self.kernel.after(self.setting.notice_s, self._submit_one, job)
+            return
         need = work.needs[job]
         spec = JobSpec(
             name=f"j{job}",
@@ -111,6 +131,7 @@ class ManyHomes(Machines):
             request=TASK,
             time_limit_s=work.estimate_s[job] / faster,
             gang=Gang(nodes=need) if need > 1 else None,
+            attempts_max=ATTEMPTS_MAX,
         )
         self._waits_for[job] = need
         self.give(home, Submit("user", spec, self.kernel.now))
@@ -119,7 +140,7 @@ class ManyHomes(Machines):
         place = job % len(self._homes)
         return self._homes[place:] + self._homes[:place]
 
-    # --- the leader's death
+    # --- agents and hosts that die
 
     def _kill_leader(self) -> None:
         leader = next(host for host in self.hosts.values() if host.agent is not None)
@@ -128,7 +149,16 @@ class ManyHomes(Machines):
         self.kernel.after(self.setting.notice_s, self.tell_all, leader, MemberDown(leader.name))
         self.kernel.after(self.setting.down_s, self._restart, leader)
 
+    def _fail(self, host: Host) -> None:
+        for job in {self._numbers[id_.job] for id_ in host.running}:
+            self._waits_for[job], self.starts[job] = self.workload.needs[job], None
+        self.lose(host)
+        self.figures["failed"] += 1
+        self.kernel.after(self.setting.notice_s, self.tell_all, host, MemberFailed(host.name))
+
     def _restart(self, host: Host) -> None:
+        if host.agent is not None:
+            return
         self.start(host)
         self.tell(host)
         event: Event = MemberUp(host.name, host.number, host.boot_epoch)
@@ -138,7 +168,7 @@ class ManyHomes(Machines):
 
     def begun(self, host: Host, id_: AllocationId, spec: JobSpec) -> float:
         """Note when the last task of a job began."""
-        job = int(spec.name[1:])
+        job = self._numbers[id_.job] = int(spec.name[1:])
         self._waits_for[job] -= 1
         if self._waits_for[job] <= 0:
             self.starts[job] = self.kernel.now

@@ -29,7 +29,8 @@ def play(
     from sim.overcommitted import overcommit as run
 
     check_writable("--report", report)
-    used, outages = read_usage(usage, seed), read_failures(failures, specs, visits, seed)
+    used, names = read_usage(usage, seed), [spec.name for spec in specs]
+    outages = read_failures(failures, names, visits[0].arrive_s, visits[-1].arrive_s, seed)
     results: list[Result] = []
     for policy in policies:
         for ratios in parse_ratios(overcommit or "1"):
@@ -74,16 +75,16 @@ def read_usage(text: str | None, seed: int) -> Usage | None:
     return series
 
 
-def read_failures(text: str | None, specs: Sequence[NodeSpec], visits: Sequence[Visit], seed: int) -> list[Outage]:
-    """Return the outages of a file or a rate."""
+def read_failures(text: str | None, names: Sequence[str], from_s: float, until_s: float, seed: int) -> list[Outage]:
+    """Return the outages of a file, or those that a rate brings between two moments."""
     from sim.outages import by_rate, parse_rate, read_outages
 
     if text is None:
         return []
     if "=" in text and not os.path.exists(text):
         mean_up_s, mean_down_s = parse_rate(text)
-        return by_rate(len(specs), visits[-1].arrive_s, mean_up_s, mean_down_s, seed, from_s=visits[0].arrive_s)
-    return read_outages(text, [spec.name for spec in specs])
+        return by_rate(len(names), until_s, mean_up_s, mean_down_s, seed, from_s)
+    return read_outages(text, names)
 
 
 def _print(results: Sequence[Result], as_json: bool) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 # What belongs to one of the two kinds of trace only.
 BATCH_OPTIONS = ("processors", "clairvoyant", "strong", "schedule", "homes", "gossip", "loss")
 NODE_OPTIONS = ("arrivals", "seed", "seeds", "overcommit", "usage", "failures")
+HOMES_TOO = ("seed", "failures")
 
 
 @click.command(short_help="Replay a trace under a policy.")
@@ -52,8 +55,9 @@ NODE_OPTIONS = ("arrivals", "seed", "seeds", "overcommit", "usage", "failures")
               "have, as 1.5 or CPU:MEMORY; several are compared.")  # fmt: skip
 @click.option("--usage", metavar="FILE.csv|mean=0.4,swing=0.5", help="With --arrivals trace: what tasks use of what "
               "they asked for, from series or a model.  [default: all of it]")  # fmt: skip
-@click.option("--failures", metavar="FILE.csv|every=30d,repair=2h", help="With --arrivals trace: nodes fail.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Orders the arrivals.")
+@click.option("--failures", metavar="FILE.csv|every=30d,repair=2h", help="With --arrivals trace or --homes: "
+              "nodes fail.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Orders the arrivals; draws losses and failures.")
 @click.option("--seeds", type=int, default=1, show_default=True, metavar="N", help="Runs N seeds; shows the means.")
 @click.option("--strict", is_flag=True, help="End at the first bad line instead of counting them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON document.")
@@ -86,10 +90,14 @@ def run(context: click.Context, /, trace: str | None, policies: tuple[str, ...],
 def _run(context: click.Context, trace: str | None, policies: tuple[str, ...], options: dict[str, Any]) -> bool:
     nodes, pods, cluster = options.pop("nodes"), options.pop("pods"), options.pop("cluster")
     node_wise = any(each is not None for each in (nodes, pods, cluster))
-    for name in BATCH_OPTIONS if node_wise else NODE_OPTIONS:
+    foreign: tuple[str, ...] = BATCH_OPTIONS if node_wise else NODE_OPTIONS
+    if options["homes"] is not None and not node_wise:
+        foreign = tuple(name for name in foreign if name not in HOMES_TOO)
+    for name in foreign:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = "filter" if name == "strong" else name
-            raise Failure(f"--{option}: goes with {'TRACE' if node_wise else '--nodes and --pods'} only")
+            place = "--nodes and --pods, or with --homes," if name in HOMES_TOO else "--nodes and --pods"
+            raise Failure(f"--{option}: goes with {'TRACE' if node_wise else place} only")
         options.pop(name)
     policies = tuple(dict.fromkeys(policies))
     if not node_wise:
@@ -103,7 +111,8 @@ def _run(context: click.Context, trace: str | None, policies: tuple[str, ...], o
 
 def _batch(
     trace: str | None, policies: Sequence[str], processors: int | None, clairvoyant: bool, strong: str, strict: bool,
-    as_json: bool, mapping: str | None, homes: int | None, gossip: float, loss: float, **files: str | None,
+    as_json: bool, mapping: str | None, homes: int | None, gossip: float, loss: float, seed: int = 0,
+    failures: str | None = None, **files: str | None,
 ) -> bool:  # fmt: skip
     from sim.replay import check_policy, replay_jobs
     from sim.traces.batch import read_batch
@@ -119,13 +128,13 @@ def _batch(
     for name, path in files.items():
         check_writable(f"--{name}", path)
     source = read_batch(trace, processors or 0, strong == "strong", strict, mapping)
-    schedules = []
+    play: Callable[..., Schedule] = partial(replay_jobs, source.workload, source.processors, clairvoyant=clairvoyant)
+    if homes is not None:
+        play = _through_agents(source, failures, homes=homes, gossip_s=gossip, loss=loss, seed=seed)
+    schedules: list[Schedule] = []
     for policy in policies:
         with watching(policy, len(source.workload)) as watch:
-            if homes is None:
-                schedules.append(replay_jobs(source.workload, source.processors, policy, clairvoyant, watch))
-            else:
-                schedules.append(_through_agents(source, policy, homes, gossip, loss, watch))
+            schedules.append(play(policy=policy, watch=watch))
         if not schedules[-1].complete:
             break
     _write_files(schedules, source, files)
@@ -133,14 +142,21 @@ def _batch(
     return schedules[-1].complete
 
 
-def _through_agents(
-    source: BatchTrace, policy: str, homes: int, gossip_s: float, loss: float, watch: Callable[[int, float], bool]
-) -> Schedule:
+def _through_agents(source: BatchTrace, failures: str | None, seed: int, **setting: Any) -> Callable[..., Schedule]:
+    """Return what plays the trace under a policy on nodes n1, n2, ..., one for each processor."""
+    from node.cli.sim_overcommit import read_failures
     from sim.homes_replay import replay_homes
     from sim.many_homes import Setting
 
-    setting = Setting(homes=homes, gossip_s=gossip_s, loss=loss, queue_policy=policy)
-    return replay_homes(source.workload, source.processors, setting, watch)
+    names = [f"n{number}" for number in range(1, source.processors + 1)]
+    submit_s = source.workload.submit_s
+    outages = read_failures(failures, names, submit_s[0], submit_s[-1], seed)
+    played = Setting(outages=tuple(outages), seed=seed, **setting)
+
+    def play(policy: str, watch: Callable[[int, float], bool]) -> Schedule:
+        return replay_homes(source.workload, source.processors, replace(played, queue_policy=policy), watch)
+
+    return play
 
 
 def _write_files(schedules: list[Schedule], source: BatchTrace, files: dict[str, str | None]) -> None:

@@ -111,7 +111,7 @@ def test_options_of_the_other_kind_of_trace_are_refused(lists: tuple[Path, Path]
             "--pods: goes with one of --nodes and --cluster, and no TRACE",
         ),
         (("--nodes", lists[0], "--pods", lists[1], "--filter", "strong"), "--filter: goes with TRACE only"),
-        ((SMALL, "--seed", 3), "--seed: goes with --nodes and --pods only"),
+        ((SMALL, "--seed", 3), "--seed: goes with --nodes and --pods, or with --homes, only"),
         (("--nodes", lists[0], "--pods", lists[1], "--policy", "easy"), "policy: easy is not valid; one of best-fit"),
     ):
         done = fofoca(*words)

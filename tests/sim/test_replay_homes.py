@@ -1,0 +1,56 @@
+"""A batch trace through whole agents' machines while hosts fail: every job runs to its end all the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from node.cli.sim_run import run
+from sim.homes_replay import replay_homes
+from sim.many_homes import Setting
+from sim.outages import Outage, by_rate
+from sim.workload import Job, Workload, lublin
+
+
+def small() -> Workload:
+    work = Workload("small")
+    for number in range(4):
+        work.append(Job(number + 1, 10 * number, 500, 600, 2, 1))
+    return work
+
+
+def test_jobs_of_a_lost_host_start_again_where_there_is_room() -> None:
+    """Job 2 has a rank on n4, which is down from 100 to 400: it starts again when n4 is back."""
+    setting = Setting(homes=2, home_first=1)
+    calm = replay_homes(small(), 4, setting)
+    hit = replay_homes(small(), 4, Setting(homes=2, home_first=1, outages=(Outage(3, 100.0, 400.0),)))
+    assert [round(at_s or 0) for at_s in calm.starts_s] == [0, 10, 500, 510]
+    assert hit.policy == "easy, 2 homes, 1 failure"
+    assert [round(at_s or 0) for at_s in hit.starts_s] == [0, 401, 500, 901]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_every_job_runs_and_the_same_seed_gives_the_same_starts(seed: int) -> None:
+    work = lublin(jobs=40, processors=8, seed=seed, load=0.6)
+    outages = tuple(by_rate(8, work.submit_s[-1], 20_000, 600, seed))
+    setting = Setting(homes=2, loss=0.05, seed=seed, outages=outages)
+    first = replay_homes(work, 8, setting)
+    assert len(outages) > 3, f"seed {seed}"
+    assert first.complete, f"seed {seed}"
+    assert None not in first.starts_s, f"seed {seed}"
+    assert replay_homes(work, 8, setting).starts_s == first.starts_s, f"seed {seed}"
+
+
+def test_failures_of_a_trace_come_by_list_and_need_homes(tmp_path: Path) -> None:
+    trace, failures = tmp_path / "trace.swf", tmp_path / "failures.csv"
+    trace.write_text("; MaxProcs: 2\n" + "".join(f"{n} 0 -1 50 1 -1 -1 1 60 -1 1 1 1 1 1 1 -1 -1\n" for n in (1, 2)))
+    failures.write_text("node,down_s,up_s\nn1,20,200\n")
+    words = [str(trace), "--failures", str(failures)]
+    done = CliRunner().invoke(run, [*words, "--homes", "1", "--json"])
+    assert json.loads(done.output)["max_wait_s"] == pytest.approx(50, abs=2), done.output
+    refused = CliRunner().invoke(run, words)
+    assert refused.exit_code != 0
+    assert "--failures: goes with --nodes and --pods, or with --homes, only" in str(refused.exception)
