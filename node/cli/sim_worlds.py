@@ -61,6 +61,8 @@ def world(
     from sim.shrink import format_shrunk, shrink
     from sim.world import format_world, run_world
 
+    if nodes is not None and homes is not None and homes > nodes:
+        raise Failure(f"--homes: {homes} is not valid; at most the {nodes} nodes")
     broken = 0
     for each in range(seed, seed + seeds):
         result = run_world(each, nodes, homes, jobs, gossip=gossip, traced=trace)

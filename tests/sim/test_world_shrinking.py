@@ -64,6 +64,11 @@ def test_a_world_that_keeps_its_promises_cannot_be_shrunk() -> None:
         shrink(run_world(1, nodes=2, jobs=2))
 
 
+def test_a_world_has_no_more_homes_than_nodes() -> None:
+    result = CliRunner().invoke(world, ["--nodes", "3", "--homes", "9"])
+    assert str(result.exception) == "--homes: 9 is not valid; at most the 3 nodes"
+
+
 def test_the_command_tells_the_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "put_job", nothing)
     result = CliRunner().invoke(world, ["--nodes", "3", "--jobs", "5", "--seed", "0", "--shrink"])
