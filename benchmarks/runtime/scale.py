@@ -35,6 +35,8 @@ from node.runtime.supervisor import build
 TOGETHER = 8
 SAMPLES = 20
 PAUSE_S = 0.05
+TARGETS = {"ratio": 1.5, "sample of all ms": 30, "memory of a supervisor KiB": 1024, "stop all s": 10}
+"""By the end of a figure's name, for 300 containers: the most that it may be."""
 """Before each side of a round: the kernel moves processes between control groups faster if it has just done so."""
 SLEEP = ("/bin/busybox", "sleep", "600")
 Step = Callable[[ContainerSpec], Awaitable[None]]
@@ -64,9 +66,11 @@ def main() -> None:
     if options.json:
         print(json.dumps({name.replace(" ", "_"): round(each[0], 2) for name, each in figures.items()}))
         return
-    print(f"{'':44}{'median':>9}{'quartiles':>18}")
+    print(f"{'':44}{'median':>9}{'quartiles':>18}   target")
     for name, (median, *quartiles) in figures.items():
-        print(f"{name:44}{median:9.2f}" + "".join(f"{each:9.2f}" for each in quartiles))
+        row = f"{name:44}{median:9.2f}" + "".join(f"{each:9.2f}" for each in quartiles)
+        target = next((most for end, most in TARGETS.items() if name.endswith(end)), None)
+        print(row if target is None else f"{row:71} < {target:g} {'met' if median < target else 'MISSED'}")
 
 
 async def measure(top: Path, containers: int, rounds: int, network: bool) -> Figures:

@@ -3,11 +3,11 @@
     tools/census [--containers 500] [--together 40] [--seed N]
 
 A lab of its own with one node of LXC containers. Waves of jobs of all kinds (short, lasting, with scratch space, with
-published ports, secrets, much output); meanwhile SIGKILL hits container's first processes, supervisors, lxc-execute
-and the agent at random, and jobs are cancelled at random. At the end all are cancelled, and what there is of control
-groups, mounts, interfaces, firewall elements, addresses, files, loop devices, locks, processes and the agent's
-descriptors is compared with what there was after a first container of each kind. Exit code 1 and a line for each
-difference if something is left; nothing of the lab stays in any case.
+published ports, with a network shared, secrets, much output); meanwhile SIGKILL hits container's first processes,
+supervisors, lxc-execute and the agent at random, and jobs are cancelled at random. At the end all are cancelled, and
+what there is of control groups, mounts, interfaces, firewall elements, addresses, files, loop devices, locks, processes
+and the agent's descriptors is compared with what there was after a first container of each kind. Exit code 1 and a line
+for each difference if something is left; nothing of the lab stays in any case.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "lasting": ((), "sleep 1000"),
     "scratch": (("--scratch", "8M", "--tmpfs", "/cache:1M"), "echo x >/scratch/x; sleep 1000"),
     "published": (("--publish", "80"), "sleep 1000"),
+    "sharing": (("--network", "shared", "--publish", "80"), "sleep 1000"),
     "secret": (("--secret", "key=-"), "cat /run/secrets/key >/dev/null; sleep 1000"),
     "talking": ((), "yes | head -c 3000000; sleep 1000"),
     "forking": ((), "for i in 1 2 3 4 5; do sleep 1000 & done; wait"),
@@ -177,7 +178,8 @@ class Storm:
 
     def submit(self, kind: str, count: int) -> int:
         options, line = KINDS[kind]
-        words = (*SMALL, *options, "--name", kind, "--array", f"0-{count - 1}", "--", "sh", "-c", line)
+        many = ("--nodes", "1", "--tasks-per-node", count) if kind == "sharing" else ("--array", f"0-{count - 1}")
+        words = (*SMALL, *options, "--name", kind, *many, "--", "sh", "-c", line)
         job = int(self.node.lab.ok("submit", *words, stdin="secret").out)
         self.jobs.append(job)
         return job
