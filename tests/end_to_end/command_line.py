@@ -16,6 +16,8 @@ from typing import Any
 
 FOFOCA = str(Path(sys.executable).with_name("fofoca"))
 COMMAND_TIMEOUT_S = 90
+PATIENCE = float(os.environ.get("FOFOCA_TEST_PATIENCE", "1"))
+"""How many times longer than usual everything may take: an emulated machine is slow, and a busy one is, too."""
 POLL_S = 0.1
 
 
@@ -41,7 +43,7 @@ class CommandLine:
 
     def __call__(self, *words: object, stdin: str = "", timeout_s: float = COMMAND_TIMEOUT_S) -> Ran:
         done = subprocess.run(
-            [FOFOCA, *map(str, words)], input=stdin, capture_output=True, text=True, timeout=timeout_s,
+            [FOFOCA, *map(str, words)], input=stdin, capture_output=True, text=True, timeout=timeout_s * PATIENCE,
             env=self.full_environment(), check=False,
         )  # fmt: skip
         assert "Traceback" not in done.stderr, done.stderr
@@ -84,7 +86,7 @@ class CommandLine:
 
 def eventually(what: str, holds: Callable[[], Any], timeout_s: float = 30.0) -> Any:
     """Ask until the answer is true; the answer. Real clusters need a moment."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s * PATIENCE
     while True:
         answer = holds()
         if answer:

@@ -30,18 +30,23 @@ REST = (
 LABS = (
     "tests/end_to_end/test_network.py",
     "tests/end_to_end/test_network_options.py",
-    "tests/end_to_end/test_host_restart.py",
-    "tests/end_to_end/test_full_disk.py",
-    "tests/end_to_end/test_census.py",
-    "tests/end_to_end/test_supervisor_and_agents_death.py",
     "tests/end_to_end/test_update_limits.py",
     "tests/end_to_end/test_files_of_jobs.py",
-    "tests/end_to_end/test_image_life.py",
     "tests/end_to_end/test_inside_tasks.py",
     "-k",
     "not process",
 )
-"""Whole agents, with containers, networks and deaths."""
+"""Whole agents, with containers and networks."""
+DEATHS = (
+    "tests/end_to_end/test_host_restart.py",
+    "tests/end_to_end/test_full_disk.py",
+    "tests/end_to_end/test_census.py",
+    "tests/end_to_end/test_supervisor_and_agents_death.py",
+    "tests/end_to_end/test_image_life.py",
+    "-k",
+    "not process",
+)
+"""Whole agents that are killed, and what is left then."""
 TIMEOUT_S = 2000
 ALL = os.environ.get("FOFOCA_GUEST_ALL")
 
@@ -58,9 +63,14 @@ def test_the_limits_of_containers_hold_on_pure_v2() -> None:
     in_guest(SHORT)
 
 
-@pytest.mark.skipif(not ALL, reason="takes a quarter of an hour (make test-guest)")
+@pytest.mark.skipif(not ALL, reason="takes ten minutes (make test-guest)")
 def test_labs_of_agents_run_on_pure_v2() -> None:
     in_guest(LABS)
+
+
+@pytest.mark.skipif(not ALL, reason="takes ten minutes (make test-guest)")
+def test_agents_and_hosts_may_die_on_pure_v2() -> None:
+    in_guest(DEATHS)
 
 
 @pytest.mark.skipif(not ALL, reason="takes ten minutes (make test-guest)")
