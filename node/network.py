@@ -13,15 +13,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from node import logs
+from node.host import network_known
 from node.host import network_rules as rules
 from node.host.listening import listening_ports
 from node.host.network import NetworkError, bridge_mtu, ensure_bridge, forward, has_ipv6, mac_address
+from node.host.network_known import Known
 from node.host.network_pools import AddressPool, PortKey, PortPool, Range
 from node.host.network_records import Attachment, Interface, PublishedPort, Records
 from node.host.nftables import Nftables
@@ -33,6 +36,8 @@ from scheduler.spec.networking import MTU_MIN, SHARED, Networking
 DOMAIN = "fofoca"
 OWN = ""
 """The name of the network that every container is in."""
+REMEMBERED_S = 60.0
+"""After its start an agent adds to what it hears of the cluster what was known before: gossip may need that long."""
 
 log = logs.get("network")
 
@@ -82,6 +87,7 @@ class Network:
         """Nothing is made in the kernel yet: links come with `make_links`, rules with `recover`."""
         self._settings = settings
         networks = self._networks = settings.networks
+        self._directory = directory
         self._records = Records(directory)
         held, resting = self._records.attachments.values(), self._records.resting()
         self._pools = {
@@ -94,6 +100,8 @@ class Network:
         # The cluster is followed in a thread of its own, while all rules may be made anew.
         self._in_step = threading.Lock()
         self._remotes: frozenset[rules.Remote] = frozenset()
+        self._remembered = network_known.read(directory)
+        self._remembered_until_s = time.monotonic() + REMEMBERED_S
         self._setting = rules.Setting(
             table=f"fofoca_{hashlib.sha256(str(directory).encode()).hexdigest()[:10]}",
             bridges=tuple(bridge for bridge, _ in networks.values()),
@@ -102,9 +110,8 @@ class Network:
             routed=settings.routed,
             closed=settings.closed,
             inside=settings.inside,
-            pools4=tuple(str(range_.network) for _, range_ in networks.values()),
-            pools6=tuple(str(range_.network6) for _, range_ in networks.values() if range_.network6),
         )
+        self._setting = self._following(self._remembered)
         self.names = settings.names
         """Whether a resolver answers on the bridges."""
         self.changed: Callable[[], None] = lambda: None
@@ -195,14 +202,27 @@ class Network:
 
     def follow_cluster(self, pools: Iterable[str], hosts: Iterable[str]) -> None:
         """Know the pools and addresses of all nodes, this one's included. Raises NetworkError."""
-        own = [str(each) for _, range_ in self._networks.values() for each in range_ if each is not None]
-        pools4, pools6 = _by_version({*pools, *own})
-        hosts4, hosts6 = _by_version(set(hosts))
-        setting = replace(self._setting, pools4=pools4, pools6=pools6, hosts4=hosts4, hosts6=hosts6)
+        known = Known(frozenset(pools), frozenset(hosts))
+        if time.monotonic() < self._remembered_until_s:
+            known = Known(known.pools | self._remembered.pools, known.hosts | self._remembered.hosts)
         with self._in_step:
+            setting = self._following(known)
             if setting != self._setting:
                 self._tables.run(rules.cluster_changed(setting))
                 self._setting = setting
+                self._remember(known)
+
+    def _following(self, known: Known) -> rules.Setting:
+        own = {str(each) for _, range_ in self._networks.values() for each in range_ if each is not None}
+        pools4, pools6 = _by_version(_apart(known.pools | own))
+        hosts4, hosts6 = _by_version(known.hosts)
+        return replace(self._setting, pools4=pools4, pools6=pools6, hosts4=hosts4, hosts6=hosts6)
+
+    def _remember(self, known: Known) -> None:
+        try:
+            network_known.write(self._directory, known)
+        except OSError as error:
+            log.warning("what is known of the cluster's network can't be written", why=str(error))
 
     def follow_remotes(self, remotes: Iterable[rules.Remote]) -> None:
         """Know the containers of other nodes whose owners have some here. Raises NetworkError."""
@@ -366,6 +386,14 @@ def _within(range_: Range, resting: Mapping[str, float]) -> dict[str, float]:
     return {address: until_s for address, until_s in resting.items() if first <= type(first)(address) <= last}
 
 
-def _by_version(texts: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _apart(pools: Iterable[str]) -> frozenset[str]:
+    """Pools that overlap as one: the kernel would refuse the whole set, and no node would be followed any more."""
+    networks = [ip_network(each) for each in pools]
+    four = collapse_addresses(each for each in networks if isinstance(each, IPv4Network))
+    six = collapse_addresses(each for each in networks if isinstance(each, IPv6Network))
+    return frozenset(map(str, (*four, *six)))
+
+
+def _by_version(texts: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     six = {text for text in texts if ":" in text}
     return tuple(sorted(texts - six)), tuple(sorted(six))

@@ -128,3 +128,29 @@ def test_what_is_heard_of_the_cluster_while_all_rules_are_made_anew_is_not_lost(
     node.recover([])
     following.join(30)
     assert "10.78.0.2" in tables.texts[-1], "the last word of the rules is what is known"
+
+
+def test_a_new_agents_first_rules_know_the_nodes_and_pools_that_the_former_knew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a container would reach other owners' on those nodes under this host's address until all are heard of."""
+    network(tmp_path, Tables()).follow_cluster(["10.9.8.0/29", "fd00:8::/64"], ["10.78.0.2"])
+    tables = Tables()
+    again = network(tmp_path, tables)
+    again.recover([])
+    for known in ("10.9.8.0/29", "fd00:8::/64", "10.78.0.2"):
+        assert known in tables.texts[-1]
+    again.follow_cluster([], ["10.78.0.3"])
+    assert "10.78.0.2, 10.78.0.3" in tables.texts[-1], "gossip needs its time"
+    monkeypatch.setattr("node.network.REMEMBERED_S", 0.0)
+    again = network(tmp_path, tables)
+    again.follow_cluster([], ["10.78.0.3"])
+    assert "10.78.0.2" not in tables.texts[-1]
+    (tmp_path / "cluster").write_text("torn")
+    network(tmp_path, tables).recover([])
+
+
+def test_pools_that_overlap_do_not_keep_the_cluster_from_being_followed(tmp_path: Path) -> None:
+    tables = Tables()
+    network(tmp_path, tables).follow_cluster(["10.9.0.0/16", "10.9.8.0/29"], [])
+    assert "pools4 { 10.9.0.0/16 }" in tables.texts[-1]
