@@ -12,14 +12,15 @@ Tasks come and go (`arrive`, and `leave` or `duration`; `cpu`, `memory`), or are
 `processors`; `estimate`, `user`). A trace of events has one row for each beginning and end:
 
     id = ["collection_id", "instance_index"]                         # Google's
-    event = {column = "type", arrive = ["0"], leave = ["4", "5", "6", "7", "8"]}
+    event = {column = "type", arrive = ["3"], leave = ["4", "5", "6", "7", "8"]}
     time = {column = "time", unit = "us"}
     cpu = {column = "resource_request.cpus", unit = "cores", scale = 64}
     memory = {column = "resource_request.memory", unit = "GiB", scale = 256}
 
 `scale` multiplies (shares of the largest machine become amounts), `values` replaces texts, and
-`keep = {column = "priority", values = ["Production"]}` leaves other rows out. Owns the mapping and the reading; what
-the amounts mean is the file's.
+`keep = {column = "priority", values = ["Production"]}` leaves other rows out. A time of 2^63 - 1 means after the trace,
+as in Google's. A task keeps what it asked for when it began. Owns the mapping and the reading; what the amounts mean is
+the file's.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from itertools import islice
 from math import inf, isfinite
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -44,9 +45,15 @@ from sim.traces.batch import BatchTrace
 from sim.traces.text import BadLines, open_text
 from sim.workload import Job, Workload
 
+if TYPE_CHECKING:
+    import _csv
+
 ROWS_MAX = 10_000_000
 OPEN_EVENTS_MAX = 10_000_000
-TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "date": 0.0}
+AMOUNT_MAX = 1 << 50
+NEVER = float((1 << 63) - 1)
+# The first unit of each kind is meant where none is said.
+TIMES = {"s": 1.0, "us": 1e-6, "ms": 1e-3, "min": 60.0, "h": 3600.0, "d": 86_400.0, "date": 0.0}
 CPUS = {"cores": 1000.0, "millicores": 1.0, "percent": 10.0}
 MIB = 1 << 20
 MEMORIES = {"bytes": 1 / MIB, "KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0, "MB": 1e6 / MIB, "GB": 1e9 / MIB}
@@ -199,14 +206,19 @@ class _Values:
     def demand(self, row: Row) -> Demand:
         """Return what a row's task asks for."""
         assert self.cpu is not None
-        gpus = round(self.gpus(row)) if self.gpus else 0
-        memory = max(0, round(self.memory(row))) if self.memory else 0
-        return Demand(max(0, round(self.cpu(row))), memory, gpus, WHOLE_MILLI if gpus else 0)
+        cpu, memory = self.cpu(row), self.memory(row) if self.memory else 0
+        gpus = self.gpus(row) if self.gpus else 0
+        for name, amount in (("cpu", cpu), ("memory", memory)):
+            if amount > AMOUNT_MAX:
+                raise ValueError(f"{name}: is empty" if amount == inf else f"{name}: {amount:g} is too much")
+        devices = 0 if gpus == inf else round(gpus)
+        return Demand(round(cpu), round(memory), devices, WHOLE_MILLI if devices else 0)
 
 
 def _reader(name: str, column: Column, place: int) -> Reader:
     units = UNITS[name]
     factor = units[column.unit or next(iter(units))] * column.scale
+    timed = units is TIMES
     texts = {text: str(value) for text, value in column.values.items()}
 
     def read(row: Row) -> float:
@@ -222,7 +234,7 @@ def _reader(name: str, column: Column, place: int) -> Reader:
             raise ValueError(f"{name}: {text[:20]!r} is no number") from None
         if not isfinite(value) or value < 0:
             raise ValueError(f"{name}: {text[:20]!r} is not valid; 0 or more")
-        return value * factor
+        return inf if timed and value >= NEVER else value * factor
 
     return read
 
@@ -264,13 +276,13 @@ def _rows(path: str | Path, mapping: Mapping, bad: BadLines) -> Iterator[tuple[I
 
 
 def _kept(
-    path: str, rows: Iterator[list[str]], keep: tuple[int, frozenset[str]] | None, width: int, bad: BadLines
+    path: str, rows: _csv.Reader, keep: tuple[int, frozenset[str]] | None, width: int, bad: BadLines
 ) -> Iterator[tuple[int, Row]]:
-    for number, row in enumerate(islice(rows, ROWS_MAX), 1):
+    for row in islice(rows, ROWS_MAX):
         if len(row) < width:
-            bad.add(number, f"{len(row)} columns; its mapping names {width}")
+            bad.add(rows.line_num, f"{len(row)} columns; its mapping names {width}")
         elif keep is None or row[keep[0]] in keep[1]:
-            yield number, row
+            yield rows.line_num, row
     if next(rows, None) is not None:
         raise BadTrace(path, f"more than {ROWS_MAX} rows")
 
@@ -285,7 +297,9 @@ def _whole(rows: Iterable[tuple[int, Row]], values: _Values, bad: BadLines) -> I
                 leave_s = values.leave(row)
             else:
                 leave_s = arrive_s + values.duration(row) if values.duration else inf
-            if not isfinite(arrive_s) or leave_s < arrive_s:
+            if not isfinite(arrive_s):
+                raise ValueError("arrive: is empty, or after the trace")  # noqa: TRY301
+            if leave_s < arrive_s:
                 raise ValueError(f"it would leave at {leave_s:g} s, before it arrives at {arrive_s:g} s")  # noqa: TRY301
             visit = Visit(arrive_s, leave_s, values.demand(row))
         except ValueError as error:
@@ -305,6 +319,8 @@ def _paired(rows: Iterable[tuple[int, Row]], values: _Values, mapping: Mapping, 
         try:
             key, kind, now_s = tuple(row[place] for place in values.id), row[values.event].strip(), values.time(row)
             if kind in arrive and key not in begun and len(begun) < OPEN_EVENTS_MAX:
+                if not isfinite(now_s):
+                    raise ValueError("time: is empty, or after the trace")  # noqa: TRY301
                 begun[key] = (now_s, values.demand(row))
             elif kind in leave and key in begun:
                 began_s, demand = begun.pop(key)
@@ -320,7 +336,9 @@ def _job(row: Row, values: _Values, users: dict[str, int], number: int) -> Job |
     assert values.processors is not None
     submit_s, run_s, need = values.submit(row), values.run(row), values.processors(row)
     if not isfinite(submit_s):
-        raise ValueError("submit: is empty")
+        raise ValueError("submit: is empty, or after the trace")
+    if isfinite(need) and need > AMOUNT_MAX:
+        raise ValueError(f"processors: {need:g} are too many")
     if not isfinite(run_s) or run_s <= 0 or not isfinite(need) or need < 1:
         return None
     estimate_s = values.estimate(row) if values.estimate else run_s

@@ -1,13 +1,16 @@
 """What Slurm's accounting prints (`sacct --parsable2`, with its first line), as a batch workload.
 
 Owns the format: columns are found by name, steps (`123.batch`) are passed over, times are dates or seconds, limits
-`[days-]hours:minutes:seconds`. At least a job id, Submit, an elapsed time and a number of CPUs are needed, such as of
+`[days-]hours:minutes:seconds`, processors a number of CPUs or what a list of resources (ReqTRES) says of `cpu`. At
+least a job id, Submit, an elapsed time and processors are needed, such as of
 
     sacct --allusers --parsable2 --duplicates \\
           --format=JobIDRaw,User,Submit,ElapsedRaw,TimelimitRaw,ReqCPUS,AllocCPUS
 
 Jobs that never ran are left out and counted by reason, as are those larger than the machine. A job's estimate is its
-time limit, raised to the run time where that is longer or missing. Times count from the first submission.
+time limit, raised to the run time where that is longer or missing. Elements of arrays, components of heterogeneous jobs
+and each run of a requeued job (`--duplicates`) are jobs of their own; one that still ran counts with what it had run.
+Times count from the first submission.
 (The columns: sacct(1), "Job Accounting Fields".)
 """
 
@@ -25,24 +28,28 @@ from sim.traces.text import BadLines, open_text
 from sim.workload import Job, Workload
 
 LINES_MAX = 10_000_000
-UNLIMITED = ("", "unlimited", "partition_limit", "unknown", "none")
+UNLIMITED = ("", "unlimited", "partition_limit", "unknown", "none", "invalid")
 # The first of each list that the file has is taken.
 COLUMNS = {
     "job": ("jobidraw", "jobid"),
     "submit": ("submit", "eligible"),
     "run": ("elapsedraw", "elapsed"),
     "limit": ("timelimitraw", "timelimit"),
-    "need": ("reqcpus", "alloccpus", "ncpus"),
-    "given": ("alloccpus", "ncpus", "reqcpus"),
+    "need": ("reqcpus", "alloccpus", "ncpus", "reqtres", "alloctres"),
+    "given": ("alloccpus", "ncpus", "reqcpus", "alloctres", "reqtres"),
     "user": ("user", "uid", "account"),
 }
 OPTIONAL = ("limit", "user")
 _DURATION = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)(?:\.\d+)?")
+DIGITS_MAX = 15
+_NUMBER = re.compile(rf"\d{{1,{DIGITS_MAX}}}")
+_CPUS = re.compile(rf"(?:^|,)cpu=(\d{{1,{DIGITS_MAX}}})(?:,|$)")
 
 
 def looks_like(first_line: str) -> bool:
-    """Whether a file that begins with this line is of sacct."""
-    return "|" in first_line and bool(set(_names(first_line)) & set(COLUMNS["job"]))
+    """Whether a file that begins with this line is of sacct, if only of one that printed it for people."""
+    names = re.split(r"[|,;\s]+", first_line.strip().lower())
+    return not first_line.startswith(";") and bool(set(names) & set(COLUMNS["job"]))
 
 
 def read_sacct(path: str | Path, processors: int = 0, strict: bool = False) -> BatchTrace:
@@ -74,12 +81,16 @@ class _Reader:
 
     def read(self, lines: Iterable[str]) -> None:
         rows = iter(lines)
-        names = _names(next(rows, ""))
+        first = next(rows, "")
+        if "|" not in first:
+            raise BadTrace(self.path, "its columns are not separated by |; let sacct print with --parsable2", 1)
+        names = _names(first)
         places = {field: self._place(field, names) for field in COLUMNS}
         for number, line in enumerate(islice(rows, LINES_MAX), 2):
             fields = line.rstrip("\n").split("|")
-            if len(fields) < len(names):
-                self.bad.add(number, f"{len(fields)} columns; the first line has {len(names)}")
+            if len(fields) != len(names):
+                why = " (a | in a name? then leave JobName out)" if len(fields) > len(names) else ""
+                self.bad.add(number, f"{len(fields)} columns; the first line has {len(names)}{why}")
                 continue
             texts = {field: fields[place].strip() if place >= 0 else "" for field, place in places.items()}
             try:
@@ -123,8 +134,9 @@ class _Reader:
         else:
             limit_s = _limit_s(texts["limit"])
             user = self.users.setdefault(texts["user"], len(self.users) + 1)
-            job = len(self.jobs) + 1
-            self.jobs.append(Job(job, _time_s(texts["submit"]), run_s, max(limit_s, run_s), need, user))
+            job = _NUMBER.match(texts["job"])
+            number = int(job[0]) if job else len(self.jobs) + 1
+            self.jobs.append(Job(number, _time_s(texts["submit"]), run_s, max(limit_s, run_s), need, user))
 
     def _leave(self, why: str) -> None:
         self.left_out[why] = self.left_out.get(why, 0) + 1
@@ -135,15 +147,23 @@ def _from_zero(jobs: list[Job]) -> Iterator[Job]:
     return (job._replace(submit_s=job.submit_s - first_s) for job in jobs)
 
 
+def _is_whole(text: str) -> bool:
+    return len(text) <= DIGITS_MAX and text.isascii() and text.isdigit()
+
+
 def _count(text: str) -> int:
-    if not text.isdigit():
+    """A number of CPUs, or `billing=8,cpu=8,mem=16G,node=1`; a list without them, or none, is no CPUs."""
+    if _is_whole(text):
+        return int(text)
+    if text and "=" not in text:
         raise ValueError(f"{text[:20]!r} is no number of CPUs")
-    return int(text)
+    found = _CPUS.search(text)
+    return int(found[1]) if found else 0
 
 
 def _seconds(text: str) -> int:
     """`ElapsedRaw` (seconds) or `Elapsed` ([days-]hours:minutes:seconds)."""
-    if text.isdigit():
+    if _is_whole(text):
         return int(text)
     match = _DURATION.fullmatch(text)
     if match is None:
@@ -156,12 +176,12 @@ def _limit_s(text: str) -> int:
     """`TimelimitRaw` (minutes) or `Timelimit`; 0 where there is none."""
     if text.lower() in UNLIMITED:
         return 0
-    return int(text) * 60 if text.isdigit() else _seconds(text)
+    return int(text) * 60 if _is_whole(text) else _seconds(text)
 
 
 def _time_s(text: str) -> int:
     """A date, or seconds (as SLURM_TIME_FORMAT=%s prints)."""
-    if text.isdigit():
+    if _is_whole(text):
         return int(text)
     try:
         when = datetime.fromisoformat(text)

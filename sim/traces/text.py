@@ -9,20 +9,26 @@ from typing import TextIO
 from sim.errors import BadTrace
 
 GZIP_MAGIC = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BAD_LINES_KEPT = 100
 
 
 def open_text(path: str | Path) -> TextIO:
-    """Open a text file, unpacking gzip by its first bytes and not by its name; raises BadTrace."""
+    """Open a text file, unpacking gzip by its first bytes and not by its name; raises BadTrace.
+
+    The byte order mark that spreadsheets write first is passed over.
+    """
     try:
         raw = Path(path).open("rb")  # noqa: SIM115 - closed by whoever reads
-        packed = raw.peek(2)[:2] == GZIP_MAGIC
+        begins = raw.peek(3)[:3]
     except OSError as error:
         raise BadTrace(str(path), (error.strerror or str(error)).lower()) from None
-    if packed:
+    if begins[:2] == GZIP_MAGIC:
         import gzip
 
         return io.TextIOWrapper(gzip.GzipFile(fileobj=raw), encoding="utf-8", errors="replace")
+    if begins == BYTE_ORDER_MARK:
+        raw.read(3)
     return io.TextIOWrapper(raw, encoding="utf-8", errors="replace")
 
 

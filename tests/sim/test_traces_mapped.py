@@ -12,6 +12,8 @@ from sim.nodes import Demand
 from sim.placement import Visit
 from sim.traces.mapped import Mapping, read_jobs, read_mapping, read_visits
 
+TRACES = Path(__file__).parent / "traces"
+EXAMPLES = Path(__file__).parents[2] / "docs/examples/simulation"
 AZURE = """header = false
 arrive = {column = 3, unit = "s"}
 leave = {column = 4, unit = "s"}
@@ -53,6 +55,68 @@ def test_events_are_paired_by_their_ids_and_shares_are_scaled(tmp_path: Path) ->
     visits, bad = read_visits(table(tmp_path, rows), mapping(tmp_path, GOOGLE))
     assert visits == [Visit(1, 3, Demand(32_000, 65_536)), Visit(2, inf, Demand(16_000, 131_072))]
     assert bad.count == 0
+
+
+def test_examples_of_mappings_read_what_they_are_for() -> None:
+    """Rows as the published formats have them: restarts, updates, missing amounts, ends after the trace, buckets."""
+    found = {name: _example(name) for name in ("google-2011", "google-2019", "azure-2017", "azure-2019")}
+    assert found["google-2011"] == (
+        [
+            Visit(0, inf, Demand(4000, 9760)),
+            Visit(600.0001, 700, Demand(8000, 8140)),
+            Visit(710, 900, Demand(8000, 8140)),
+            Visit(970.000001, inf, Demand(320, 1311)),
+        ],
+        [(11, "cpu: is empty")],
+    )
+    assert found["google-2019"] == ([Visit(0, inf, Demand(1408, 3408)), Visit(301, 501, Demand(4000, 8205))], [])
+    assert found["azure-2017"] == (
+        [
+            Visit(0, 2_591_700, Demand(1000, 1792)),
+            Visit(0, 1_539_300, Demand(1000, 768)),
+            Visit(300, 2_591_700, Demand(8000, 57_344)),
+        ],
+        [],
+    )
+    assert found["azure-2019"] == (
+        [
+            Visit(0, 2_591_700, Demand(2000, 4096)),
+            Visit(300, 900, Demand(24_000, 65_536)),
+            Visit(71_100, 2_591_700, Demand(30_000, 71_680)),
+        ],
+        [],
+    )
+
+
+def _example(name: str) -> tuple[list[Visit], list[tuple[int, str]]]:
+    file = {"azure-2017": "azure-vms", "azure-2019": "azure-vms"}.get(name, name)
+    visits, bad = read_visits(TRACES / f"{name}.csv", read_mapping(EXAMPLES / f"{file}.toml"))
+    return [visit._replace(arrive_s=pytest.approx(visit.arrive_s)) for visit in visits], bad.first
+
+
+def test_amounts_that_are_missing_or_absurd_are_bad_lines_with_their_numbers(tmp_path: Path) -> None:
+    rows = "when,who,vcpu,ram,gpu\n1,a,2,4,\n2,b,,4,1\n3,c,1,,1\n4,d,1e300,1,1\n,e,1,1,1\n"
+    text = """arrive = {column = "when"}
+cpu = {column = "vcpu"}
+memory = {column = "ram", unit = "GiB"}
+gpus = {column = "gpu"}
+"""
+    visits, bad = read_visits(table(tmp_path, rows), mapping(tmp_path, text))
+    assert visits == [Visit(1, inf, Demand(2000, 4096))]
+    assert bad.first == [
+        (3, "cpu: is empty"),
+        (4, "memory: is empty"),
+        (5, "cpu: 1e+303 is too much"),
+        (6, "arrive: is empty, or after the trace"),
+    ]
+    jobs = """submit = {column = "when"}
+run = {column = "ram"}
+processors = {column = "vcpu"}
+"""
+    assert read_jobs(table(tmp_path, rows), mapping(tmp_path, jobs)).bad.first[0] == (
+        5,
+        "processors: 1e+300 are too many",
+    )
 
 
 def test_batch_jobs_have_run_times_and_rows_can_be_kept_by_a_column(tmp_path: Path) -> None:
