@@ -16,11 +16,12 @@ from node import logs
 from node.errors import InvalidConfig, NodeError
 from node.host.block_devices import scheduler, whole_disk
 from node.host.cgroups import DiskRate, HugePageLimit, MoreLimits
+from node.host.cores import cores_by_memory_node
 from node.limit_settings import Limits as Settings
 from node.limit_words import parse_amount, parse_bounds, parse_rates
 from node.runtime.limits import Device, FurtherLimits, hard_maximum
 from node.runtime.protocol import Feature
-from scheduler.abilities import DEVICES, DISKS, LIMITS, MAXIMUM
+from scheduler.abilities import CORE, DEVICES, DISKS, LIMITS, MAXIMUM, MEMORY_NODE
 from scheduler.spec.limits import RLIMITS, UNLIMITED, Limits, Rlimit, class_number, members
 
 log = logs.get("limits")
@@ -106,7 +107,8 @@ ADVERTISED = frozenset(
 def read_policy(settings: Settings, data_directory: Path) -> LimitPolicy:
     """Return what the configuration says and the host has; a device that is not there is left out and logged. Raises
     InvalidConfig for what an operator can't have meant."""
-    maxima = {"swap": settings.swap_bytes_max}
+    cores = cores_by_memory_node()
+    maxima = {"swap": settings.swap_bytes_max, CORE: max(map(max, cores.values())), MEMORY_NODE: max(cores)}
     maxima |= {name: most for name in RLIMITS if (most := _maximum(settings, name)) != UNLIMITED}
     return LimitPolicy(
         disks=dict(_disks(settings, data_directory)),

@@ -13,9 +13,11 @@ from scheduler import company
 from scheduler.company import rules
 from scheduler.model import Constraint, JobSpec, Operator, Resources
 from scheduler.spec import files, health, networking, security
-from scheduler.spec.limits import UNLIMITED, Limits
+from scheduler.spec.limits import UNLIMITED, Limits, members
 
 LIMITS, DISKS, DEVICES, MAXIMUM = "limits", "disks", "devices", "max."
+CORE, MEMORY_NODE = "core", "memory-node"
+"""Numbers of cores and of memory nodes: a node says which one is its highest."""
 EXCLUSIVE_CORES = "exclusive-cores"
 """The extra resource that exclusively pinned cores are counted by."""
 _EVERYTHING = str(1 << 62)
@@ -108,6 +110,9 @@ def _of_limits(limits: Limits) -> Iterator[Constraint]:
 def _maxima(limits: Limits) -> Iterator[Constraint]:
     if limits.swap_bytes:
         yield Constraint(f"{MAXIMUM}swap", Operator.WITHIN, (str(limits.swap_bytes),))
+    for name, listed in ((CORE, limits.cores), (MEMORY_NODE, limits.memory_nodes)):
+        if listed:
+            yield Constraint(f"{MAXIMUM}{name}", Operator.WITHIN, (str(max(members(listed), default=0)),))
     for each in limits.rlimits:
         most = _EVERYTHING if each.ceiling == UNLIMITED else str(each.ceiling)
         yield Constraint(f"{MAXIMUM}{each.name}", Operator.WITHIN, (most,))
@@ -131,6 +136,8 @@ def describe(constraint: Constraint) -> str:
             return f"no {constraint.label.removesuffix('s')} {value} in its table"
         case Operator.EVEN:
             return f"the job's tasks are to be spread over {constraint.label}: first {value}"
+        case Operator.WITHIN if constraint.label in (MAXIMUM + CORE, MAXIMUM + MEMORY_NODE):
+            return f"it has no {constraint.label.removeprefix(MAXIMUM).replace('-', ' ')} {value}"
         case Operator.WITHIN:
             asked = "no bound" if value == _EVERYTHING else value
             return f"its maximum of {constraint.label.removeprefix(MAXIMUM)} is below what is asked ({asked})"

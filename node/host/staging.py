@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from node.host import mount_calls
 from node.host.idmap import IdMap, IdMaps, MountError
@@ -45,7 +46,7 @@ class Staging:
         """Mount a new file system of this size, kept in a new file `image`. Raises MountError, OSError."""
         place = self._place(container)
         with image.open("xb") as file:
-            file.truncate(size_bytes)
+            _stretch(file, size_bytes)
         owner = f"root_owner={user_base}:{user_base},nodiscard,lazy_itable_init=1"
         # Checksums of metadata are what lets the tables of inodes stay unwritten: 1.6 GiB of 100.
         features = "metadata_csum,^has_journal,^resize_inode"
@@ -104,6 +105,13 @@ def scratch_obstacle() -> str | None:
     if not Path("/dev/loop-control").exists():
         return "the kernel has no loop devices; modprobe loop"
     return None
+
+
+def _stretch(file: BinaryIO, size_bytes: int) -> None:
+    try:
+        file.truncate(size_bytes)
+    except OSError as error:
+        raise MountError(f"a file system of its own of {size_bytes} bytes: {error.strerror}") from error
 
 
 def _run(*command: str) -> None:

@@ -43,11 +43,22 @@ def differing(rlimits: Iterable[Rlimit], pid: int) -> str | None:
 
 
 def set_rlimits(rlimits: Iterable[Rlimit], pids: Iterable[int]) -> None:
-    """Set them on each process; those that have just ended are passed over. Raises PermissionError, ValueError."""
+    """Set them on each process; those that have just ended are passed over. Raises PermissionError with what could not
+    be set, ValueError."""
     for pid in pids:
         with suppress(ProcessLookupError):
             for each in rlimits:
-                resource.prlimit(pid, _number(each.name), _pair(each))
+                _set(pid, each)
+
+
+def _set(pid: int, rlimit: Rlimit) -> None:
+    try:
+        resource.prlimit(pid, _number(rlimit.name), _pair(rlimit))
+    except PermissionError:
+        hard = resource.prlimit(pid, _number(rlimit.name))[1]
+        raise PermissionError(
+            f"{rlimit.name} is {hard} at most for what runs already, and the agent has no CAP_SYS_RESOURCE to raise it"
+        ) from None
 
 
 def hard_maximum(name: str) -> int:

@@ -21,7 +21,8 @@ RLIMITS = (
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?")
 _LIST = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", re.ASCII)
 _CLASS = re.compile(r"([0-9a-f]{1,4}):([0-9a-f]{1,4})")
-_PAGE = re.compile(r"[1-9]\d{0,3}(KB|MB|GB)", re.ASCII)
+_PAGE = re.compile(r"([1-9]\d{0,3})(KB|MB|GB)", re.ASCII)
+_PAGE_UNITS = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
 
 class DiskLimit(Part, frozen=True):
@@ -94,8 +95,11 @@ def _check_memory(limits: Limits) -> None:
     sizes = [each.page for each in limits.huge_pages]
     require(len(set(sizes)) == len(sizes), "limits.huge_pages", ", ".join(sizes), "each page size once")
     for each in limits.huge_pages:
-        require(_PAGE.fullmatch(each.page), "limits.huge_pages.page", each.page, "a page size such as 2MB or 1GB")
-        require(0 <= each.bytes <= AMOUNT_MAX, "limits.huge_pages.bytes", each.bytes, "bytes, 0 or more")
+        page = _PAGE.fullmatch(each.page)
+        require(page, "limits.huge_pages.page", each.page, "a page size such as 2MB or 1GB")
+        whole = page is not None and each.bytes % (int(page[1]) * _PAGE_UNITS[page[2]]) == 0
+        expected = f"bytes, 0 or more, a whole number of pages of {each.page}"
+        require(whole and 0 <= each.bytes <= AMOUNT_MAX, "limits.huge_pages.bytes", each.bytes, expected)
 
 
 def _check_cpu(limits: Limits) -> None:

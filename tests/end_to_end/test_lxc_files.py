@@ -189,6 +189,12 @@ async def test_much_scratch_takes_little_room_until_it_is_used(inside: Inside) -
     assert image.stat().st_blocks * 512 < 16 << 20
 
 
+@pytest.mark.skipif(scratch_obstacle() is not None, reason=str(scratch_obstacle()))
+async def test_scratch_larger_than_any_file_system_is_refused_in_words(inside: Inside) -> None:
+    with pytest.raises(StartError, match="a file system of its own"):
+        await inside.run("true", files=FileMounts(scratch=Scratch(size_bytes=1 << 60)))
+
+
 async def test_secrets_are_readable_by_their_user_alone_and_on_no_disk(inside: Inside, homes: Path) -> None:
     homes.parent.chmod(0o711)
     store = SecretFiles(homes.parent / "secrets")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from node.host.cores import CorePool, cores_by_memory_node
 from node.limit_policy import LimitPolicy
 from node.limiter import Limiter
 from node.runtime import ContainerSpec, StartError, UpdateError
-from node.runtime.limits import Device, FurtherLimits, hard_maximum
+from node.runtime.limits import Device, FurtherLimits, hard_maximum, set_rlimits
 from node.runtime.lxc.limits import group_limits
 from node.runtime.lxc.lxc import LxcRuntime
 from node.runtime.lxc.places import OPEN_FILES_HARD
 from scheduler.spec.limits import Limits, Rlimit
 
 pytestmark = [pytest.mark.lxc, pytest.mark.root]
+CAP_SYS_RESOURCE = 24
 
 DISK = whole_disk(Path(tempfile.gettempdir()))
 SPINNING = ("sh", "-c", "while :; do :; done & while :; do :; done")
@@ -230,6 +232,26 @@ async def test_an_rlimit_beyond_the_hosts_own_fails_the_start(lxc_runtime: LxcRu
     await lxc_runtime.prepare(wanted)
     with pytest.raises(StartError, match=r"(?i)limit"):
         await lxc_runtime.start(wanted)
+
+
+def test_an_rlimit_that_can_not_be_raised_any_more_is_named() -> None:
+    """Root may lack the right to, as in a container of its own; where it has it, the limit is raised."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            set_rlimits([Rlimit(name="nofile", soft=100, hard=200)], [process.pid])
+            expected: AbstractContextManager[object] = (
+                nullcontext() if _may_raise() else pytest.raises(PermissionError, match="nofile is 200 at most")
+            )
+            with expected:
+                set_rlimits([Rlimit(name="nofile", soft=100, hard=300)], [process.pid])
+        finally:
+            process.kill()
+
+
+def _may_raise() -> bool:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("CapEff")]
+    return bool(int(line.split()[1], 16) >> CAP_SYS_RESOURCE & 1)
 
 
 @pytest.fixture

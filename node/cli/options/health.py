@@ -13,7 +13,9 @@ from node.quantities import parse_duration
 
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--health-command", metavar="WORDS", help="Check a task by a command inside it; 0 is well."),
-    click.option("--health-tcp", type=int, metavar="PORT", help="Check a task by connecting to its port."),
+    click.option(
+        "--health-tcp", type=click.IntRange(1, 65535), metavar="PORT", help="Check a task by connecting to its port."
+    ),
     click.option("--health-http", metavar="PORT[/PATH]", help="Check a task by a GET request."),
     click.option("--health-host", metavar="NAME", help="The Host header of that request."),
     click.option("--health-status", metavar="MIN-MAX", help="The statuses that are well (200-399)."),
