@@ -61,4 +61,4 @@ def replay_homes(workload: Workload, processors: int, setting: Setting, watch: W
     exact = [
         None if at_s is None else max(at_s, submit_s) for at_s, submit_s in zip(starts, workload.submit_s, strict=True)
     ]
-    return Schedule(workload, processors, name, False, exact, until_s, complete, run.figures["events"])
+    return Schedule(workload, processors, name, False, exact, until_s, complete, run.figures["events"], run.ran)

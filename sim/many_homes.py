@@ -18,10 +18,11 @@ from math import inf
 from scheduler import SchedulerConfig
 from scheduler.events import Event, MemberDown, MemberFailed, MemberUp, Submit
 from scheduler.messages import decode
-from scheduler.model import AllocationId, JobSpec, Resources
+from scheduler.model import AllocationId, JobSpec, Resources, Result
 from scheduler.spec.gang import Gang
 from sim.machines import Host, Links, Machines
 from sim.outages import Outage
+from sim.replay import Ran
 from sim.workload import Workload
 
 TASK = Resources(1000, 1 << 20)
@@ -71,6 +72,8 @@ class ManyHomes(Machines):
         self.workload = workload
         self.setting = setting
         self.starts: list[float | None] = [None] * len(workload)
+        self.ran: list[Ran] = []
+        self._begun_s: dict[AllocationId, float] = {}
         config = _config(setting)
         hosts = [Host(f"n{number}", number, TASK, config=config) for number in range(1, setting.nodes + 1)]
         first = setting.home_first
@@ -152,6 +155,8 @@ class ManyHomes(Machines):
     def _fail(self, host: Host) -> None:
         for job in {self._numbers[id_.job] for id_ in host.running}:
             self._waits_for[job], self.starts[job] = self.workload.needs[job], None
+        for id_ in host.running:
+            self._note_ran(host, id_)
         self.lose(host)
         self.figures["failed"] += 1
         self.kernel.after(self.setting.notice_s, self.tell_all, host, MemberFailed(host.name))
@@ -168,11 +173,20 @@ class ManyHomes(Machines):
 
     def begun(self, host: Host, id_: AllocationId, spec: JobSpec) -> float:
         """Note when the last task of a job began."""
+        self._begun_s[id_] = self.kernel.now
         job = self._numbers[id_.job] = int(spec.name[1:])
         self._waits_for[job] -= 1
         if self._waits_for[job] <= 0:
             self.starts[job] = self.kernel.now
         return self.workload.run_s[job] / self.setting.faster
+
+    def over(self, host: Host, id_: AllocationId, result: Result) -> None:
+        """Note where it ran."""
+        self._note_ran(host, id_)
+
+    def _note_ran(self, host: Host, id_: AllocationId) -> None:
+        begun_s = self._begun_s.pop(id_) - BEGINS_S
+        self.ran.append(Ran(begun_s, self.kernel.now - BEGINS_S, host.number - 1))
 
 
 def _config(setting: Setting) -> SchedulerConfig:

@@ -57,6 +57,17 @@ class Point(NamedTuple):
     memory_used: float
 
 
+class NodeUse(NamedTuple):
+    """A node over the run: shares of what it has, means over time; tasks killed for its memory."""
+
+    name: str
+    cpu_committed: float
+    cpu_used: float
+    memory_committed: float
+    memory_used: float
+    oom_kills: int
+
+
 class Result(NamedTuple):
     """How a run went; shares from 0 to 1 (committed ones above 1 where more is promised than there is)."""
 
@@ -77,6 +88,7 @@ class Result(NamedTuple):
     nodes_used: int
     complete: bool
     curve: list[Point]
+    nodes: list[NodeUse]
 
 
 def overcommit(
@@ -126,6 +138,22 @@ class _Meter:
         self.now_s, self.value = now_s, value
 
 
+class _NodeMeter:
+    """What a node's tasks were promised and used: (CPU promised, used, memory promised, used), summed over time."""
+
+    __slots__ = ("areas", "kills", "now_s", "values")
+
+    def __init__(self, now_s: float) -> None:
+        self.areas, self.values = [0.0] * 4, [0.0] * 4
+        self.now_s, self.kills = now_s, 0
+
+    def pass_to(self, now_s: float) -> None:
+        passed_s = now_s - self.now_s
+        if passed_s:
+            self.areas = [area + passed_s * value for area, value in zip(self.areas, self.values, strict=True)]
+            self.now_s = now_s
+
+
 class _Run:
     def __init__(
         self, specs: Sequence[NodeSpec], visits: Sequence[Visit], policy: str, ratios: Ratios, usage: Usage, seed: int
@@ -141,6 +169,7 @@ class _Run:
         self.cpu_used, self.memory_used = [0.0] * len(specs), [0.0] * len(specs)
         self.committed, self.used = [0, 0], [0.0, 0.0]
         self.meters = {name: _Meter(self.began_s) for name in ("cpu_c", "cpu_u", "memory_c", "memory_u", "short")}
+        self.node_meters = [_NodeMeter(self.began_s) for _ in specs]
         self.short = [0.0] * len(specs)
         self.short_now = 0.0
         self.tasks = self.refused = self.oom_kills = self.outages = self.lost = self.restarted = 0
@@ -193,7 +222,7 @@ class _Run:
         task.starts += 1
         self.on_node[place[0]][task.number] = task
         self.ever_used.add(place[0])
-        self._commit(task.demand, 1)
+        self._commit(place[0], task.demand, 1)
         task.steps = self.usage.of(task.number, self.now_s)
         task.next = next(task.steps)
         self._at(task.leave_s, partial(self._leave, task, task.starts))
@@ -210,7 +239,7 @@ class _Run:
         self._use(task, node, 0.0, 0.0)
         del self.on_node[node][task.number]
         self.fleet.leave(task.demand, task.place)
-        self._commit(task.demand, -1)
+        self._commit(node, task.demand, -1)
         task.place = None
 
     def _again(self, task: _Task) -> None:
@@ -239,6 +268,10 @@ class _Run:
         self.used[0] += cpu - task.cpu
         self.used[1] += memory - task.memory
         task.cpu, task.memory = cpu, memory
+        meter = self.node_meters[node]
+        meter.pass_to(self.now_s)
+        meter.values[1] = min(self.cpu_used[node], self.specs[node].cpu_milli)
+        meter.values[3] = self.memory_used[node]
         short = max(0.0, self.cpu_used[node] - self.specs[node].cpu_milli)
         self.short_now += short - self.short[node]
         self.short[node] = short
@@ -254,12 +287,17 @@ class _Run:
                 key=lambda task: (max(0.0, task.memory - task.demand.memory_mib), task.memory, task.number),
             )
             self.oom_kills += 1
+            self.node_meters[node].kills += 1
             self._take_off(victim)
             victim.kills += 1
             pause_s = RESTART_S * 2.0 ** min(victim.kills - 1, RESTART_DOUBLINGS_MAX)
             self._at(self.now_s + pause_s, partial(self._again, victim))
 
-    def _commit(self, demand: Demand, sign: int) -> None:
+    def _commit(self, node: int, demand: Demand, sign: int) -> None:
+        meter = self.node_meters[node]
+        meter.pass_to(self.now_s)
+        meter.values[0] += sign * demand.cpu_milli
+        meter.values[2] += sign * demand.memory_mib
         self.committed[0] += sign * demand.cpu_milli
         self.committed[1] += sign * demand.memory_mib
         self.memory_peak = max(self.memory_peak, self.committed[1])
@@ -323,4 +361,14 @@ class _Run:
             nodes_used=len(self.ever_used),
             complete=complete,
             curve=self.curve,
+            nodes=[self._node_use(number, span_s) for number in range(len(self.specs))],
         )
+
+    def _node_use(self, number: int, span_s: float) -> NodeUse:
+        spec, meter = self.specs[number], self.node_meters[number]
+        meter.pass_to(self.now_s)
+        wholes = (spec.cpu_milli, spec.cpu_milli, spec.memory_mib, spec.memory_mib)
+        shares = [
+            area / span_s / whole if span_s and whole else 0.0 for area, whole in zip(meter.areas, wholes, strict=True)
+        ]
+        return NodeUse(spec.name, shares[0], shares[1], shares[2], shares[3], meter.kills)

@@ -61,7 +61,8 @@ class Outcome(NamedTuple):
     where tasks stay, the mean over time from first to last arrival where they leave. `curve` has a point for each
     hundredth of the arrivals: (share arrived, or time, and share allocated). `fragmented_fraction`: of what is free of
     the main resource at the end, the share that a random one of the arrivals could not use (for GPUs the F of
-    scheduler.fragmentation; for CPU, what is free on nodes where it does not fit). `tasks` is there when asked for.
+    scheduler.fragmentation; for CPU, what is free on nodes where it does not fit). `fill` is each node's allocated
+    share at the end. `tasks`, and where they leave `mean_fill`, each node's mean over time, are there when asked for.
     """
 
     policy: str
@@ -80,6 +81,7 @@ class Outcome(NamedTuple):
     fill: list[tuple[str, float]]
     fragmented_fraction: float = 0.0
     tasks: Sequence[Landed] = ()
+    mean_fill: Sequence[tuple[str, float]] = ()
 
 
 def inflate(pods: Sequence[Demand], specs: Sequence[NodeSpec], percent: float, seed: int) -> list[Demand]:
@@ -219,7 +221,22 @@ class _Run:
             fill=[(node.spec.name, _fill(node, self.has_gpus)) for node in nodes],
             fragmented_fraction=fragmented(nodes, self._demands[: self.count]),
             tasks=self.tasks,
+            mean_fill=self._mean_fill(nodes) if self.timed and self.tasks and passed_s else (),
         )
+
+    def _mean_fill(self, nodes: Sequence[Node]) -> list[tuple[str, float]]:
+        """Each node's share of the main resource (of CPU, where it has no GPU) that was allocated, mean over time."""
+        areas: dict[str, float] = dict.fromkeys((node.spec.name for node in nodes), 0.0)
+        by_gpu = {node.spec.name: self.has_gpus and node.spec.gpus > 0 for node in nodes}
+        for arrive_s, leave_s, demand, node in self.tasks:
+            if node:
+                areas[node] += _main(demand, by_gpu[node]) * (min(leave_s, self._now_s) - arrive_s)
+        passed_s = self._now_s - (self._began_s or 0.0)
+        whole = {
+            node.spec.name: node.spec.gpus * WHOLE_MILLI if by_gpu[node.spec.name] else node.spec.cpu_milli
+            for node in nodes
+        }
+        return [(name, areas[name] / passed_s / size if size else 0.0) for name, size in whole.items()]
 
 
 def fragmented(nodes: Sequence[Node], demands: Sequence[Demand]) -> float:

@@ -8,7 +8,7 @@ for. Nothing is random.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from math import inf
 from typing import NamedTuple
@@ -22,10 +22,18 @@ WATCH_EVERY_EVENTS = 512
 Watch = Callable[[int, float], bool]
 
 
+class Ran(NamedTuple):
+    """A processor's worth of a job ran on a node, by its number from 0."""
+
+    start_s: float
+    end_s: float
+    node: int
+
+
 class Schedule(NamedTuple):
     """What came out: the starts (None: not before the end), and whether all of the workload was played.
 
-    An interrupted replay stopped at `until_s`; later starts and ends are unknown.
+    An interrupted replay stopped at `until_s`; later starts and ends are unknown. `ran`: where, if there were nodes.
     """
 
     workload: Workload
@@ -36,6 +44,7 @@ class Schedule(NamedTuple):
     until_s: float
     complete: bool
     events: int
+    ran: Sequence[Ran] = ()
 
 
 def replay_jobs(

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sim.overcommitted import NodeUse
 from sim.overcommitted import Result as Overcommitted
 from sim.placement import Outcome as Placed
+from sim.places import Grid, busy_nodes, busy_processors
 from sim.replay import Schedule
 from sim.results import Outcome, Summary, outcomes, summarise, timeline
 
@@ -71,6 +73,7 @@ def batch_report(schedules: Sequence[Schedule], title: str) -> str:
             _plot(
                 "Bounded slowdown: the share of jobs with no more", "", "number", "share", names, slowdowns, 1, low=1
             ),
+            *_grids(names, schedules, ended),
             *(_chart(name, jobs, first.processors) for name, jobs in zip(names, ended, strict=True) if jobs),
         ],
     )
@@ -102,11 +105,9 @@ def placement_report(runs: Sequence[Placed], title: str) -> str:
     ]
     curves = [run.curve for run in runs]
     heats = [
-        {
-            "kind": "heat",
-            "title": f"How full each node ended ({run.policy})",
-            "cells": [(f"{name}: {share:.0%}", round(share, 3)) for name, share in run.fill[:NODES_SHOWN]],
-        }
+        _heat(f"How full each node was, on the mean ({run.policy})", run.mean_fill)
+        if run.mean_fill
+        else _heat(f"How full each node ended ({run.policy})", run.fill)
         for run in runs
     ]
     table = {"kind": "table", "title": "Results", "columns": ["", *names], "rows": rows}
@@ -150,7 +151,49 @@ def overcommit_report(runs: Sequence[Overcommitted], title: str) -> str:
     for field, text in parts.items():
         curves = [[(point.time_s, getattr(point, field)) for point in run.curve] for run in runs]
         plots.append(_plot(text, "time", "seconds", "share", names, curves))
-    return page(title, f"{runs[0].tasks:,} tasks; shares of what the nodes have", [table, *plots])
+    heats = [
+        _heat(
+            f"Memory used on each node, on the mean ({name})",
+            [(_use_text(each), each.memory_used) for each in run.nodes],
+        )
+        for name, run in zip(names, runs, strict=True)
+    ]
+    return page(title, f"{runs[0].tasks:,} tasks; shares of what the nodes have", [table, *plots, *heats])
+
+
+def _use_text(node: NodeUse) -> str:
+    killed = f"\n{node.oom_kills} killed for memory" if node.oom_kills else ""
+    promised = f"promised: CPU {node.cpu_committed:.0%}, memory {node.memory_committed:.0%}"
+    return f"{node.name}\nused: CPU {node.cpu_used:.0%}, memory {node.memory_used:.0%}\n{promised}{killed}"
+
+
+def _heat(title: str, cells: Sequence[tuple[str, float]]) -> Part:
+    """A cell for each node, with what is read when it is pointed at."""
+    shown = [
+        (text if "\n" in text else f"{text}: {share:.0%}", round(min(1.0, share), 3))
+        for text, share in cells[:NODES_SHOWN]
+    ]
+    left = f" The first {NODES_SHOWN:,} of {len(cells):,} nodes." if len(cells) > NODES_SHOWN else ""
+    return {"kind": "heat", "title": title, "text": f"Darker is fuller.{left}", "cells": shown}
+
+
+def _grids(names: list[str], schedules: Sequence[Schedule], ended: Sequence[list[Outcome]]) -> Iterable[Part]:
+    """Which processors, or nodes, were busy when."""
+    for name, schedule, jobs in zip(names, schedules, ended, strict=True):
+        of_nodes = bool(schedule.ran)
+        count = schedule.processors
+        found: Grid | None = busy_nodes(schedule.ran, count) if of_nodes else busy_processors(jobs, count)
+        if found is not None:
+            yield {
+                "kind": "grid",
+                "title": f"How busy each {'node' if of_nodes else 'processor'} was over time ({name})",
+                "text": "" if of_nodes else "As if each job took the lowest processors that are free when it starts.",
+                "noun": "node" if of_nodes else "processor",
+                "start": found.start_s,
+                "end": found.end_s,
+                "edges": found.edges,
+                "shares": found.shares,
+            }
 
 
 def _name(schedule: Schedule) -> str:

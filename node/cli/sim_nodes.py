@@ -36,7 +36,7 @@ def place_on_nodes(
         if csv:
             raise Failure("--csv: does not go with --overcommit, --usage or --failures")
         return _living(pods, specs, policies, arrivals, seed, strict, as_json, report, mapping, living)
-    play, bad_pods = _player(pods, specs, arrivals, strict, mapping, landed=csv is not None)
+    play, bad_pods = _player(pods, specs, arrivals, strict, mapping, landed=csv is not None or report is not None)
     runs: dict[str, list[Outcome]] = {}
     for policy, each in itertools.product(policies, range(seed, seed + seeds)):
         runs.setdefault(policy, []).append(play(policy, each))

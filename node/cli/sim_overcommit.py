@@ -89,13 +89,18 @@ def read_failures(text: str | None, names: Sequence[str], from_s: float, until_s
 
 def _print(results: Sequence[Result], as_json: bool) -> None:
     runs = [
-        {**each._asdict(), "ratios": each.ratios._asdict(), "curve": [point._asdict() for point in each.curve]}
+        {
+            **each._asdict(),
+            "ratios": each.ratios._asdict(),
+            "curve": [point._asdict() for point in each.curve],
+            "nodes": [node._asdict() for node in each.nodes],
+        }
         for each in results
     ]
     if as_json:
         show.print_json(runs[0] if len(runs) == 1 else {"runs": runs})
         return
-    names = [name for name in runs[0] if name not in ("policy", "ratios", "complete", "curve")]
+    names = [name for name in runs[0] if name not in ("policy", "ratios", "complete", "curve", "nodes")]
     titles = [f"{each.policy} {each.ratios.cpu:g}:{each.ratios.memory:g}" for each in results]
     show.print_table(["", *titles], [[name, *(_cell(run[name]) for run in runs)] for name in names])
 

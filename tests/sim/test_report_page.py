@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
+from sim.homes_replay import replay_homes
+from sim.many_homes import Setting
+from sim.nodes import Demand, NodeSpec
+from sim.outages import Outage
+from sim.overcommitted import overcommit
+from sim.placement import Visit, visit
+from sim.places import busy_nodes, busy_processors
 from sim.replay import replay_jobs
-from sim.report import _lay_out, batch_report
+from sim.report import _lay_out, batch_report, overcommit_report, placement_report
 from sim.results import outcomes
-from sim.workload import lublin
+from sim.usage import Series, Step
+from sim.workload import Job, Workload, lublin
 
 
 def data_of(page: str) -> dict[str, object]:
@@ -32,7 +41,7 @@ def test_the_page_shows_several_runs_side_by_side() -> None:
     runs = [replay_jobs(work, 16, policy) for policy in ("easy", "sjbf")]
     data = data_of(batch_report(runs, "a trace"))
     kinds = [part["kind"] for part in data["parts"]]
-    assert kinds == ["table", "plot", "plot", "plot", "plot", "gantt", "gantt"]
+    assert kinds == ["table", "plot", "plot", "plot", "plot", "grid", "grid", "gantt", "gantt"]
     assert data["parts"][0]["columns"] == ["", "easy", "sjbf"]
     assert all(len(part["series"]) == 2 for part in data["parts"] if part["kind"] == "plot")
 
@@ -67,3 +76,57 @@ def test_jobs_in_the_chart_never_share_a_processor(seed: int) -> None:
         for other, others in laid[:place]:
             if other.end_s > job.start_s:
                 assert all(high <= a or low >= b for low, high in pieces for a, b in others), f"seed {seed}"
+
+
+@pytest.mark.parametrize(("seed", "processors"), [(1, 32), (2, 200)])
+def test_the_heat_map_of_processors_has_all_that_ran_and_no_more(seed: int, processors: int) -> None:
+    schedule = replay_jobs(lublin(300, processors, seed, load=0.9), processors, "easy")
+    jobs = list(outcomes(schedule))
+    found = busy_processors(jobs, processors)
+    assert found is not None
+    columns_s = (found.end_s - found.start_s) / len(found.shares[0])
+    widths = [high - low for low, high in zip(found.edges, found.edges[1:], strict=False)]
+    shown = sum(sum(line) * width for line, width in zip(found.shares, widths, strict=True)) * columns_s
+    assert shown == pytest.approx(sum(job.need * job.run_s for job in jobs), rel=0.01), f"seed {seed}"
+    assert max(map(max, found.shares)) <= 1, f"seed {seed}"
+    assert sum(found.shares[0]) > sum(found.shares[-1]), f"seed {seed}: the lowest are taken first"
+
+
+def test_a_replay_through_agents_shows_which_nodes_ran_the_jobs() -> None:
+    work = Workload("four")
+    for number in range(4):
+        work.append(Job(number + 1, 10 * number, 500, 600, 2, 1))
+    setting = Setting(homes=2, home_first=1, outages=(Outage(3, 100.0, 400.0),))
+    run = replay_homes(work, 4, setting)
+    assert {each.node for each in run.ran} == {0, 1, 2, 3}
+    for node in range(4):
+        times = sorted((each.start_s, each.end_s) for each in run.ran if each.node == node)
+        assert all(end_s <= start_s for (_, end_s), (start_s, _) in itertools.pairwise(times)), node
+    lost = [each for each in run.ran if each.node == 3 and each.end_s == 100]
+    assert len(lost) == 1, "what a lost host ran is shown up to its loss"
+    assert sum(each.end_s - each.start_s for each in run.ran) >= 4 * 2 * 500
+    assert busy_nodes(run.ran, 4) is not None
+    parts = data_of(batch_report([run], "four"))["parts"]
+    assert [part["noun"] for part in parts if part["kind"] == "grid"] == ["node"]
+
+
+def test_tasks_that_come_and_go_show_how_full_each_node_was_on_the_mean() -> None:
+    nodes = [NodeSpec(name, 8000, 8192) for name in ("a", "b")]
+    visits = [Visit(0, 50, Demand(8000, 1024)), Visit(0, 1000, Demand(4000, 1024)), Visit(100, 200, Demand(1, 1))]
+    run = visit(nodes, visits, "first-fit", landed=True)
+    assert run.mean_fill == [("a", pytest.approx(0.5)), ("b", pytest.approx(0.5))]
+    (heat,) = (part for part in data_of(placement_report([run], "x"))["parts"] if part["kind"] == "heat")
+    assert heat["cells"] == [["a: 50%", 0.5], ["b: 50%", 0.5]]
+
+
+def test_overcommit_shows_what_each_node_promised_and_used() -> None:
+    nodes = [NodeSpec(name, 8000, 8192) for name in ("a", "b")]
+    visits = [Visit(0, 50, Demand(8000, 8192)), Visit(0, 100, Demand(8000, 8192)), Visit(100, 101, Demand(1, 1))]
+    run = overcommit(nodes, visits, "best-fit", usage=Series([[Step(0.0, 0.5, 0.25)]]))
+    assert [(each.name, each.memory_committed, each.cpu_used, each.memory_used) for each in run.nodes] == [
+        ("a", pytest.approx(0.5), pytest.approx(0.25), pytest.approx(0.125)),
+        ("b", pytest.approx(1.0), pytest.approx(0.5), pytest.approx(0.25)),
+    ]
+    (heat,) = (part for part in data_of(overcommit_report([run], "x"))["parts"] if part["kind"] == "heat")
+    assert [share for _, share in heat["cells"]] == [0.125, 0.25]
+    assert heat["cells"][1][0] == "b\nused: CPU 50%, memory 25%\npromised: CPU 100%, memory 100%"
