@@ -335,10 +335,12 @@ class Allocations:
                 cpu_milli_max=host.cpu_milli,
                 image=image,
                 user_base=user_base,
-                network=host.network.attach(live.allocation, user_base) if host.network else None,
             )
             spec = await host.grants.add(spec, live.allocation, host.runtime.name, host.runtime.features)
             spec = await host.limiter.add(spec, live.allocation.spec.limits)
+            await host.runtime.reserve(reduced(spec, host.runtime.features))
+            network = host.network.attach(live.allocation, user_base) if host.network else None
+            spec = replace(spec, network=network)
             await self._start(live, reduced(spec, host.runtime.features))
             await host.limiter.started(reduced(spec, host.runtime.features), live.allocation.spec.limits)
 

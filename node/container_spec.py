@@ -11,7 +11,7 @@ from node.config import Runtime as RuntimeSettings
 from node.host.errors import ImageError
 from node.host.image_config import EMPTY, ImageConfig
 from node.host.image_stack import ImageStack, User
-from node.runtime.protocol import ContainerSpec, Exit, NetworkSpec
+from node.runtime.protocol import ContainerSpec, Exit
 from scheduler.model import Allocation, JobSpec, Result
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -47,9 +47,8 @@ def container_spec(
     cpu_milli_max: int,
     image: ImageStack | None,
     user_base: int,
-    network: NetworkSpec | None,
 ) -> ContainerSpec:
-    """Return the container for an allocation.
+    """Return the container for an allocation, without a network.
 
     A limit that the job leaves open is set all the same: memory to what was requested, CPU to what the node offers to
     tasks, so that idle cores may be used and the host's own share may not. What the job leaves open of its command,
@@ -81,7 +80,6 @@ def container_spec(
         warn_alone=spec.life.warn_alone,
         log_bytes_max=settings.log_bytes_max,
         tmpfs_bytes=min(settings.tmpfs_bytes, limits.memory_bytes // TMPFS_SHARE_MAX or settings.tmpfs_bytes),
-        network=network,
     )
 
 

@@ -98,6 +98,9 @@ class FakeRuntime:
     def abilities(self) -> frozenset[str]:
         return frozenset(WORDS)
 
+    async def reserve(self, spec: ContainerSpec) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def prepare(self, spec: ContainerSpec) -> None:
         await trio.lowlevel.checkpoint()
         if spec.name in self.host.containers:

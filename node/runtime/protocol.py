@@ -258,6 +258,10 @@ class Runtime(Protocol):
     def abilities(self) -> frozenset[str]:
         """Which limits it can hold on this host, by the names of scheduler/abilities.py."""
 
+    async def reserve(self, spec: ContainerSpec) -> None:
+        """Begins what `prepare` would, without what needs the spec's network; it may be left out. Raises as `prepare`.
+        What has been reserved is taken back by `remove`."""
+
     async def prepare(self, spec: ContainerSpec) -> None:
         """Makes everything but the processes. Raises UnsupportedError, StartError; SpecError for a name in use."""
 

@@ -1,6 +1,7 @@
 /* One container's supervisor: runs its command, keeps its output, ends it when it must end, records how it ended.
  *
  *   supervise DIR COMMAND [ARGUMENT...]     fd 3: told "started"; fd 4: DIR/spec, flocked, held for life
+ *   supervise --join GROUP                  joins a control group, and ends: why, supervisor.py's `hasten` tells
  *
  * It outlives the agent and needs nobody: limits count in CLOCK_BOOTTIME, which an operator's date and a sleeping
  * laptop don't bend. node/runtime/supervisor.py starts it and documents the files of DIR; supervise.py is its twin
@@ -458,10 +459,12 @@ static void prepare(void) {
     snprintf(text, sizeof text, "pid %d\nboot %s", getpid(), boot);
     note("supervisor", text);
     read_orders();
-    snprintf(text, sizeof text, "%d", getpid());
-    if (orders.join[0] && !write_text(orders.join, "cgroup.procs", text)) fail("cannot join %s", orders.join);
     watch_oom();
     if (orders.lxc && (self.ready = open("ready", O_RDONLY | O_NONBLOCK | O_CLOEXEC)) < 0) fail("no ready pipe");
+}
+
+static void join(void) {                           /* while the command begins: the kernel may let it wait */
+    if (orders.join[0] && !write_text(orders.join, "cgroup.procs", "0")) fail("cannot join %s", orders.join);
 }
 
 static void supervise(void) {
@@ -515,9 +518,10 @@ static void finish(void) {
 }
 
 int main(int count, char **arguments) {
+    if (count == 3 && !strcmp(arguments[1], "--join")) return !write_text(arguments[2], "cgroup.procs", "0");
     if (count < 3 || chdir(arguments[1]) < 0) return 2;
     prepare();
-    if (!self.error[0]) start(arguments + 2);
+    if (!self.error[0]) start(arguments + 2), join();
     if (self.error[0] && self.child > 0) kill_all();
     if (self.child > 0) supervise();
     finish();

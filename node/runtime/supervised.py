@@ -116,6 +116,9 @@ class SupervisedRuntime(ABC):
         """The exit with a better reason, where the backend knows one."""
         return ending
 
+    async def reserve(self, spec: ContainerSpec) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def prepare(self, spec: ContainerSpec) -> None:
         missing = unmet(spec, self.features)
         if missing:

@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -136,6 +135,18 @@ def _high(opened: list[int], descriptor: int) -> int:
     return copy
 
 
+def hasten(program: Sequence[str], group: Path) -> int | None:
+    """Has the kernel begin now what whoever changes its control group first after a pause has to wait for: a grace
+    period of RCU, 5 to 15 ms, and none for those who follow within some 30 ms (cgroup_threadgroup_rwsem in the
+    kernel's kernel/cgroup/cgroup.c, kernel/rcu/sync.c; measured on Linux 6.18). Meanwhile no group can be made.
+
+    Returns the process to reap, which joins `group` and ends; None where it would start more slowly than it helps."""
+    if len(program) > 1:
+        return None
+    null = [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in (0, 1, 2)]
+    return os.posix_spawn(program[0], [*program, "--join", str(group)], {}, file_actions=null, setsid=True)
+
+
 async def wait_gone(directory: ContainerDirectory) -> None:
     """Returns when the container has no supervisor (any more). Any number may wait, each with its own pidfd."""
     while directory.is_locked():
@@ -149,10 +160,12 @@ async def wait_gone(directory: ContainerDirectory) -> None:
             os.close(pidfd)
 
 
-def reap(pid: int) -> None:
-    """Takes the remains of a supervisor that this process started, if it has ended."""
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+def reap(pid: int) -> bool:
+    """Takes the remains of a process that this one started, if it has ended; whether nothing is left of it."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
 
 
 def send_signal(directory: ContainerDirectory, number: signal.Signals) -> bool:

@@ -420,6 +420,23 @@ async def test_removing_ends_it_and_forgets_it(backend: Backend) -> None:
         runtime.read_log("1.1.1", "stdout", 0, 1)
 
 
+async def test_what_was_reserved_first_runs_as_if_it_had_not_been(backend: Backend) -> None:
+    runtime, spec = backend.open(), backend.spec("1.1.1", backend.exits(5))
+    await runtime.reserve(spec)
+    assert (await run(runtime, spec)).exit_code == 5
+    await runtime.remove(spec.name)
+    await runtime.reserve(spec)
+    assert (await run(runtime, spec)).exit_code == 5
+
+
+async def test_removing_takes_back_what_was_only_reserved(backend: Backend) -> None:
+    runtime, spec = backend.open(), backend.spec("1.1.1", backend.exits(5))
+    await runtime.reserve(spec)
+    await runtime.remove(spec.name)
+    assert await backend.open().recover() == []
+    assert (await run(runtime, spec)).exit_code == 5
+
+
 async def test_a_name_in_use_is_refused_and_its_holder_unharmed(backend: Backend) -> None:
     runtime = backend.open()
     await started(runtime, backend.spec("1.1.1", backend.sleeps(0.3, 2)))

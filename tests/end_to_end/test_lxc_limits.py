@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 
@@ -51,6 +52,40 @@ async def test_a_containers_weight_counts_against_the_other_containers(
     after = lxc_runtime.usage()
     used = {name: after[name].cpu_ns - before[name].cpu_ns for name in after}
     assert used["2.1.1"] > 3 * used["1.1.1"], used
+
+
+async def test_what_was_reserved_has_its_limits_and_is_taken_back_by_who_comes_after(
+    lxc_runtime: LxcRuntime, busybox_image: Path
+) -> None:
+    wanted = spec(busybox_image, memory_bytes=32 << 20, pids_max=30)
+    await lxc_runtime.reserve(wanted)
+    groups = lxc_runtime._cgroups
+    payload = groups.directory("pids", "1.1.1")
+    assert payload is not None
+    assert (payload / "pids.max").read_text().strip() == "30"
+    with pytest.raises(StartError, match="no/such"):
+        await lxc_runtime.prepare(spec(Path("/no/such/image")))
+    await lxc_runtime.remove("1.1.1")
+    assert groups.names() == set()
+    await lxc_runtime.reserve(wanted)
+    await lxc_runtime.recover()
+    assert groups.names() == set()
+
+
+async def test_what_hastened_a_start_is_gone_when_the_container_runs(
+    lxc_runtime: LxcRuntime, busybox_image: Path
+) -> None:
+    wanted = spec(busybox_image)
+    await lxc_runtime.reserve(wanted)
+    hastened = set(lxc_runtime._joining)
+    await lxc_runtime.prepare(wanted)
+    await lxc_runtime.start(wanted)
+    with trio.fail_after(30):
+        while lxc_runtime._joining:
+            lxc_runtime._see_off()
+            await trio.sleep(0.005)
+    assert len(hastened) == (len(lxc_runtime._program) == 1)
+    assert not hastened & set(psutil.pids())
 
 
 async def test_a_missing_bridge_is_told_by_name(lxc_runtime: LxcRuntime, busybox_image: Path) -> None:

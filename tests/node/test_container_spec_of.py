@@ -28,7 +28,7 @@ def made(settings: Runtime | None = None, stack: ImageStack | None = None, **spe
     allocation = Allocation(AllocationId(12001, 3, 2), "n1", "ann", job)
     return container_spec(
         allocation, settings or Runtime(), node="n2", cpu_milli_max=4000, image=stack or ImageStack((Path("/image"),)),
-        user_base=100_000, network=None,
+        user_base=100_000,
     )  # fmt: skip
 
 

@@ -322,6 +322,11 @@ class Cgroups:
                 with suppress(OSError):
                     (hierarchy.mount / parent).rmdir()
 
+    def lobby(self) -> Path:
+        """A group of ours that a process may join on its way out."""
+        hierarchy = self.layout.having("freezer") or self.layout.hierarchies[0]
+        return hierarchy.mount / self.root
+
     def supervisors(self) -> Path | None:
         """The group for supervisors to join, so that a service manager that stops the agent spares them.
         None where the agent is not in a service's group."""

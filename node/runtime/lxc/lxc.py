@@ -28,6 +28,7 @@ from node.host.errors import HostError
 from node.host.idmap import IdmappedMounts, MountError
 from node.host.network import NetworkError, remove_interface
 from node.host.staging import Staging
+from node.runtime import supervisor
 from node.runtime.directory import ContainerDirectory, all_directories
 from node.runtime.entering import HELPER, first_process
 from node.runtime.limits import differing, set_rlimits
@@ -49,7 +50,7 @@ from node.runtime.protocol import (
     UpdateError,
     Usage,
 )
-from node.runtime.supervised import SupervisedRuntime, life_orders
+from node.runtime.supervised import POLL_INTERVAL_S, SupervisedRuntime, life_orders
 
 LXC_LOCKS = Path("/run/lxc/lock")
 LXCFS = Path("/var/lib/lxcfs")
@@ -88,6 +89,8 @@ class LxcRuntime(SupervisedRuntime):
         self._apparmor = root / "apparmor"
         self._host = _host(self._cgroups, apparmor.ensure(self._apparmor))
         self._supervisors = self._cgroups.supervisors()
+        self._reserved: set[str] = set()
+        self._joining: set[int] = set()
         self._lxc_attach = shutil.which("lxc-attach") or "/usr/bin/lxc-attach"
         self._lxc_execute = shutil.which("lxc-execute") or "/usr/bin/lxc-execute"
 
@@ -103,10 +106,30 @@ class LxcRuntime(SupervisedRuntime):
     def abilities(self) -> frozenset[str]:
         return frozenset(self._cgroups.abilities() | {"rlimits"})
 
+    async def reserve(self, spec: ContainerSpec) -> None:
+        if self._directory(spec.name).exists():
+            raise SpecError(f"name is {spec.name!r}; it should be one that no container here has")
+        joining = await trio.to_thread.run_sync(self._reserve, spec)
+        self._reserved.add(spec.name)
+        if joining is not None:
+            self._joining.add(joining)
+
+    def _reserve(self, spec: ContainerSpec) -> int | None:
+        """The groups first: while the kernel gets ready for who is to join them, none can be made."""
+        try:
+            self._make_groups(spec)
+            return supervisor.hasten(self._program, self._cgroups.lobby())
+        except (CgroupError, OSError) as error:
+            raise StartError(spec.name, str(error)) from error
+
+    def _make_groups(self, spec: ContainerSpec) -> None:
+        self._cgroups.create(spec.name, group_limits(spec), [device.rule for device in spec.limits.devices])
+
     def _set_up(self, spec: ContainerSpec, directory: ContainerDirectory) -> None:
         try:
             lowers = self._lowers(spec)
-            self._cgroups.create(spec.name, group_limits(spec), [device.rule for device in spec.limits.devices])
+            if spec.name not in self._reserved:
+                self._make_groups(spec)
             places = replace(self._places(spec, lowers), own_limits=tuple(self._cgroups.own(group_limits(spec))))
             network.write_etc(places.delta, spec)
             mount_points.make(places.delta, lowers, files.mount_points(spec), spec.user_base)
@@ -290,6 +313,18 @@ class LxcRuntime(SupervisedRuntime):
         files = (sys.executable, "-I", "-S", str(HELPER), str(first), f"{self._cgroups.root}/{name}/")
         return Entrance((*command, "--"), files)
 
+    async def _check_started(self, spec: ContainerSpec, directory: ContainerDirectory) -> None:
+        self._see_off()
+        await super()._check_started(spec, directory)
+
+    def _see_off(self) -> None:
+        """What was to join a group for a container has done so by the time that this has started."""
+        self._joining = {pid for pid in self._joining if not supervisor.reap(pid)}
+
+    def _forget(self, name: str) -> None:
+        super()._forget(name)
+        self._reserved.discard(name)
+
     def _clean(self, name: str) -> None:
         self._cgroups.remove(name)
         self._staging.release(name)
@@ -315,6 +350,9 @@ class LxcRuntime(SupervisedRuntime):
             if (spec := directory.spec()) is not None:
                 self._shared.know(spec)
         await super().purge()
+        while self._joining:
+            await trio.sleep(POLL_INTERVAL_S)
+            self._see_off()
         self._mounts.release_all()
         self._staging.release_all()
         for name in self._cgroups.names():

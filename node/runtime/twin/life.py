@@ -67,6 +67,7 @@ class Supervisor:
         try:
             self.set_up()
             self.start()
+            self.join()
         except (SetUpError, WatchError, OSError) as error:
             self.fail(str(error))
         if self.error and self.inside.child > 0:
@@ -80,8 +81,6 @@ class Supervisor:
     def set_up(self) -> None:
         os.set_inheritable(STATUS_FD, False)
         os.set_inheritable(LOCK_FD, False)
-        if self.orders.join and not write_text(f"{self.orders.join}/cgroup.procs", str(os.getpid())):
-            raise SetUpError(f"cannot join {self.orders.join}")
         self.accounts.watch()
         if self.orders.lxc:
             self.ready = os.open("ready", os.O_RDONLY | os.O_NONBLOCK)
@@ -103,6 +102,10 @@ class Supervisor:
         self.deadline = boottime_ms() + LOOK_MS
         if not self.error and not self.orders.lxc:
             self.on_started()
+
+    def join(self) -> None:
+        if self.orders.join and not write_text(f"{self.orders.join}/cgroup.procs", "0"):
+            raise SetUpError(f"cannot join {self.orders.join}")
 
     def execute(self, report: int) -> None:
         try:
