@@ -65,7 +65,14 @@ def put(path: str) -> None:
             if name:
                 _, slash, below = entry.name.partition("/")
                 entry.name = name + slash + below
+            _make_way(os.path.join(folder, entry.name), entry)
             tar.extract(entry, folder or "/", **AS_IT_IS)
+
+
+def _make_way(path: str, entry: tarfile.TarInfo) -> None:
+    """What is copied takes a link's place, wherever that leads."""
+    if os.path.islink(path) and not entry.isdir():
+        os.unlink(path)
 
 
 def _is_folder(path: str) -> bool:

@@ -64,8 +64,11 @@ def test_files_come_back_as_they_went(fofoca: CommandLine, task: int, tmp_path: 
     folder.mkdir()
     (folder / "data").write_bytes(os.urandom(3_000_000))
     (folder / "link").symlink_to("data")
+    (folder / "away").symlink_to("/etc/passwd")
     fofoca.ok("cp", folder, f"{task}:/inside")
-    fofoca.ok("cp", f"{task}:/inside", tmp_path / "back")
+    fofoca.ok("cp", folder / "away", f"{task}:/inside/away")
+    assert "/inside/away" in fofoca.ok("exec", task, "--", "find", "/inside", "-type", "l").out
+    assert "lead out of the copy: back/away" in fofoca.ok("cp", f"{task}:/inside", tmp_path / "back").err
     assert (tmp_path / "back" / "data").read_bytes() == (folder / "data").read_bytes()
     assert os.readlink(tmp_path / "back" / "link") == "data"
     missing = fofoca("cp", f"{task}:/missing", tmp_path)

@@ -28,7 +28,7 @@ def cp(source: str, target: str, node_api: str | None) -> None:
     """Copy a file or folder into a running task, or out of it; `-` is a tar stream on standard input or output.
 
     A copy goes into the target where that is a folder, else it takes the target's name. Owners are kept by number
-    inside the task.
+    inside the task. Out of a task come no links that lead out of the copy.
 
     \b
     fofoca cp notes.txt 12001:/tmp/
@@ -91,6 +91,9 @@ def _get(session: Session, target: str) -> None:
     unpacking.join()
     if unpacking.failed is not None:
         raise Failure(f"{target}: {unpacking.failed}", TASK_FAILED)
+    if unpacking.left_out:
+        count, first = len(unpacking.left_out), unpacking.left_out[0]
+        click.echo(f"fofoca: {count} left out, for they are links that lead out of the copy: {first}, ...", err=True)
 
 
 class Unpacking(threading.Thread):
@@ -101,6 +104,8 @@ class Unpacking(threading.Thread):
         self._reader = reader
         self._target = target
         self.failed: Exception | None = None
+        self.left_out: list[str] = []
+        """Symbolic links to elsewhere: here they would mean something else, or nothing."""
         self.start()
 
     def run(self) -> None:
@@ -124,18 +129,26 @@ class Unpacking(threading.Thread):
                     entry.name = name + slash + below
                     if entry.islnk():
                         entry.linkname = name + "/" + entry.linkname.partition("/")[2]
-                if hasattr(tarfile, "data_filter"):
-                    tar.extract(entry, folder, filter="data")
-                elif entry.issym():
+                if entry.issym():
                     links.append(entry)
+                elif hasattr(tarfile, "data_filter"):
+                    tar.extract(entry, folder, filter="data")
                 else:
                     _extract(tar, entry, folder)
-        for link in links:
-            _link(link, folder)
+        for step in (_link, _unlink_a_way_out):  # one may become a way out by another that comes later
+            for link in links:
+                try:
+                    step(link, folder)
+                except LeadsOut:
+                    self.left_out.append(link.name)
+
+
+class LeadsOut(tarfile.TarError):
+    """A name that is not inside the target."""
 
 
 def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None:
-    """The filter of Python 3.11.4, for those before; symbolic links come last: nothing is written through them."""
+    """The filter of Python 3.11.4, for those before."""
     if not (entry.isreg() or entry.isdir() or entry.islnk()):
         raise tarfile.TarError(f"{entry.name} is a device or a pipe")
     _inside(folder, entry.name, entry.name)
@@ -147,6 +160,7 @@ def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None
 
 
 def _link(entry: tarfile.TarInfo, folder: Path) -> None:
+    """Symbolic links come last: nothing is written through them."""
     _inside(folder, entry.name, entry.name)
     _inside(folder, os.path.join(os.path.dirname(entry.name), entry.linkname), entry.name)
     path = folder / entry.name
@@ -156,9 +170,19 @@ def _link(entry: tarfile.TarInfo, folder: Path) -> None:
     path.symlink_to(entry.linkname)
 
 
+def _unlink_a_way_out(entry: tarfile.TarInfo, folder: Path) -> None:
+    path = folder / entry.name
+    if path.is_symlink():
+        try:
+            _inside(folder, entry.name, entry.name)
+        except LeadsOut:
+            path.unlink()
+            raise
+
+
 def _inside(folder: Path, name: str, entry: str) -> None:
     if os.path.isabs(name) or not Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
-        raise tarfile.TarError(f"{entry} leads out of the target")
+        raise LeadsOut(f"{entry} leads out of the target")
 
 
 def _finish(session: Session, take: Callable[[bytes], Any]) -> None:
