@@ -47,7 +47,9 @@ KINDS = (("user", CLONE_NEWUSER), ("mnt", CLONE_NEWNS))
 def get(path: str) -> None:
     """Write what is at the path, a folder with all below it, as a tar whose entries begin with the path's last part."""
     source = path.rstrip("/") or "/"
-    os.lstat(source)
+    kind = stat.S_IFMT(os.lstat(source).st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+        raise OSError("neither a file nor a folder")
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", bufsize=BLOCK_BYTES, format=tarfile.PAX_FORMAT) as tar:
         tar.add(source, arcname=os.path.basename(source) or ".", filter=_copied)
 

@@ -68,9 +68,10 @@ def test_files_come_back_as_they_went(fofoca: CommandLine, task: int, tmp_path: 
     fofoca.ok("cp", folder, f"{task}:/inside")
     fofoca.ok("cp", folder / "away", f"{task}:/inside/away")
     assert "/inside/away" in fofoca.ok("exec", task, "--", "find", "/inside", "-type", "l").out
-    assert "lead out of the copy: back/away" in fofoca.ok("cp", f"{task}:/inside", tmp_path / "back").err
+    assert "lead out of the copy: the link back/away\n" in fofoca.ok("cp", f"{task}:/inside", tmp_path / "back").err
     assert (tmp_path / "back" / "data").read_bytes() == (folder / "data").read_bytes()
     assert os.readlink(tmp_path / "back" / "link") == "data"
+    assert "neither a file nor a folder" in fofoca("cp", f"{task}:/dev/null", tmp_path).err
     missing = fofoca("cp", f"{task}:/missing", tmp_path)
     assert missing.code == 1
     assert "/missing: No such file" in missing.err

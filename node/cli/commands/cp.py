@@ -92,8 +92,9 @@ def _get(session: Session, target: str) -> None:
     if unpacking.failed is not None:
         raise Failure(f"{target}: {unpacking.failed}", TASK_FAILED)
     if unpacking.left_out:
-        count, first = len(unpacking.left_out), unpacking.left_out[0]
-        click.echo(f"fofoca: {count} left out, for they are links that lead out of the copy: {first}, ...", err=True)
+        first, more = unpacking.left_out[0], len(unpacking.left_out) - 1
+        others = f" and {more} more" if more else ""
+        click.echo(f"fofoca: left out, for it would lead out of the copy: the link {first}{others}", err=True)
 
 
 class Unpacking(threading.Thread):
