@@ -15,6 +15,7 @@ OPTIONS = {
     "limit.cpu_milli": "limit-cpu",
     "limit.memory_bytes": "limit-memory",
     "time_limit_s": "time",
+    "stop_grace_s": "stop-grace",
     "constraints": "constraint",
     "attempts_max": "attempts",
     "on_lost": "on-lost",

@@ -21,7 +21,7 @@ def job(state: str, *tasks: dict[str, Any], job_id: int = 1001) -> dict[str, Any
 def test_submit_prints_the_id_alone_and_sends_only_what_was_asked(fofoca: Callable[..., Any], agent: Any) -> None:
     agent.prepare("POST", "/v1/jobs", {"id": 1001, "home": "n1"})
     result = fofoca("submit", "--name", "n", "--cpu", "250m", "--memory", "64M", "--image", "busybox", "--array", "0-9",
-                    "--time", "60s", "--env", "A=b=c", "--", "echo", "--name", "-x")  # fmt: skip
+                    "--time", "60s", "--stop-grace", "1m", "--env", "A=b=c", "--", "echo", "--name", "-x")  # fmt: skip
     assert (result.code, result.out, result.err) == (0, "1001\n", "")
     assert agent.asked == [
         (
@@ -36,6 +36,7 @@ def test_submit_prints_the_id_alone_and_sends_only_what_was_asked(fofoca: Callab
                 "env": {"A": "b=c"},
                 "array": "0-9",
                 "time_limit_s": 60,
+                "stop_grace_s": 60,
             },
         )
     ]

@@ -92,6 +92,7 @@ def _body_of(command: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
         "env": _environment(given["environment"]) or None,
         "array": given["array"],
         "time_limit_s": parse_duration(given["time_limit"], "time") if given["time_limit"] else None,
+        "stop_grace_s": parse_duration(given["stop_grace"], "stop-grace") if given["stop_grace"] else None,
         "priority": given["priority"],
         "constraints": list(given["constraints"]) or None,
         "kind": given["kind"],

@@ -25,6 +25,7 @@ RESTARTS: tuple[Callable[[Any], Any], ...] = (
 OPTIONS = (
     *RESTARTS,
     click.option("--stop-signal", metavar="NAME", help="What asks a task to end, before it is killed (TERM)."),
+    click.option("--stop-grace", metavar="TIME", help="So long after that it is killed (5s)."),
     click.option(
         "--signal",
         "warn_signal",
