@@ -97,6 +97,7 @@ class SchedulerConfig:
     sites_per_owner_max: int = setting(1000, 1, 1_000_000, "most sites of one user that this node keeps")
     sites_up_per_owner_max: int = setting(1000, 1, 1_000_000, "most sites of one user that this node keeps up at once")
     site_tries_max: int = setting(5, 1, 1000, "a site whose container ends this often before it was used is given up")
+    site_tries_told: int = setting(2, 1, 1000, "after this many such ends nobody is kept waiting for it any more")
     site_break_s: float = setting(10.0, 0.1, 3600, "for this long; twice as long each further time")
     site_break_max_s: float = setting(600.0, 0.1, 86_400, "and never longer than this")
     site_linger_s: float = setting(

@@ -216,7 +216,7 @@ class Keeping:
             self._interest[door] = {key: until_s for key, until_s in known.items() if until_s > now}
 
     async def _settled(self, key: str, wait_s: float) -> SiteView:
-        """Return a site as soon as it is awake, broken or hopeless, else as it is after a while; UnknownSite."""
+        """Return a site once it is awake or there is nothing to wait for, else as it is after a while; UnknownSite."""
         view = self._machine.site(key, trio.current_time())
         with trio.move_on_after(wait_s):
             while not view.settled:

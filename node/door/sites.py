@@ -17,8 +17,8 @@ class Sites(Protocol):
     async def want(self, site: Site, wait_s: float) -> SiteView:
         """Create a site or change it, and wake it, at its keeper; idempotent, from any node.
 
-        Return as soon as it is AWAKE (its address takes connections), BROKEN or hopeless, else its view at the end of
-        `wait_s`.
+        Return as soon as it is AWAKE (its address takes connections), BROKEN, hopeless or failing, else its view at the
+        end of `wait_s`.
         """
         ...
 

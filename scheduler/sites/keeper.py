@@ -78,7 +78,7 @@ class Keeper:
         kept = self._kept(key)
         site, awake, broken = kept.site, kept.phase is SitePhase.AWAKE, kept.phase is SitePhase.BROKEN
         node, address, port = place_of(self._jobs.get(kept.job) if awake else None, site.port)
-        why, hopeless = self._why_not_yet(kept)
+        why, hopeless, failing = self._why_not_yet(kept)
         return SiteView(
             key=key,
             owner=site.owner,
@@ -98,6 +98,7 @@ class Keeper:
             fingerprint=kept.fingerprint,
             revision=kept.revision,
             hopeless=hopeless,
+            failing=failing,
         )
 
     def names(self) -> Iterator[str]:
@@ -147,7 +148,7 @@ class Keeper:
             kept.job = 0
             return
         self._by_job[job.id] = kept.site.key
-        kept.attempt = job.task(0).attempt
+        kept.attempt, kept.forgiven = job.task(0).attempt, job.task(0).tries
         kept.phase = SitePhase.LEAVING if job.record.cancelled else SitePhase.STARTING
         if phase_of(job.task(0)) is Phase.RUNNING and record.frozen and kept.phase is SitePhase.STARTING:
             # It may not have heard the order to freeze: thawing one that runs does nothing.
@@ -258,6 +259,8 @@ class Keeper:
         if event.id.job == kept.next_job:
             self._succession.take_over(fx, kept, event.id)
             self._write(fx, kept)
+        if event.id.job == kept.job:
+            kept.forgiven = job.task(0).tries
         if event.id.job == kept.job and kept.phase is SitePhase.STARTING:
             kept.reason = ""
             self._step(fx, kept, SiteStep.READY)
@@ -372,7 +375,7 @@ class Keeper:
             )
         unix_s = self._unix_s(fx.now)
         kept.job = self._jobs.submit(fx, Submit(site.owner, site.container, unix_s))
-        kept.attempt, kept.unfreezable, kept.wanted, kept.reason = 0, False, False, ""
+        kept.attempt, kept.forgiven, kept.unfreezable, kept.wanted, kept.reason = 0, 0, False, False, ""
         kept.woken_unix_s = unix_s
         self._by_job[kept.job] = site.key
         if kept.phase is SitePhase.BROKEN:
@@ -390,7 +393,7 @@ class Keeper:
         if job is None or not job.waiting or kept.next_job:
             return
         old, kept.job = kept.job, self._jobs.submit(fx, Submit(site.owner, site.container, self._unix_s(fx.now)))
-        kept.attempt = 0
+        kept.attempt = kept.forgiven = 0
         self._by_job.pop(old, None)
         self._by_job[kept.job] = site.key
         self._jobs.end(fx, old)
@@ -454,8 +457,11 @@ class Keeper:
             self._step(fx, kept, SiteStep.LOSE)
             kept.attempt = job.task(0).attempt
             self._write(fx, kept)
-        if kept.phase is SitePhase.STARTING and job.task(0).tries >= self._config.site_tries_max:
+        failed = job.task(0).tries - kept.forgiven if kept.phase is SitePhase.STARTING else 0
+        if failed >= self._config.site_tries_max:
             self._break(fx, kept, job.task(0).reason or "its container does not stay up")
+        elif failed >= self._config.site_tries_told:
+            kept.changed(fx)
         self._arm(kept)
 
     def _ended(self, fx: Effects, kept: Kept, job: Job | None) -> None:
@@ -532,18 +538,22 @@ class Keeper:
         job = self._jobs.get(kept.job)
         return job.task(0).node if job is not None else ""
 
-    def _why_not_yet(self, kept: Kept) -> tuple[str, bool]:
-        """Return why a site that starts is not there yet, and whether it can never be."""
+    def _why_not_yet(self, kept: Kept) -> tuple[str, bool, bool]:
+        """Return why a site that starts is not there yet, whether it can never be, and whether it fails to come up."""
         job = self._jobs.get(kept.job) if kept.phase is SitePhase.STARTING else None
         if job is None:
-            return "", False
+            return "", False, False
+        task = job.task(0)
+        if phase_of(task) is Phase.RUNNING:
+            return f"its container runs on {task.node}, nothing answers at port {kept.site.port} yet", False, False
+        failed = task.tries - kept.forgiven
+        if failed >= self._config.site_tries_told and task.reason:
+            return f"its container ended {failed} times, last with: {task.reason}", False, True
         if job.waiting:
             why = self._jobs.explain(job.id)
             never = max((each.never for each in why.short), default=0) + sum(count for _, count in why.constraints)
-            return why.summary, 0 < why.nodes <= never
-        if phase_of(job.task(0)) is Phase.RUNNING:
-            return f"its container runs on {job.task(0).node}, nothing answers at port {kept.site.port} yet", False
-        return job.task(0).reason, False
+            return why.summary, 0 < why.nodes <= never, False
+        return task.reason, False, False
 
     def _step(self, fx: Effects, kept: Kept, step: SiteStep) -> None:
         kept.phase = take(kept.phase, step)

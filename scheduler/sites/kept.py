@@ -24,7 +24,8 @@ class Kept:
     """A site kept here. `wanted`: somebody asked for it while it could not be given; `open`: connections by door.
 
     `next_job` runs up to take the place of `job`; `retired` are those whose place was taken, until requests that are
-    under way have ended. `probed` are the attempts that are being asked whether they answer.
+    under way have ended. `probed` are the attempts that are being asked whether they answer. Of the ends of its job's
+    containers the first `forgiven` do not count, for it answered after them.
     """
 
     site: Site
@@ -33,6 +34,7 @@ class Kept:
     phase: SitePhase = SitePhase.ASLEEP
     job: int = 0
     attempt: int = 0
+    forgiven: int = 0
     next_job: int = 0
     retired: tuple[int, ...] = ()
     probed: tuple[AllocationId, ...] = ()

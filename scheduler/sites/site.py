@@ -143,7 +143,8 @@ class SiteView(msgspec.Struct, frozen=True):
     """A site as the door sees it: where to go when awake, else why not and when to ask again (seconds; 0: soon).
 
     `fingerprint` tells one wish for it from another; of two views by one keeper that of the higher `revision` is newer.
-    `hopeless`: its container fits on no node, however empty, so waiting is no use.
+    `hopeless`: its container fits on no node, however empty, so waiting is no use. `failing`: its container ended by
+    itself again and again before it answered; it is tried on, but nobody is to wait for that.
     """
 
     key: str
@@ -164,8 +165,9 @@ class SiteView(msgspec.Struct, frozen=True):
     fingerprint: int = 0
     revision: int = 0
     hopeless: bool = False
+    failing: bool = False
 
     @property
     def settled(self) -> bool:
         """Whether there is nothing to wait for: it answers, or will not soon."""
-        return self.phase in (SitePhase.AWAKE, SitePhase.BROKEN) or self.hopeless
+        return self.phase in (SitePhase.AWAKE, SitePhase.BROKEN) or self.hopeless or self.failing

@@ -59,7 +59,7 @@ class Succession:
 
     def promote(self, kept: Kept) -> bool:
         """The site's own container is gone before its successor answers: wait for that one. Whether there is one."""
-        kept.job, kept.attempt, kept.next_job = kept.next_job, 0, 0
+        kept.job, kept.attempt, kept.forgiven, kept.next_job = kept.next_job, 0, 0, 0
         return bool(kept.job)
 
     def give_up(self, fx: Effects, kept: Kept) -> None:

@@ -336,6 +336,17 @@ async def test_nobody_is_held_for_a_site_that_fits_nowhere() -> None:
         assert "memory is short on 3 of 3 nodes" in json.loads(body)["detail"]
 
 
+async def test_nobody_is_held_for_a_site_whose_container_ends_again_and_again() -> None:
+    sites = MemorySites(start_s=60)
+    sites.add(phase="starting", failing=True, reason="its container ended 2 times, last with: exit code 3")
+    sites.starting[KEY] = trio.Event()
+    async with door(sites, hold_s=60.0) as front:
+        with trio.fail_after(PATIENCE_S):
+            status, headers, body = await ask(front)
+        assert (status, headers["retry-after"], json.loads(body)["type"]) == (503, "2", "urn:fofoca:problem:failing")
+        assert "last with: exit code 3" in json.loads(body)["detail"]
+
+
 async def test_a_broken_site_says_why_and_when() -> None:
     sites = MemorySites()
     sites.add(phase="broken", reason="exited with 1", retry_s=41.5)

@@ -18,6 +18,7 @@ from scheduler.events import (
     Cancel,
     FreezeTask,
     ProbeSite,
+    SiteChanged,
     SiteMoved,
     SiteReady,
     SitesElsewhere,
@@ -402,6 +403,45 @@ def test_a_container_that_never_answers_opens_the_breaker() -> None:
     view = house.want()
     assert (view.phase, view.reason) == (SitePhase.BROKEN, "nothing listens on port 8080")
     assert house.jobs[job].record.cancelled
+
+
+def fails(house: House, job: int, attempt: int, tries: int, reason: str = "exit code 3") -> SiteView:
+    house.jobs[job].put(0, TaskRecord(State.PENDING, attempt, reason=reason, tries=tries))
+    house.do("on_job", job)
+    return house.keeper.view(KEY, house.now)
+
+
+def test_nobody_waits_any_more_once_a_container_ended_twice_before_it_answered() -> None:
+    house = House()
+    job = house.want().job
+    house.starts(job)
+    view = fails(house, job, 1, 1)
+    assert (view.settled, view.failing) == (False, False), "a first end may be a coincidence"
+    house.starts(job, 2, 1)
+    house.last(SiteChanged)
+    view = fails(house, job, 2, 2)
+    assert (view.phase, view.settled, view.failing) == (SitePhase.STARTING, True, True)
+    assert view.reason == "its container ended 2 times, last with: exit code 3"
+    assert house.last(SiteChanged), "those who wait are told"
+    house.starts(job, 3, 2)
+    assert not house.keeper.view(KEY, house.now).settled, "while it runs it may come up"
+    house.runs(job, 3, 2)
+    assert house.phase() is SitePhase.AWAKE
+
+
+def test_ends_before_it_last_answered_do_not_count() -> None:
+    """A site that runs for months may end now and then; each time it is as new."""
+    house = House()
+    job = house.want().job
+    for attempt in range(1, 21):
+        house.runs(job, attempt, tries=attempt - 1)
+        view = fails(house, job, attempt, attempt)
+        assert (view.phase, view.failing) == (SitePhase.STARTING, False), attempt
+    again = house.make()
+    house.keeper, restored = again, Effects(house.now)
+    again.restore(restored, house.rows)
+    assert not fails(house, job, 21, 21).failing, "nor do those before the agent was restarted"
+    assert fails(house, job, 22, 22).failing
 
 
 def test_a_door_that_finds_nobody_has_the_container_tried_again_and_breaks_nothing() -> None:

@@ -175,6 +175,10 @@ def not_awake(view: SiteView) -> Refused:
     if view.phase is SitePhase.BROKEN:
         detail = f"site {view.key} does not come up{reason}; the next try is in {math.ceil(retry_s)} s"
         return Refused(503, "broken", detail, retry_s=retry_s)
+    if view.failing:
+        return Refused(
+            503, "failing", f"site {view.key} does not come up so far{reason}; it is tried on", retry_s=retry_s
+        )
     if view.hopeless:
         return Refused(503, "no-room", f"site {view.key} fits on no node{reason}", retry_s=HOPELESS_RETRY_S)
     return Refused(503, "starting", f"site {view.key} is {view.phase.value}{reason}", retry_s=retry_s)
