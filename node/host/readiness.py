@@ -109,15 +109,12 @@ def _control_groups(host: HostView) -> Iterator[Finding]:
         meaning = "limits of this kind can't be enforced" + (
             "" if name in CONTROLLERS else "; jobs that ask are refused"
         )
-        yield finding(f"cgroup {name}", _there(there), there, severity, meaning, _how_to_have(name, layout, host))
+        yield finding(f"cgroup {name}", _there(there), there, severity, meaning, _how_to_have(name, layout))
 
 
-def _how_to_have(name: str, layout: str, host: HostView) -> str:
-    """A controller is on one of the two trees only, and can't be taken from where groups use it."""
+def _how_to_have(name: str, layout: str) -> str:
     if layout == "v2":
         return f"echo +{name} > /sys/fs/cgroup/cgroup.subtree_control"
-    if name in (host.text("/sys/fs/cgroup/unified/cgroup.controllers") or "").split():
-        return "the v2 tree beside v1 has it; for v2 alone boot with systemd.unified_cgroup_hierarchy=1"
     name = "blkio" if name == "io" else name
     return f"mkdir -p /sys/fs/cgroup/{name} && mount -t cgroup -o {name} none /sys/fs/cgroup/{name}"
 
@@ -130,7 +127,8 @@ def _layout(host: HostView) -> tuple[str, set[str]]:
     found = {name for name in names if host.exists(f"/sys/fs/cgroup/{name}/tasks")}
     found |= {"io"} if "blkio" in found else set()
     beside = " beside v2" if host.exists("/sys/fs/cgroup/unified") else ""
-    return (f"v1{beside}" if found else "none"), found
+    left_over = (host.text("/sys/fs/cgroup/unified/cgroup.controllers") or "").split()
+    return (f"v1{beside}" if found else "none"), found | set(left_over)
 
 
 def _confinement(host: HostView) -> Iterator[Finding]:

@@ -81,8 +81,9 @@ def _check_published(ports: tuple[Publish, ...]) -> None:
     for each in ports:
         require(1 <= each.port <= 65_535, "networking.publish.port", each.port, "from 1 to 65535")
         require(0 <= each.host_port <= 65_535, "networking.publish.host_port", each.host_port, "0, or up to 65535")
-    chosen = [(each.protocol, each.host_port) for each in ports if each.host_port]
-    require(len(set(chosen)) == len(chosen), "networking.publish.host_port", chosen, "each port of the host once")
+    chosen = [f"{each.host_port}/{each.protocol.value}" for each in ports if each.host_port]
+    twice = ", ".join(sorted({each for each in chosen if chosen.count(each) > 1}))
+    require(not twice, "networking.publish.host_port", twice, "each port of the host once")
 
 
 def _is_own(mac: str) -> bool:

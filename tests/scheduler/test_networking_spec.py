@@ -24,7 +24,10 @@ from scheduler.validate import validate
         ({"hostname": "-a"}, "networking.hostname"),
         ({"hostname": "a" * 64}, "networking.hostname"),
         ({"publish": (Publish(port=80, host_port=70_000),)}, "networking.publish.host_port"),
-        ({"publish": (Publish(port=80, host_port=9000), Publish(port=81, host_port=9000))}, "host port once|each port"),
+        (
+            {"publish": (Publish(port=80, host_port=9000), Publish(port=81, host_port=9000))},
+            "9000/tcp.* each port of the host once",
+        ),
         ({"publish": (Publish(port=80),) * 33}, "networking.publish"),
         ({"rate_in": 10}, "networking.rate_in"),
         ({"rate_out": -1}, "networking.rate_out"),
