@@ -345,6 +345,11 @@ async def test_nobody_is_held_for_a_site_whose_container_ends_again_and_again() 
             status, headers, body = await ask(front)
         assert (status, headers["retry-after"], json.loads(body)["type"]) == (503, "2", "urn:fofoca:problem:failing")
         assert "last with: exit code 3" in json.loads(body)["detail"]
+        with trio.fail_after(PATIENCE_S):
+            status, headers, body = await ask(front, **HTML)
+        assert (status, headers["content-type"]) == (503, "text/html; charset=utf-8")
+        assert b"does not start" in body
+        assert b"last with: exit code 3" in body
 
 
 async def test_a_broken_site_says_why_and_when() -> None:

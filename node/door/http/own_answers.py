@@ -16,7 +16,7 @@ from scheduler.sites.site import SiteView
 
 TYPE_PREFIX = "urn:fofoca:problem:"
 REFRESH_S_MAX = 30
-WAITING_KINDS = ("starting", "broken", "no-room")
+WAITING_KINDS = ("starting", "failing", "broken", "no-room")
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{refresh}">
