@@ -298,7 +298,8 @@ class Allocations:
         if live.stop_grace_s is not None:
             await self._stop(str(id), live.stop_grace_s)
         self.conditions.set(id, frozen=self._host.runtime.is_frozen(str(id)))
-        self._nursery.start_soon(self._watch_health, live)
+        if live.allocation.spec.life.health is not None:
+            self._nursery.start_soon(self._watch_health, live)
         return await self._host.runtime.wait(str(id))
 
     async def _watch_health(self, live: _Live) -> None:
@@ -337,12 +338,12 @@ class Allocations:
                 user_base=user_base,
             )
             spec = await host.grants.add(spec, live.allocation, host.runtime.name, host.runtime.features)
-            spec = await host.limiter.add(spec, live.allocation.spec.limits)
-            await host.runtime.reserve(reduced(spec, host.runtime.features))
-            network = host.network.attach(live.allocation, user_base) if host.network else None
-            spec = replace(spec, network=network)
-            await self._start(live, reduced(spec, host.runtime.features))
-            await host.limiter.started(reduced(spec, host.runtime.features), live.allocation.spec.limits)
+            spec = reduced(await host.limiter.add(spec, live.allocation.spec.limits), host.runtime.features)
+            await host.runtime.reserve(spec)
+            if host.network is not None:
+                spec = replace(spec, network=host.network.attach(live.allocation, user_base))
+            await self._start(live, spec)
+            await host.limiter.started(spec, live.allocation.spec.limits)
 
     async def _start(self, live: _Live, spec: ContainerSpec) -> None:
         runtime, timeout_s = self._host.runtime, self._host.settings.start_timeout_s
@@ -420,7 +421,8 @@ class Allocations:
 
     async def _keep_output(self, name: str) -> None:
         try:
-            await trio.to_thread.run_sync(self._host.output.adopt, self._host.runtime, name)
+            if self._host.output.is_any(self._host.runtime, name):
+                await trio.to_thread.run_sync(self._host.output.adopt, self._host.runtime, name)
         except Exception as error:  # A full disk, mostly: the more reason to remove the container.
             log.exception("a container's output is lost", container=name, why=str(error))
 

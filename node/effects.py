@@ -10,6 +10,7 @@ run ahead of what a restart remembers. Containers run on, and the restarted agen
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ class Effects:
         self._wake = trio.Event()
         self._caught_up = trio.Event()
         self._rearm = trio.Event()
+        self._planned_s = math.inf
 
     def post(self, event: Event) -> None:
         """Tell the machine; what follows is carried out soon. For events that come from no user.
@@ -101,7 +103,8 @@ class Effects:
         waiting = _Waiting(outcome, done)
         self._queue.append(waiting)
         self._wake.set()
-        self._rearm.set()
+        if self._due_s() < self._planned_s:
+            self._rearm.set()
         return waiting
 
     async def run(self) -> None:
@@ -171,8 +174,12 @@ class Effects:
     async def _keep_time(self) -> None:
         while True:
             self._rearm = trio.Event()
-            due = self.machine.next_timer()
-            with trio.move_on_at(trio.current_time() + 3600 if due is None else due):
+            self._planned_s = self._due_s()
+            with trio.move_on_at(self._planned_s):
                 await self._rearm.wait()
-                continue
-            self.post(Timer())
+            if self._due_s() <= trio.current_time():  # it may have been moved to later meanwhile
+                self.post(Timer())
+
+    def _due_s(self) -> float:
+        due_s = self.machine.next_timer()
+        return math.inf if due_s is None else due_s

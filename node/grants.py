@@ -38,11 +38,10 @@ class Grants:
             owners = {each.name: spec.user[0] if each.user_id is None else each.user_id for each in secrets}
             self.files.discard(spec.name)  # of a former agent that ended in the middle of this set-up
             folder = await trio.to_thread.run_sync(self.files.write, spec.name, contents, owners, spec.user_base)
-        return replace(
-            spec,
-            files=self.allowances.files(allocation, folder),
-            privileges=self.allowances.privileges(allocation),
-        )
+        files, privileges = self.allowances.files(allocation, folder), self.allowances.privileges(allocation)
+        if (files, privileges) == (spec.files, spec.privileges):
+            return spec
+        return replace(spec, files=files, privileges=privileges)
 
     def forget(self, name: str) -> None:
         """The container has ended, or will never start: its secrets go."""

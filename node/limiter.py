@@ -55,7 +55,7 @@ class Limiter:
                 limits = await self._own(spec.name, asked.exclusive_cores, limits)
             else:
                 limits = self._shared(limits, asked)
-            return replace(spec, limits=limits)
+            return spec if limits == spec.limits else replace(spec, limits=limits)
 
     async def started(self, spec: ContainerSpec, asked: Limits) -> None:
         """It runs (or was found running): whatever changes among the cores concerns it too."""
@@ -117,6 +117,8 @@ class Limiter:
         """Leave out what others own. Raises NotOffered when that is all."""
         shared = self._pool.shared() if self._pool is not None else ()
         wished = members(asked.cores)
+        if not shared and wished == limits.groups.cores:
+            return limits
         if not shared:
             return replace(limits, groups=replace(limits.groups, cores=wished))
         cores = tuple(core for core in wished if core in shared) if wished else shared

@@ -35,6 +35,14 @@ class OutputStore:
         self._sizes: OrderedDict[str, int] = OrderedDict((name, size) for _, name, size in entries)
         self._bytes = sum(self._sizes.values())
 
+    @staticmethod
+    def is_any(runtime: Runtime, name: str) -> bool:
+        """Whether an ended container has written anything; most are not worth the way to a thread."""
+        try:
+            return any(runtime.read_log(name, stream, 0, 0).size for stream in STREAMS)
+        except UnknownContainerError:
+            return False
+
     def adopt(self, runtime: Runtime, name: str) -> None:
         """Copy an ended container's streams out of the runtime, which is about to forget it; OSError."""
         with self._adopting:

@@ -534,6 +534,7 @@ class Leads(msgspec.Struct, frozen=True, array_like=True):
 
 _leads_decoder = msgspec.msgpack.Decoder(Leads)
 _report_decoder = msgspec.msgpack.Decoder(Report)
+REPORT_KEY = "report"
 REPORT_BYTES_MAX = 1_000  # with its name it has to fit into what gossip takes as one entry
 
 

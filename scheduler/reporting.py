@@ -19,7 +19,7 @@ from scheduler.effects import Effects
 from scheduler.errors import InvalidSpec
 from scheduler.events import Measured, Publish
 from scheduler.index import ClusterView
-from scheduler.messages import REPORT_BYTES_MAX, Fresh, encode_gossip
+from scheduler.messages import REPORT_BYTES_MAX, REPORT_KEY, Fresh, encode_gossip
 from scheduler.model import End, Report, Resources, Tier
 from scheduler.pushing import Pushing
 
@@ -265,7 +265,7 @@ class Reporting:
             value = encode_gossip(said)
         if len(value) > REPORT_BYTES_MAX:
             value = encode_gossip(msgspec.structs.replace(said, runs=""))
-        fx.act(Publish("report", value))
+        fx.act(Publish(REPORT_KEY, value))
         self._alarms.set(("report", None), fx.now + self._config.report_interval_s)
 
 

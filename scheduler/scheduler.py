@@ -65,6 +65,7 @@ from scheduler.index import ClusterView, Membership
 from scheduler.jobs import Job
 from scheduler.leader import Leader
 from scheduler.messages import (
+    REPORT_KEY,
     Admit,
     Admitted,
     Amend,
@@ -341,7 +342,7 @@ class Scheduler:
             return
         if event.node == self.node:
             return
-        if event.key == "report":
+        if event.key == REPORT_KEY:
             report = decode_report(event.value)
             if report.node != event.node:
                 raise BadMessage(f"{event.node} published a report of {report.node}")

@@ -16,13 +16,13 @@ Owns: names, formats and atomicity of those files. May not know: processes, LXC,
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -31,6 +31,7 @@ from node.host.boot import boot_id
 from node.runtime.protocol import ContainerSpec, Exit
 
 EXIT_BYTES_MAX = 1024
+FIELDS_BYTES_MAX = 16 * 1024
 
 
 class ContainerDirectory:
@@ -146,17 +147,25 @@ class ContainerDirectory:
     def discard(self) -> None:
         """Renames first, so that a death half-way leaves what is plainly rubbish."""
         rubbish = self.path.with_name(f".{self.name}.removed")
-        if rubbish.exists():
-            shutil.rmtree(rubbish, ignore_errors=True)
         with suppress(FileNotFoundError):
-            self.path.rename(rubbish)
+            try:
+                self.path.rename(rubbish)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                shutil.rmtree(rubbish, ignore_errors=True)
+                self.path.rename(rubbish)
             _remove(rubbish)
 
     def _fields(self, name: str) -> dict[str, str]:
         try:
-            text = (self.path / name).read_text(errors="replace")
+            descriptor = os.open(f"{self.path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return {}
+        try:
+            text = os.read(descriptor, FIELDS_BYTES_MAX).decode(errors="replace")
+        finally:
+            os.close(descriptor)
         return {key: value for key, _, value in (line.partition(" ") for line in text.splitlines())}
 
 
@@ -188,7 +197,7 @@ def _exit(fields: dict[str, str]) -> Exit:
         return int(text) if text.lstrip("-").isdigit() else 0
 
     code, started_unix_ms = number("exit_code"), number("started_unix_ms")
-    found = Exit(
+    return Exit(
         exit_code=code if started_unix_ms and code >= 0 else None,
         signal=code - 128 if started_unix_ms and 128 < code < 128 + 65 else None,
         oom_killed=number("oom_killed") > 0,
@@ -198,8 +207,8 @@ def _exit(fields: dict[str, str]) -> Exit:
         cpu_ns=max(0, number("cpu_ns")),
         started_unix_s=started_unix_ms / 1000 if started_unix_ms else None,
         ended_unix_s=number("ended_unix_ms") / 1000,
+        error=fields.get("error") or None,
     )
-    return replace(found, error=fields.get("error") or None)
 
 
 def _path(kind: type, value: str) -> Path:

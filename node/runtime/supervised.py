@@ -222,6 +222,8 @@ class SupervisedRuntime(ABC):
 
     async def wait(self, name: str) -> Exit:
         directory = self._known(name)
+        if name in self._children:
+            await supervisor.wait_child(self._children[name])
         ending = directory.exit()
         if ending is None:
             await supervisor.wait_gone(directory)
@@ -249,8 +251,8 @@ class SupervisedRuntime(ABC):
 
     def _forget(self, name: str) -> None:
         self._running.discard(name)
-        if name in self._children:
-            supervisor.reap(self._children[name])
+        if name in self._children and supervisor.reap(self._children[name]):
+            del self._children[name]
 
     async def recover(self) -> list[Recovered]:
         return await trio.to_thread.run_sync(self._recover)
@@ -275,9 +277,8 @@ class SupervisedRuntime(ABC):
             await self._end(directory)
         self._forget(name)
         await trio.to_thread.run_sync(self._clean_and_discard, directory)
-        pid = self._children.pop(name, None)
-        if pid is not None:
-            supervisor.reap(pid)
+        self._forget(name)
+        self._children.pop(name, None)
 
     def _clean_and_discard(self, directory: ContainerDirectory) -> None:
         self._clean(directory.name)

@@ -31,6 +31,7 @@ FLAGS: tuple[tuple[str, ...], ...] = (("-Os", "-static", "-s"), ("-O1",), ())
 COMPILE_TIMEOUT_S = 60
 STATUS_FD, LOCK_FD = 3, 4
 HIGH_FD = 10
+ALL_SIGNALS = frozenset(signal.valid_signals())
 USAGE_ERROR = 2
 POLL_INTERVAL_S = 0.002
 
@@ -116,7 +117,7 @@ def spawn(
                     (os.POSIX_SPAWN_DUP2, lock, LOCK_FD),
                 ],
                 setsid=True,
-                setsigmask=signal.valid_signals(),
+                setsigmask=ALL_SIGNALS,
                 setsigdef=[signal.SIGPIPE],
             )
         except BaseException:
@@ -158,6 +159,15 @@ async def wait_gone(directory: ContainerDirectory) -> None:
             await trio.lowlevel.wait_readable(pidfd)
         finally:
             os.close(pidfd)
+
+
+async def wait_child(pid: int) -> None:
+    """Returns when a supervisor that this process started, and has not reaped, has ended: its pid is still its own."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        await trio.lowlevel.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def reap(pid: int) -> bool:

@@ -8,10 +8,11 @@ import pytest
 import trio
 
 from node.effects import BEHIND_MAX, CHANGES_PER_COMMIT_MAX, Effects
+from node.ledger.memory import MemoryLedger
 from node.ledger.protocol import LedgerError, LedgerFull
 from scheduler import Scheduler
 from scheduler.errors import InvalidSpec
-from scheduler.events import Cancel, JobChanged, Measured, Outcome, Publish, Put, Send, StartContainer
+from scheduler.events import Cancel, JobChanged, Measured, Outcome, Publish, Put, Send, StartContainer, Timer
 from scheduler.model import JobSpec, Resources
 from tests.node.shell import CountingLedger, Node, running
 
@@ -163,3 +164,37 @@ async def test_a_bug_in_the_machine_ends_the_agent_and_lets_nothing_more_out(aut
             with pytest.raises(ZeroDivisionError):
                 effects.post(Cancel(1, 0.0))
     assert done == []
+
+
+class Clockwork:
+    """A machine with one alarm, which any event sets."""
+
+    def __init__(self) -> None:
+        self.due_s: float | None = None
+        self.rang: list[float] = []
+
+    def handle(self, now: float, event: object) -> Outcome:
+        if isinstance(event, Timer):
+            self.rang.append(now)
+            self.due_s = None
+        else:
+            self.due_s = cast(float, event)
+        return Outcome()
+
+    def next_timer(self) -> float | None:
+        return self.due_s
+
+
+async def test_an_alarm_rings_at_the_time_it_was_set_to_last_sooner_or_later(autojump_clock: trio.abc.Clock) -> None:
+    machine = Clockwork()
+    effects = Effects(cast(Scheduler, machine), MemoryLedger(), lambda _: None)
+    begin = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(effects.run)
+        await trio.sleep(1)
+        for due_s in (50, 20, 30):
+            effects.post(cast(Any, begin + due_s))
+            await trio.sleep(1)
+        await trio.sleep(100)
+        nursery.cancel_scope.cancel()
+    assert machine.rang == [pytest.approx(begin + 30)]

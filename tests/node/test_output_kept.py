@@ -101,3 +101,10 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         adopt(store, Failing(), "1.0.1")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_container_that_wrote_nothing_has_nothing_to_adopt(tmp_path: Path) -> None:
+    logs, store = Logs(), OutputStore(tmp_path, 10, 1 << 30)
+    logs.write("1.0.1", "stdout", b"")
+    logs.write("2.0.1", "stderr", b"oh")
+    assert [store.is_any(cast(Runtime, logs), name) for name in ("1.0.1", "2.0.1", "3.0.1")] == [False, True, False]
