@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from node.runtime.protocol import ContainerError, Runtime
+from node.runtime.protocol import USUAL_UMASK, ContainerError, Runtime
 from scheduler.condition import TEXT_MAX
 from scheduler.spec.health import Health, HttpCheck
 
@@ -89,6 +89,7 @@ async def _command(runtime: Runtime, container: str, argv: tuple[str, ...]) -> s
             env=dict(entrance.env),
             start_new_session=True,
             close_fds=True,
+            umask=USUAL_UMASK,
         )
     except (ContainerError, OSError) as error:
         return str(error)

@@ -29,7 +29,7 @@ import trio
 
 from node import logs
 from node.errors import Busy, CallerError, InvalidValue, NotFound
-from node.runtime.protocol import ContainerError, Runtime, Stream, UnknownContainerError
+from node.runtime.protocol import USUAL_UMASK, ContainerError, Runtime, Stream, UnknownContainerError
 
 SESSIONS_MAX = 128
 PER_USER_MAX = 32
@@ -302,7 +302,14 @@ async def _spawn(words: list[str], user: str, container: str, order: Order) -> _
         if not order.tty or order.copy:
             pipe = subprocess.PIPE
             process = await trio.lowlevel.open_process(
-                words, stdin=pipe, stdout=pipe, stderr=pipe, env={}, start_new_session=True, close_fds=True
+                words,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                env={},
+                start_new_session=True,
+                close_fds=True,
+                umask=USUAL_UMASK,
             )
             assert process.stdin is not None
             _widen(process)
@@ -312,7 +319,7 @@ async def _spawn(words: list[str], user: str, container: str, order: Order) -> _
             _resize(ours, order.rows, order.columns)
             words = [SETSID, "--ctty", *words]  # LXC speaks with /dev/tty, whatever its standard input is
             process = await trio.lowlevel.open_process(
-                words, stdin=theirs, stdout=theirs, stderr=theirs, env={}, close_fds=True
+                words, stdin=theirs, stdout=theirs, stderr=theirs, env={}, close_fds=True, umask=USUAL_UMASK
             )
         except BaseException:
             os.close(ours)

@@ -28,6 +28,8 @@ HOSTNAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 ENV_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAC_PATTERN = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
+USUAL_UMASK = 0o022
+"""Of commands in containers, whatever the agent's own is."""
 USER_RANGE = 65536
 """Width of a container's user namespace: host ids user_base .. user_base + 65535."""
 ARGV_BYTES_MAX = 120_000

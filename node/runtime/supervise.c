@@ -414,6 +414,7 @@ static void execute(char **command, int out, int err, int report) {
     signal(SIGPIPE, SIG_DFL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);              /* no supervisor, no container: its limits would be nobody's */
     setsid();
+    umask(022);                                    /* the agent's own lets nobody but root read what a command writes */
     dup2(out, 1), dup2(err, 2);
     if (!orders.workdir[0] || chdir(orders.workdir) == 0) execvp(command[0], command);
     int number = errno;

@@ -85,6 +85,9 @@ class Backend:
         line = f"trap 'exit {code}' {name}; trap '' TERM; echo deaf; while :; do sleep 0.05; done"
         return self._words(("traps", name, str(code)), line)
 
+    def tells_umask(self) -> tuple[str, ...]:
+        return self._words(("write", "0022"), "umask")
+
     def writes(self, text: str) -> tuple[str, ...]:
         return self._words(("write", text), f"echo {text}")
 
@@ -145,6 +148,20 @@ async def test_the_exit_code_is_the_commands_own(backend: Backend, code: int) ->
     assert (ending.exit_code, ending.signal, ending.error) == (code, None, None)
     assert ending.started_unix_s is not None
     assert ending.started_unix_s <= ending.ended_unix_s
+
+
+async def test_others_inside_may_read_what_a_command_writes_though_nobody_may_what_the_agent_does(
+    backend: Backend,
+) -> None:
+    runtime, spec = backend.open(), backend.spec("1.1.1", backend.tells_umask())
+    await runtime.prepare(spec)
+    before = os.umask(0o077)
+    try:
+        await runtime.start(spec)
+    finally:
+        os.umask(before)
+    await runtime.wait(spec.name)
+    assert runtime.read_log("1.1.1", "stdout", 0, 10).data.strip() == b"0022"
 
 
 async def test_a_command_that_does_not_exist_is_told_by_its_name(backend: Backend) -> None:

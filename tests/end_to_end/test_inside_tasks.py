@@ -65,6 +65,7 @@ def test_files_come_back_as_they_went(fofoca: CommandLine, task: int, tmp_path: 
     (folder / "data").write_bytes(os.urandom(3_000_000))
     (folder / "link").symlink_to("data")
     (folder / "away").symlink_to("/etc/passwd")
+    assert fofoca.ok("exec", task, "--", "sh", "-c", "umask").out == "0022\n"
     fofoca.ok("cp", folder, f"{task}:/inside")
     fofoca.ok("cp", folder / "away", f"{task}:/inside/away")
     assert "/inside/away" in fofoca.ok("exec", task, "--", "find", "/inside", "-type", "l").out

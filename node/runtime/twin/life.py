@@ -115,6 +115,7 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             self.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             os.setsid()
+            os.umask(0o022)  # the agent's own lets nobody but root read what a command writes
             os.dup2(self.outputs[0].command_end, 1)
             os.dup2(self.outputs[1].command_end, 2)
             if self.orders.workdir:
