@@ -22,13 +22,42 @@ OPTIONS = {
     "life.warn_signal": "signal",
     "life.warn_s": "signal",
     "pids_max": "pids",
-    "queueing.after": "dependency",
-    "queueing.after.job": "dependency",
-    "queueing.after.delay_s": "dependency",
     "queueing.begin_unix_s": "begin",
     "queueing.licences": "licence",
+    "life.backoff_s": "restart-backoff",
+    "life.backoff_max_s": "restart-backoff-max",
+    "life.health.interval_s": "health-interval",
+    "life.health.timeout_s": "health-timeout",
+    "life.health.start_period_s": "health-start",
+    "life.health.failures_max": "health-failures",
+    "life.health.successes_min": "health-successes",
+    "life.health.command": "health-command",
+    "life.health.tcp": "health-tcp",
+    "files.root_bytes": "root-size",
+    "limits.cpu_period_us": "cpu-period",
+    "limits.swap_bytes": "swap",
+    "limits.memory_soft_bytes": "memory-soft",
+    "limits.memory_high_bytes": "memory-high",
+    "security.masked_paths": "mask",
+    "security.capabilities_add": "cap-add",
+    "security.capabilities_drop": "cap-drop",
 }
 """Fields whose option has another name than their last word."""
+WHOLE = {
+    "files.volumes": "volume",
+    "files.tmpfs": "tmpfs",
+    "files.scratch": "scratch",
+    "files.secrets": "secret",
+    "limits.rlimits": "rlimit",
+    "limits.disks": "disk-limit",
+    "limits.devices": "device",
+    "limits.huge_pages": "huge-pages",
+    "life.health.http": "health-http",
+    "networking.publish": "publish",
+    "networking.networks": "join-network",
+    "queueing.after": "dependency",
+}
+"""Fields that one option says with all that is in them."""
 
 
 class JobId(click.ParamType[int]):
@@ -51,5 +80,6 @@ def in_options(problem: ApiProblem, known: set[str]) -> str:
     text, field = str(problem), problem.document.get("field")
     if not isinstance(field, str):
         return text
-    option = OPTIONS.get(field, field.rpartition(".")[2].replace("_", "-"))
+    whole = next((name for each, name in WHOLE.items() if field == each or field.startswith(f"{each}.")), None)
+    option = whole or OPTIONS.get(field, field.rpartition(".")[2].replace("_", "-"))
     return f"--{option}" + text.removeprefix(field) if option in known and text.startswith(field) else text

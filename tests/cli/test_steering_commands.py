@@ -88,6 +88,10 @@ def test_what_a_node_finds_wrong_is_told_of_the_option(fofoca: Callable[..., Any
         ("time_limit_s", "--time"),
         ("queueing.partition", "--partition"),
         ("queueing.licences", "--licence"),
+        ("queueing.after.job", "--dependency"),
+        ("files.secrets.name", "--secret"),
+        ("limits.rlimits.nofile", "--rlimit"),
+        ("life.health.interval_s", "--health-interval"),
         ("argv", "argv"),
     ):
         problem = {"detail": f"{field}: 0 is not valid; ask for more", "field": field}
