@@ -23,7 +23,7 @@ class Interrupted(Exception):
 
 
 class _Watched(ManyHomes):
-    """Tells a watcher of every job that is submitted."""
+    """Tells a watcher of every job that is submitted, and of every hour after the last."""
 
     def __init__(self, workload: Workload, setting: Setting, watch: Watch) -> None:
         super().__init__(workload, setting)
@@ -33,6 +33,10 @@ class _Watched(ManyHomes):
         if not self._watch(job, self.kernel.now):
             raise Interrupted
         super()._submit_one(job)
+
+    def _submitted_all(self) -> None:
+        if not self._watch(len(self.workload), self.kernel.now):
+            raise Interrupted
 
 
 def replay_homes(workload: Workload, processors: int, setting: Setting, watch: Watch | None = None) -> Schedule:

@@ -101,9 +101,13 @@ class ManyHomes(Machines):
         left = 0
         last_s = max([BEGINS_S + each.down_s / self.setting.faster for each in self.setting.outages], default=0.0)
         while (None in self.starts or self.kernel.now <= last_s) and left < 10_000:
+            self._submitted_all()
             self.kernel.run_until(self.kernel.now + 3600 / self.setting.faster + 1)
             left += 1
         return Starts([None if at_s is None else at_s - BEGINS_S for at_s in self.starts], self.figures)
+
+    def _submitted_all(self) -> None:
+        """An hour begins in which nothing is submitted any more."""
 
     # --- clients
 

@@ -43,14 +43,17 @@ class Sizing(NamedTuple):
     trials: list[Trial]
 
 
-def size(judge: Judge, types: Sequence[NodeType], targets: Sequence[Target], confidence: float, start: int) -> Sizing:
+def size(
+    judge: Judge, types: Sequence[NodeType], targets: Sequence[Target], confidence: float, start: int,
+    tell: Callable[[Trial], object] = lambda trial: None,
+) -> Sizing:  # fmt: skip
     """Return the fewest (cheapest) nodes that meet the targets; `start` is where the search begins.
 
-    Raises BadValue when no size meets them.
+    `tell` hears of every trial as it ends. Raises BadValue when no size meets the targets.
     """
     if not 0 < confidence <= 1:
         raise BadValue("confidence", confidence, "above 0, at most 1")
-    search = _Search(judge, types, targets, confidence)
+    search = _Search(judge, types, targets, confidence, tell)
     singles = [search.fewest(place, start) for place in range(len(types))]
     good = [fleet for fleet in singles if fleet is not None]
     if not good:
@@ -62,8 +65,12 @@ def size(judge: Judge, types: Sequence[NodeType], targets: Sequence[Target], con
 
 
 class _Search:
-    def __init__(self, judge: Judge, types: Sequence[NodeType], targets: Sequence[Target], confidence: float) -> None:
+    def __init__(
+        self, judge: Judge, types: Sequence[NodeType], targets: Sequence[Target], confidence: float,
+        tell: Callable[[Trial], object],
+    ) -> None:  # fmt: skip
         self._judge = judge
+        self._tell = tell
         self._types = types
         self._targets = targets
         self._confidence = confidence
@@ -86,6 +93,7 @@ class _Search:
             met = [all(target.met(figures) for target in self._targets) for figures in runs or ()]
             share = sum(met) / len(met) if met else 0.0
             known = self._known[fleet] = Trial(fleet, share, runs[0] if runs else {})
+            self._tell(known)
         return known
 
     def good(self, fleet: Fleet) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from node.cli.failures import Failure
+from node.cli.sim_inputs import tell_bad
 from node.cli.sim_progress import check_writable, open_result, watching
 
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ def place_on_nodes(
         runs.setdefault(policy, []).append(play(policy, each))
         if not runs[policy][-1].complete:
             break
-    for bad in (bad_nodes, bad_pods):
-        for line, why in bad.first[:5]:
-            print(f"bad line {bad.path}:{line}: {why}", file=sys.stderr)
+    tell_bad(bad_nodes, bad_pods)
     if report:
         from sim.report import placement_report
 
@@ -72,8 +70,7 @@ def _living(
     if arrivals != "trace":
         raise Failure("--overcommit, --usage, --failures: go with --arrivals trace only")
     visits, bad = read_tasks(pods, mapping, strict)
-    for line, why in bad.first[:5]:
-        print(f"bad line {bad.path}:{line}: {why}", file=sys.stderr)
+    tell_bad(bad)
     return sim_overcommit.play(specs, visits, policies, seed=seed, as_json=as_json, report=report, **living)
 
 
@@ -124,7 +121,10 @@ def _player(
 
 
 def _figures(policy: str, outcomes: list[Outcome], about: dict[str, int]) -> dict[str, Any]:
-    """The means over the seeds, and the main figure of each seed."""
+    """The means over the seeds, and the main figure of each seed; an interrupted one counts only where it is alone."""
+    complete = outcomes[-1].complete
+    if not complete and len(outcomes) > 1:
+        outcomes = outcomes[:-1]
 
     def mean(values: Sequence[float]) -> float:
         return sum(values) / len(values)
@@ -144,7 +144,7 @@ def _figures(policy: str, outcomes: list[Outcome], about: dict[str, int]) -> dic
         "refused": mean([each.refused for each in outcomes]),
         "nodes_used": mean([each.nodes_used for each in outcomes]),
         "seeds": {str(each.seed): each.allocated_fraction for each in outcomes},
-        "complete": outcomes[-1].complete,
+        "complete": complete,
     }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from node.cli import show
 from node.cli.failures import Failure
+from node.cli.sim_inputs import tell_bad
 from node.cli.sim_progress import check_writable, open_result, watching
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def read_usage(text: str | None, seed: int) -> Usage | None:
     if "=" in text and not os.path.exists(text):
         return parse_model(text, seed)
     series, bad = read_series(text, seed=seed)
-    for line, why in bad.first[:5]:
-        print(f"bad line {bad.path}:{line}: {why}", file=sys.stderr)
+    tell_bad(bad)
     return series
 
 

@@ -6,7 +6,6 @@ imported when the command runs.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ import click
 
 from node.cli import failures
 from node.cli.failures import Failure
+from node.cli.sim_inputs import filter_option, strict_option, tell_bad, tell_left_out
 from node.cli.sim_progress import check_writable, open_result, watching
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ HOMES_TOO = ("seed", "failures")
               help="May be repeated to compare. TRACE: easy (default), fcfs, sjbf, conservative. --nodes: best-fit "
               "(default), spread, dot-product, packing, clustering, fragmentation, first-fit, random.")  # fmt: skip
 @click.option("--clairvoyant", is_flag=True, help="Plan with the true run times instead of the users' estimates.")
-@click.option("--filter", "strong", type=click.Choice(["none", "strong"]), default="none", show_default=True,
-              help="Which jobs of the trace count.")  # fmt: skip
+@filter_option
 @click.option("--homes", type=click.IntRange(1, 999), metavar="N", help="Play the trace through the agents' own "
               "machines, submitted to N homes in turn, instead of one planner that knows everything.")  # fmt: skip
 @click.option("--gossip", default=1.0, show_default=True, type=click.FloatRange(0.0, 3600.0), metavar="SECONDS",
@@ -59,7 +58,7 @@ HOMES_TOO = ("seed", "failures")
               "nodes fail.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Orders the arrivals; draws losses and failures.")
 @click.option("--seeds", type=int, default=1, show_default=True, metavar="N", help="Runs N seeds; shows the means.")
-@click.option("--strict", is_flag=True, help="End at the first bad line instead of counting them.")
+@strict_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON document.")
 @click.option("--schedule", metavar="OUT.swf", help="Write every job with its wait, as SWF.")
 @click.option("--csv", metavar="OUT.csv", help="Write every job with its start, end, wait and slowdown, as CSV; "
@@ -197,12 +196,8 @@ def _print(schedules: list[Schedule], source: BatchTrace, as_json: bool, strong:
         return
     rows = [[name, *(_cell(name, getattr(each, name)) for each in summaries)] for name in Summary._fields[1:]]
     print_table(["", *(each.policy for each in summaries)], rows)
-    for line, why in source.bad.first[:5]:
-        print(f"bad line {source.bad.path}:{line}: {why}", file=sys.stderr)
-    if source.bad.count > 5:
-        print(f"... {source.bad.count} bad lines in all", file=sys.stderr)
-    for why, count in source.left_out.items():
-        print(f"left out: {count} jobs ({why})", file=sys.stderr)
+    tell_bad(source.bad)
+    tell_left_out(source.left_out)
 
 
 def _cell(name: str, value: Any) -> str:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from node.cli import show
+from node.cli import failures, show
 from node.cli.failures import Failure
+from node.cli.sim_inputs import filter_option, strict_option, tell_bad, tell_left_out
 
 if TYPE_CHECKING:
     from sim.cluster import NodeType
-    from sim.sizing import Judge, Sizing
+    from sim.sizing import Judge, Sizing, Trial
 
 RESAMPLES_MAX = 1000
 
@@ -31,6 +32,8 @@ RESAMPLES_MAX = 1000
 @click.option("--resamples", type=click.IntRange(0, RESAMPLES_MAX), default=10, show_default=True,
               help="Inputs drawn from the trace, day by day, beside the trace itself.")  # fmt: skip
 @click.option("--confidence", type=float, default=0.9, show_default=True, help="The share of inputs that must do.")
+@filter_option
+@strict_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def size(trace: str | None, targets: tuple[str, ...], types: tuple[str, ...], **options: Any) -> None:
     """Find the fewest nodes that meet the targets, by bisection, on the trace and on resamples of it.
@@ -40,7 +43,7 @@ def size(trace: str | None, targets: tuple[str, ...], types: tuple[str, ...], **
     fofoca sim size --pods PODS.csv --target 'refused<0.5%' \\
         --node-type big:cpu=64,memory=256G,price=3.2 --node-type small:cpu=16,memory=64G,price=0.9
 
-    With several node types and prices it looks for the cheapest mix.
+    With several node types and prices it looks for the cheapest mix. Ctrl-C shows what was tried (exit code 130).
     """
     from sim.errors import SimulationError
 
@@ -52,7 +55,7 @@ def size(trace: str | None, targets: tuple[str, ...], types: tuple[str, ...], **
 
 def _size(
     trace: str | None, target_texts: Sequence[str], type_texts: Sequence[str], policy: str | None, pods: str | None,
-    mapping: str | None, resamples: int, confidence: float, as_json: bool,
+    mapping: str | None, resamples: int, confidence: float, as_json: bool, strong: str, strict: bool,
 ) -> None:  # fmt: skip
     from sim.sizing import size as search
     from sim.targets import parse_target
@@ -65,11 +68,18 @@ def _size(
     types = _types(type_texts, pods is not None)
     inputs = range(resamples + 1)
     if trace is not None:
-        judge, start = _batch(trace, mapping, policy or "easy", types, inputs)
+        judge, start = _batch(trace, mapping, policy or "easy", types, inputs, strong == "strong", strict)
     else:
         assert pods is not None
-        judge, start = _nodes(pods, mapping, policy or "best-fit", types, inputs)
-    found = search(_told(judge, types, as_json), types, targets, confidence, start)
+        if strong == "strong":
+            raise Failure("--filter: goes with TRACE only")
+        judge, start = _nodes(pods, mapping, policy or "best-fit", types, inputs, strict)
+    tried: list[Trial] = []
+    try:
+        found = search(_told(judge, types, as_json), types, targets, confidence, start, tried.append)
+    except KeyboardInterrupt:
+        _print_trials(tried, types, as_json, resamples)
+        raise Failure("interrupted; these sizes were tried", failures.INTERRUPTED) from None
     _print(found, types, figures, as_json, resamples)
 
 
@@ -88,8 +98,9 @@ def _types(texts: Sequence[str], needed: bool) -> list[NodeType]:
 
 
 def _batch(
-    trace: str, mapping: str | None, policy: str, types: Sequence[NodeType], inputs: Sequence[int]
-) -> tuple[Judge, int]:
+    trace: str, mapping: str | None, policy: str, types: Sequence[NodeType], inputs: Sequence[int], strong: bool,
+    strict: bool,
+) -> tuple[Judge, int]:  # fmt: skip
     from sim.errors import BadValue
     from sim.grids import sweep
     from sim.replay import check_policy
@@ -98,7 +109,10 @@ def _batch(
 
     check_policy(policy)
     # Whatever the file says of its machine: the machine is what is looked for.
-    found = BatchInputs(read_batch(trace, 1 << 30, mapping=mapping).workload)
+    source = read_batch(trace, 1 << 30, strong, strict, mapping)
+    tell_bad(source.bad)
+    tell_left_out(source.left_out)
+    found = BatchInputs(source.workload)
     cores = [each.cpu_milli // 1000 for each in types]
     if not all(cores):
         raise BadValue("node-type", types[cores.index(0)].name, "a batch job's processor is a whole core")
@@ -118,7 +132,7 @@ def _batch(
 
 
 def _nodes(
-    pods: str, mapping: str | None, policy: str, types: Sequence[NodeType], inputs: Sequence[int]
+    pods: str, mapping: str | None, policy: str, types: Sequence[NodeType], inputs: Sequence[int], strict: bool
 ) -> tuple[Judge, int]:
     from sim.grids import sweep
     from sim.policies import check_policy
@@ -126,7 +140,8 @@ def _nodes(
     from sim.trials import NodeInputs
 
     check_policy(policy)
-    visits, _ = read_tasks(pods, mapping)
+    visits, bad = read_tasks(pods, mapping, strict)
+    tell_bad(bad)
     found = NodeInputs(visits)
 
     def judge(fleet: tuple[int, ...]) -> list[Mapping[str, float]] | None:
@@ -170,16 +185,26 @@ def _print(found: Sizing, types: Sequence[NodeType], figures: Sequence[str], as_
                 "share": found.best.share,
                 "inputs": resamples + 1,
                 "figures": dict(found.best.figures),
-                "trials": [
-                    {"nodes": list(trial.counts), "share": trial.share, "figures": dict(trial.figures)}
-                    for trial in found.trials
-                ],
+                "trials": _trials(found.trials),
             }
         )
         return
     priced = any(each.price for each in types)
-    rows = [[_fleet(types, trial.counts), f"{trial.share:.0%}"] for trial in sorted(found.trials)]
-    show.print_table(["NODES", f"MEET THE TARGETS, OF {resamples + 1} INPUTS"], rows)
+    _print_trials(found.trials, types, as_json, resamples)
     price = f", {found.price:g} an hour" if priced else ""
     print(f"\n{_fleet(types, found.best.counts)}{price}: enough in {found.best.share:.0%} of the inputs; on the trace:")
     show.print_table(["FIGURE", "VALUE"], [[name, f"{found.best.figures[name]:.6g}"] for name in figures])
+
+
+def _trials(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    return [{"nodes": list(each.counts), "share": each.share, "figures": dict(each.figures)} for each in trials]
+
+
+def _print_trials(trials: Sequence[Trial], types: Sequence[NodeType], as_json: bool, resamples: int) -> None:
+    if as_json:
+        show.print_json({"inputs": resamples + 1, "trials": _trials(trials)})
+        return
+    rows = [
+        [_fleet(types, trial.counts), f"{trial.share:.0%}"] for trial in sorted(trials, key=lambda each: each.counts)
+    ]
+    show.print_table(["NODES", f"MEET THE TARGETS, OF {resamples + 1} INPUTS"], rows)

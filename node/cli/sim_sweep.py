@@ -12,6 +12,7 @@ import click
 
 from node.cli import failures, show
 from node.cli.failures import Failure
+from node.cli.sim_inputs import filter_option, fingerprint, strict_option, tell_bad, tell_left_out
 from node.cli.sim_overcommit import parse_ratios, read_usage
 from node.cli.sim_progress import check_writable
 
@@ -41,10 +42,13 @@ SHOWN = {
 @click.option("--mapping", metavar="MAPPING.toml", help="Which columns of a CSV mean what; see docs/simulation.md.")
 @click.option("--resamples", type=click.IntRange(0, 1000), default=0, show_default=True,
               help="Inputs drawn from the trace, day by day, beside the trace itself.")  # fmt: skip
+@filter_option
+@strict_option
 @click.option("--processes", type=click.IntRange(0, 1024), default=0, help="At once.  [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print all results as one JSON document.")
 def sweep(out: str, as_json: bool, processes: int, **options: Any) -> None:
-    """Replay every combination of the given settings; a run that is in OUT already is not repeated.
+    """Replay every combination of the given settings; a run that is in OUT already, of files with the same contents, is
+    not repeated.
 
     \b
     fofoca sim sweep KTH-SP2.swf.gz --policy easy,sjbf --processors 100,110,120 --out sweep.jsonl
@@ -73,23 +77,27 @@ def sweep(out: str, as_json: bool, processes: int, **options: Any) -> None:
 def _plan(
     trace: str | None, policies: str | None, processors: str | None, clairvoyant: str, cluster: str | None,
     pods: str | None, nodes: str, overcommit: str, usage: str | None, mapping: str | None, resamples: int,
+    strong: str, strict: bool,
 ) -> tuple[str, list[Parameters], Work]:  # fmt: skip
     if (trace is None) == (pods is None):
         raise Failure("TRACE or --pods: give one of them")
     inputs = list(range(resamples + 1))
     if trace is not None:
         truths = {"no": [False], "yes": [True], "both": [False, True]}[clairvoyant]
-        return _batch(trace, mapping, _words(policies or "easy"), processors, truths, inputs)
+        return _batch(trace, mapping, _words(policies or "easy"), processors, truths, inputs, strong, strict)
+    if strong == "strong":
+        raise Failure("--filter: goes with TRACE only")
     if cluster is None:
         raise Failure("--cluster: is needed with --pods")
     assert pods is not None
     shares = [_number("--nodes", text.removesuffix("%")) / 100 for text in _words(nodes)]
-    return _node_wise(pods, cluster, mapping, _words(policies or "best-fit"), shares, overcommit, usage, inputs)
+    return _node_wise(pods, cluster, mapping, _words(policies or "best-fit"), shares, overcommit, usage, inputs, strict)
 
 
 def _batch(
-    trace: str, mapping: str | None, policies: list[str], processors: str | None, truths: list[bool], inputs: list[int]
-) -> tuple[str, list[Parameters], Work]:
+    trace: str, mapping: str | None, policies: list[str], processors: str | None, truths: list[bool],
+    inputs: list[int], strong: str, strict: bool,
+) -> tuple[str, list[Parameters], Work]:  # fmt: skip
     from sim.grids import grid
     from sim.replay import check_policy
     from sim.traces.batch import read_batch
@@ -97,10 +105,10 @@ def _batch(
 
     for policy in policies:
         check_policy(policy)
-    sizes = [int(_number("--processors", text)) for text in _words(processors)] if processors else []
-    source = read_batch(trace, max(sizes, default=0), mapping=mapping)
-    for why, count in source.left_out.items():
-        print(f"left out: {count} jobs ({why})", file=sys.stderr)
+    sizes = [_whole("--processors", text) for text in _words(processors)] if processors else []
+    source = read_batch(trace, max(sizes, default=0), strong == "strong", strict, mapping)
+    tell_bad(source.bad)
+    tell_left_out(source.left_out)
     found = BatchInputs(source.workload)
     sizes = sizes or [source.processors]
     if min(sizes) < found.largest:
@@ -110,12 +118,13 @@ def _batch(
         return found.run(run["input"], run["processors"], run["policy"], run["clairvoyant"])
 
     axes: dict[str, Sequence[Any]] = {"policy": policies, "processors": sizes, "clairvoyant": truths, "input": inputs}
-    return "batch", grid({"trace": [Path(trace).name], **axes}), work
+    fixed = {"trace": [Path(trace).name], "contents": [fingerprint(trace, mapping)], "filter": [strong]}
+    return "batch", grid({**fixed, **axes}), work
 
 
 def _node_wise(
     pods: str, cluster: str, mapping: str | None, policies: list[str], shares: list[float], overcommit: str,
-    usage: str | None, inputs: list[int],
+    usage: str | None, inputs: list[int], strict: bool,
 ) -> tuple[str, list[Parameters], Work]:  # fmt: skip
     from sim.cluster import read_cluster
     from sim.grids import grid
@@ -125,7 +134,8 @@ def _node_wise(
 
     for policy in policies:
         check_policy(policy)
-    visits, _ = read_tasks(pods, mapping)
+    visits, bad = read_tasks(pods, mapping, strict)
+    tell_bad(bad)
     found, types = NodeInputs(visits), read_cluster(cluster).types
     ratios = {f"{each.cpu:g}:{each.memory:g}": each for each in parse_ratios(overcommit)}
     use = read_usage(usage, 0)
@@ -134,7 +144,12 @@ def _node_wise(
         specs = [spec for each in types for spec in each.specs(round(each.count * run["nodes"]))]
         return found.run(run["input"], specs, run["policy"], ratios[run["overcommit"]], use)
 
-    fixed: dict[str, Sequence[Any]] = {"pods": [Path(pods).name], "cluster": [Path(cluster).name], "usage": [usage]}
+    fixed: dict[str, Sequence[Any]] = {
+        "pods": [Path(pods).name],
+        "cluster": [Path(cluster).name],
+        "usage": [usage],
+        "contents": [fingerprint(pods, cluster, mapping, usage)],
+    }
     axes: dict[str, Sequence[Any]] = {"policy": policies, "nodes": shares, "overcommit": list(ratios), "input": inputs}
     return "living" if use or len(ratios) > 1 else "nodes", grid({**fixed, **axes}), work
 
@@ -151,6 +166,13 @@ def _number(option: str, text: str) -> float:
     if not 0 < value <= 1e9:
         raise Failure(f"{option}: {text!r} is not valid; numbers above 0, with commas between")
     return value
+
+
+def _whole(option: str, text: str) -> int:
+    value = _number(option, text)
+    if value != int(value):
+        raise Failure(f"{option}: {text!r} is not valid; whole numbers above 0, with commas between")
+    return int(value)
 
 
 def _sweep(out: str, runs: list[Parameters], work: Work, processes: int) -> bool:

@@ -63,12 +63,15 @@ def what_if(
     from sim.live import read_live
 
     try:
+        if types and not added:
+            raise Failure("--node-type: is what --add may name; there is no --add")
+        named = {each.name: each for each in map(_node_type, types)}
         copy = read_live(file) if file else live.take(node_api)
         by_resource = _ratios(ratios)
         changes = machine.Changes(
             drain={name: _seconds("--drain", after) if after else None for name, after in map(_drain, drains)},
             remove=tuple(dict.fromkeys(removed)),
-            add=tuple(_addition(text, copy, cluster, types) for text in added),
+            add=tuple(_addition(text, copy, cluster, named) for text in added),
             cpu_ratio=by_resource.get("cpu"),
             memory_ratio=by_resource.get("memory"),
             jobs=tuple(spec for path in job_files for spec in _jobs(path)),
@@ -115,7 +118,7 @@ def _ratios(texts: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
-def _addition(text: str, copy: Live, cluster: str | None, types: tuple[str, ...]) -> Addition:
+def _addition(text: str, copy: Live, cluster: str | None, named: dict[str, NodeType]) -> Addition:
     from sim.cluster import read_cluster
     from sim.futures import Addition
 
@@ -124,9 +127,10 @@ def _addition(text: str, copy: Live, cluster: str | None, types: tuple[str, ...]
         raise Failure(f"--add: {text!r} is not valid; COUNTxTYPE, such as 4xbig")
     known: dict[str, NodeType] = {each.name: each for each in map(_like, copy.nodes)}
     known |= {each.name: each for each in read_cluster(cluster).types} if cluster else {}
-    known |= {each.name: each for each in map(_node_type, types)}
+    known |= named
     if match[2] not in known:
-        raise Failure(f"--add: no type {match[2]}; there are {', '.join(sorted(known)[:20]) or 'none'}")
+        there = f"one of {', '.join(sorted(known)[:20])}, or say" if known else "say"
+        raise Failure(f"--add: no type {match[2]}; {there} what it is: --node-type {match[2]}:cpu=64,memory=256G")
     return Addition(int(match[1]), known[match[2]])
 
 

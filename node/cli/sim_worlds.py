@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from node.cli import show
-from node.cli.failures import TASK_FAILED, Failure
+from node.cli.failures import INTERRUPTED, TASK_FAILED, Failure
 
 
 @click.command(short_help="Try gossip on many nodes.")
@@ -63,17 +63,28 @@ def world(
 
     if nodes is not None and homes is not None and homes > nodes:
         raise Failure(f"--homes: {homes} is not valid; at most the {nodes} nodes")
-    broken = 0
-    for each in range(seed, seed + seeds):
-        result = run_world(each, nodes, homes, jobs, gossip=gossip, traced=trace)
-        broken += not result.passed
-        if seeds == 1 or not result.passed:
-            print(format_world(result))
-            if shrinks and not result.passed:
-                print(format_shrunk(shrink(result)))
-        elif sys.stderr.isatty():
-            print(f"\r\x1b[K{each - seed + 1} of {seeds}, {broken} broken", end="", file=sys.stderr, flush=True)
+    tried = broken = 0
+    try:
+        for each in range(seed, seed + seeds):
+            result = run_world(each, nodes, homes, jobs, gossip=gossip, traced=trace)
+            tried += 1
+            broken += not result.passed
+            if seeds > 1 and sys.stderr.isatty():
+                print(f"\r\x1b[K{tried} of {seeds}, {broken} broken", end="", file=sys.stderr, flush=True)
+            if seeds == 1 or not result.passed:
+                print(format_world(result), flush=True)
+                if shrinks and not result.passed:
+                    print(format_shrunk(shrink(result)), flush=True)
+    except KeyboardInterrupt:
+        _tell(tried, seed, broken)
+        raise Failure(f"interrupted; {tried} of {seeds} seeds were tried", INTERRUPTED) from None
     if seeds > 1:
-        print(f"{seeds} seeds from {seed} on: {broken or 'none'} broke a promise")
+        _tell(tried, seed, broken)
     if broken:
         raise click.exceptions.Exit(TASK_FAILED)
+
+
+def _tell(tried: int, seed: int, broken: int) -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    print(f"{tried} seeds from {seed} on: {broken or 'none'} broke a promise", flush=True)

@@ -44,6 +44,18 @@ def test_every_job_runs_and_the_same_seed_gives_the_same_starts(seed: int) -> No
     assert replay_homes(work, 8, setting).starts_s == first.starts_s, f"seed {seed}"
 
 
+def test_a_replay_can_be_ended_after_the_last_submission_too() -> None:
+    told = []
+
+    def watch(done: int, _now_s: float) -> bool:
+        told.append(done)
+        return done < 4
+
+    run = replay_homes(small(), 4, Setting(homes=2, home_first=1), watch)
+    assert not run.complete
+    assert told == [0, 1, 2, 3, 4]
+
+
 def test_failures_of_a_trace_come_by_list_and_need_homes(tmp_path: Path) -> None:
     trace, failures = tmp_path / "trace.swf", tmp_path / "failures.csv"
     trace.write_text("; MaxProcs: 2\n" + "".join(f"{n} 0 -1 50 1 -1 -1 1 60 -1 1 1 1 1 1 1 -1 -1\n" for n in (1, 2)))

@@ -227,12 +227,13 @@ def test_the_command_tells_both_futures_as_json_and_as_tables(full: Cluster, tmp
 BAD_WORDS = [
     (("--drain", "n9"), "drain: n9 is not valid; one of n1, n2"),
     (("--drain", "n1:soon"), "--drain: 'soon' is not valid; a time"),
-    (("--add", "4xbig"), "--add: no type big; there are n1, n2"),
+    (("--add", "4xbig"), "--add: no type big; one of n1, n2, or say what it is: --node-type big:cpu="),
     (("--add", "big"), "--add: 'big' is not valid; COUNTxTYPE"),
     (("--ratio", "disk=2"), "--ratio: 'disk=2' is not valid"),
     (("--ratio", "cpu=0"), "--ratio: 'cpu=0' is not valid"),
     (("--job", "/nowhere.json"), "--job: /nowhere.json: no such file"),
     (("--node-type", "x:cpu=no", "--add", "1xx"), "--node-type"),
+    (("--node-type", "x:cpu=1,memory=1G"), "--node-type: is what --add may name; there is no --add"),
     (("--horizon", "1s"), "horizon: 1.0 is not valid"),
 ]
 
