@@ -35,6 +35,17 @@ def test_below_the_reserve_nothing_new_is_taken(tmp_path: Path) -> None:
         full.require()
 
 
+def test_a_disk_without_inodes_is_full_with_room_left(tmp_path: Path) -> None:
+    def told(files: int, free_files: int) -> os.statvfs_result:
+        return os.statvfs_result((4096, 4096, 1 << 30, 1 << 30, 1 << 30, files, free_files, free_files, 0, 255))
+
+    full = DiskRoom(tmp_path, 1 << 20, spare(tmp_path), lambda _: told(100_000, 17))
+    assert not full.check()
+    with pytest.raises(DiskFull, match="17 inodes free"):
+        full.require()
+    assert DiskRoom(tmp_path, 1 << 20, spare(tmp_path), lambda _: told(0, 0)).check(), "some don't count them"
+
+
 def test_as_long_as_the_ledger_lives_on_its_spare_room_nothing_new_is_taken(tmp_path: Path) -> None:
     set_aside = spare(tmp_path)
     room = DiskRoom(tmp_path, 0, set_aside)
