@@ -273,10 +273,15 @@ def test_an_open_task_is_reached_by_other_owners_and_reaches_none(owners: Owners
 def test_a_killed_agents_rules_are_made_anew_and_nothing_is_left(owners: Owners, server: tuple[str, str, int]) -> None:
     lab = owners.lab
     jobs = [owners.run("ann", "n2", SLEEP, "--publish", "80") for _ in range(6)]
+    knocks = f"nc -w 1 {server[0]} 80 | grep served & nc -w 1 10.78.0.1 8642 && echo the host &"
+    stranger = owners.run("bob", "n2", f"exec </dev/null 2>&0; while :; do {knocks} sleep 0.1; done")
+    owners.reach(stranger, "bob")
     lab.ok("lab", "kill", "n2")
     time.sleep(0.5)
     lab.ok("lab", "start", "n2")
     tasks = [owners.reach(job) for job in jobs]
+    assert owners.output(stranger, "bob") == "", "while the new agent has heard of no other node, all stays closed"
+    owners.command("cancel", str(stranger), user="bob")
     addresses = [str(task["addresses"][0]) for task in tasks]  # type: ignore[index]
     assert len(set(addresses)) == len(addresses)
     rules = owners.host("n2", "nft", "list", "ruleset").stdout
