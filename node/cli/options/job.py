@@ -42,7 +42,7 @@ _FIRST = (
         "--constraint", "constraints", multiple=True, help="Nodes to choose from: disk=ssd, '!gpu', 'rack in (a,b)'."
     ),
     click.option("--kind", type=click.Choice(["batch", "service"]), help="Run to an end, or keep running."),
-    click.option("--attempts", type=click.IntRange(1), help="How often a task that fails is tried."),
+    click.option("--attempts", type=click.IntRange(1), help="Tries of a task that can't be set up or is lost."),
     click.option("--on-lost", type=click.Choice(["requeue", "fail", "single"]), help="What a lost node means."),
     click.option("--pids", type=click.IntRange(1), help="How many processes a task may have."),
     click.option("--network", type=click.Choice(["bridge", "shared", "none"]), help=NETWORK_HELP),
