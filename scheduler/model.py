@@ -60,7 +60,9 @@ class Resources(msgspec.Struct, frozen=True, array_like=True):
 
     def _combine(self, other: Resources, sign: int) -> Resources:
         extra = self.extra
-        if other.extra:
+        if len(extra) == 1 and len(other.extra) == 1 and extra[0][0] == other.extra[0][0]:
+            extra = ((extra[0][0], extra[0][1] + sign * other.extra[0][1]),)
+        elif other.extra:
             amounts = dict(extra)
             for name, amount in other.extra:
                 amounts[name] = amounts.get(name, 0) + sign * amount

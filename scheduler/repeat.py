@@ -111,9 +111,10 @@ class Repeat(Generic[K]):
 
     def flush(self, fx: Effects) -> None:
         """Say what is fresh, as far as the window allows. Called once at the end of every event."""
-        touched, self._touched = self._touched, {}
-        for peer in touched:
-            self._flush_peer(fx, peer)
+        if self._touched:
+            touched, self._touched = self._touched, {}
+            for peer in touched:
+                self._flush_peer(fx, peer)
 
     def _flush_peer(self, fx: Effects, peer: str) -> None:
         state = self._peers.get(peer)

@@ -48,6 +48,7 @@ class Reporting:
         self._pushing_now = False
         self.pushing = Pushing(config, view, alarms, self._say_pushed)
         self._told: dict[str, int] = {}
+        self._permitted = Resources()
         self._committed = Resources()
         self._containers = 0
         self.company = Company()
@@ -63,7 +64,9 @@ class Reporting:
     @property
     def free(self) -> Resources:
         """What can still be committed, by what is booked now."""
-        return self._build().free
+        if self._exclusive:
+            return self._permitted - self._permitted
+        return self._permitted - (self._committed + WHOLE if self._containers else self._committed)
 
     def free_without(self, keys: Collection[Hashable]) -> Resources:
         """Return what could be committed if these live allocations were gone."""
@@ -71,7 +74,7 @@ class Reporting:
         if self._exclusive > sum(each.get(WHOLE_NODE) for each in gone):
             return Resources()
         committed = self._committed - sum(gone, Resources())
-        return self.report().permitted - (committed + WHOLE if self._containers > len(gone) else committed)
+        return self._permitted - (committed + WHOLE if self._containers > len(gone) else committed)
 
     @property
     def version(self) -> int:
@@ -115,7 +118,7 @@ class Reporting:
         found = []
         for start in range(0, len(ends), size):
             group = ends[start : start + size]
-            amount = sum((amount for _, amount in group), Resources())
+            amount = group[0][1] if size == 1 else sum((amount for _, amount in group), Resources())
             found.append(End(math.ceil(group[-1][0] * 1000), amount))
         if found and len(ends) == len(self._ends) and not self._exclusive:
             found[-1] = End(found[-1].at_ms, found[-1].amount + WHOLE)
@@ -172,10 +175,12 @@ class Reporting:
     def measure(self, measured: Measured) -> None:
         """Take the shell's newest figures; raises InvalidSpec when they would make a report too large to gossip."""
         old, self.measured = self.measured, measured
-        bare = msgspec.structs.replace(self._build(), ends=(), runs="", tiers=())
+        built = self._build()
+        bare = msgspec.structs.replace(built, ends=(), runs="", tiers=())
         if len(encode_gossip(bare)) > REPORT_BYTES_MAX:
             self.measured = old
             raise InvalidSpec("labels", len(measured.labels), f"a report must stay within {REPORT_BYTES_MAX} bytes")
+        self._permitted = built.permitted
         self._dirty = True
         if old is None or (old.allocatable, old.labels) != (measured.allocatable, measured.labels):
             self.push()

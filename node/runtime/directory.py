@@ -12,6 +12,9 @@ Owns: names, formats and atomicity of those files. May not know: processes, LXC,
     exit        how it ended; once there, never changed. Not synced: a power loss takes the container along, and its
                 home starts a new attempt (docs/decisions/0007)
     stdout, stdout.OFFSET, stderr, ...      see logs.py
+
+What the supervisor says by a file's presence (supervisor, running, exit) it writes under that name with a dot, perhaps
+over what lies there, and renames.
 """
 
 from __future__ import annotations
@@ -44,18 +47,29 @@ class ContainerDirectory:
     def exists(self) -> bool:
         return self.path.is_dir()
 
-    def create(self, spec: ContainerSpec) -> None:
-        """Raises FileExistsError. 0711: a container's mapped root walks through, and can't look around."""
-        self.path.mkdir()
-        self.path.chmod(0o711)  # whatever the agent's umask is
+    def create(self, spec: ContainerSpec, spare: Path | None = None) -> None:
+        """Raises FileExistsError, OSError. `spare`: a directory to be this one from now on (spares.py)."""
+        if spare is None:
+            self.path.mkdir()
+            self.path.chmod(0o711)  # whatever the agent's umask is; a container's root walks through, and sees nothing
+            self._begin(spec)
+        elif self.exists():
+            raise FileExistsError(self.path)
+        else:
+            ContainerDirectory(spare)._begin(spec)
+            spare.rename(self.path)
+
+    def _begin(self, spec: ContainerSpec) -> None:
         self.write_once(".exit", b" " * EXIT_BYTES_MAX)  # reserved now, for a disk that is full by then
         self.write_once("spec", msgspec.json.encode(spec, enc_hook=str))
 
     def write_once(self, name: str, content: bytes) -> None:
-        """For what nobody reads before the agent's next step."""
-        descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        """For what nobody reads before the agent's next step. What an earlier container left there is overwritten:
+        truncated to nothing, it would be written to the disk when it is closed."""
+        descriptor = os.open(f"{self.path}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, content)
+            os.ftruncate(descriptor, len(content))
         finally:
             os.close(descriptor)
 
@@ -122,7 +136,7 @@ class ContainerDirectory:
 
     def lock(self) -> int:
         """The descriptor to hand to the supervisor. Raises BlockingIOError if it has one already."""
-        descriptor = os.open(self.path / "spec", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(f"{self.path}/spec", os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -133,7 +147,7 @@ class ContainerDirectory:
     def is_locked(self) -> bool:
         """A supervisor lives, or is about to. Asked with a shared lock: askers don't see each other."""
         try:
-            descriptor = os.open(self.path / "spec", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(f"{self.path}/spec", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:

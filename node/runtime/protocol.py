@@ -396,9 +396,8 @@ def check(spec: ContainerSpec) -> None:
     for key, value in spec.env:
         _require(ENV_NAME_PATTERN.fullmatch(key), "env", key, "a name of A-Z a-z 0-9 _")
         _require(_is_text(value), "env", f"{key}={value}", "text without NUL")
-    _require(all(_is_text(word) for word in spec.argv), "argv", spec.argv, "text without NUL")
-    size = sum(len(word.encode()) + 1 for word in spec.argv)
-    size += sum(len(key) + len(value.encode()) + 2 for key, value in spec.env)
+    _require(all(map(_is_text, spec.argv)), "argv", spec.argv, "text without NUL")
+    size = len("".join((*spec.argv, *map("".join, spec.env))).encode()) + len(spec.argv) + 2 * len(spec.env)
     _require(size <= ARGV_BYTES_MAX, "argv and env", f"{size} bytes", f"at most {ARGV_BYTES_MAX} bytes")
     if spec.hostname is not None:
         _require(HOSTNAME_PATTERN.fullmatch(spec.hostname), "hostname", spec.hostname, "one label of a host name")
@@ -466,7 +465,7 @@ def _parses(parse: Callable[[str], object], text: str) -> bool:
 
 def _is_text(word: str) -> bool:
     """Has no NUL, which ends strings for the kernel, and no half of a surrogate pair."""
-    return "\0" not in word and _parses(str.encode, word)
+    return "\0" not in word and (word.isascii() or _parses(str.encode, word))
 
 
 def _require(holds: object, field: str, value: object, right: str) -> None:

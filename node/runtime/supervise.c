@@ -100,17 +100,11 @@ static int64 read_number(const char *directory, const char *name, const char *ke
     return strtoll(at + strlen(key), NULL, 10);
 }
 
-static void note(const char *name, const char *text) {
-    int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd >= 0 && write(fd, text, strlen(text)) < 0) { /* a full disk: the agent does without it */ }
+static void record(const char *hidden, const char *name, const char *text) {   /* over what is there; it appears whole */
+    int fd = open(hidden, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), length = strlen(text);
+    int whole = fd >= 0 && write(fd, text, length) == length && ftruncate(fd, length) == 0;
     if (fd >= 0) close(fd);
-}
-
-static void record_exit(const char *text) {        /* whole; the agent has reserved its place on the disk */
-    int fd = open(".exit", O_WRONLY | O_CREAT | O_CLOEXEC, 0600), length = strlen(text);
-    int whole = write(fd, text, length) == length && ftruncate(fd, length) == 0;
-    close(fd);
-    if (whole && rename(".exit", "exit") < 0) { /* the agent finds none, and says that nobody knows */ }
+    if (whole && rename(hidden, name) < 0) { /* the agent finds none, and does without it */ }
 }
 
 static void take_order(const char *key, const char *value) {
@@ -389,7 +383,7 @@ static void on_started(void) {
     if (orders.time_limit_ms > 0) self.limit_at = now_ms(CLOCK_BOOTTIME) + orders.time_limit_ms;
     if (self.limit_at && orders.warn_signal) self.warn_at = self.limit_at > orders.warn_ms ? self.limit_at - orders.warn_ms : 1;
     snprintf(text, sizeof text, "started_unix_ms %lld\nchild %d\n", self.started_unix_ms, self.child);
-    note("running", text);
+    record(".running", "running", text);
     if (write(STATUS_FD, "started\n", 8) < 0) { /* the agent is gone: the record will tell the next one */ }
     close(STATUS_FD);
     on_orders();
@@ -458,7 +452,7 @@ static void prepare(void) {
     self.timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
     read_text("", "/proc/sys/kernel/random/boot_id", boot, sizeof boot);
     snprintf(text, sizeof text, "pid %d\nboot %s", getpid(), boot);
-    note("supervisor", text);
+    record(".supervisor", "supervisor", text);
     read_orders();
     watch_oom();
     if (orders.lxc && (self.ready = open("ready", O_RDONLY | O_NONBLOCK | O_CLOEXEC)) < 0) fail("no ready pipe");
@@ -515,7 +509,7 @@ static void finish(void) {
     snprintf(buffer, sizeof buffer, "exit_code %d\noom_killed %d\ntimed_out %d\nlease_expired %d\nmemory_peak_bytes %lld\ncpu_ns %lld\n"
              "started_unix_ms %lld\nended_unix_ms %lld\nerror %s\n", exit_code, self.ooms > 0, self.timed_out, self.lease_expired,
              peak, cpu_ns, self.started_unix_ms, ended_unix_ms, self.error);
-    record_exit(buffer);
+    record(".exit", "exit", buffer);               /* the agent has reserved its place on the disk */
 }
 
 int main(int count, char **arguments) {

@@ -13,7 +13,7 @@ from __future__ import annotations
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from node.runtime.protocol import (
     unmet,
     with_limits,
 )
+from node.runtime.spares import Spares
 
 KILL_TIMEOUT_S = 10.0
 KILL_ALONE_TIMEOUT_S = 5.0
@@ -73,7 +74,9 @@ class SupervisedRuntime(ABC):
         self._program = tuple(program)
         self._running: set[str] = set()
         self._children: dict[str, int] = {}
+        self._directories: dict[str, ContainerDirectory] = {}
         self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._spares = Spares(self._root)
 
     @property
     @abstractmethod
@@ -107,6 +110,10 @@ class SupervisedRuntime(ABC):
         """After the start: what is wrong with it, if anything."""
         return None
 
+    async def _set_to(self, work: Callable[..., None], *arguments: object) -> None:
+        """Does what sets up a container or clears it away: in a thread, for it may take long."""
+        await trio.to_thread.run_sync(work, *arguments)
+
     def _change(self, old: ContainerSpec, new: ContainerSpec) -> None:
         """Brings what runs from one's limits to the other's, in a thread. Raises ContainerError or OSError, having put
         back the former ones; called with a difference only."""
@@ -123,14 +130,19 @@ class SupervisedRuntime(ABC):
         missing = unmet(spec, self.features)
         if missing:
             raise UnsupportedError(self.name, missing)
-        await trio.to_thread.run_sync(self._prepare, spec)
+        await self._set_to(self._prepare, spec)
 
     def _prepare(self, spec: ContainerSpec) -> None:
-        directory = self._directory(spec.name)
+        directory, spare = self._directory(spec.name), self._spares.take()
         try:
-            directory.create(spec)
-        except FileExistsError:
+            directory.create(spec, spare)
+        except OSError as error:
+            if spare is not None:
+                self._spares.give_back(spare)
+            if not isinstance(error, FileExistsError):
+                raise
             raise SpecError(f"name is {spec.name!r}; it should be one that no container here has") from None
+        self._directories[spec.name] = directory
         try:
             self._set_up(spec, directory)
         except OSError as error:
@@ -258,6 +270,7 @@ class SupervisedRuntime(ABC):
         return await trio.to_thread.run_sync(self._recover)
 
     def _recover(self) -> list[Recovered]:
+        self._spares.remove_all()
         found = [self._settle(directory) for directory in all_directories(self._root)]
         self._running = {container.name for container in found if container.running}
         return found
@@ -276,13 +289,15 @@ class SupervisedRuntime(ABC):
         if directory.is_locked():
             await self._end(directory)
         self._forget(name)
-        await trio.to_thread.run_sync(self._clean_and_discard, directory)
+        self._directories.pop(name, None)
+        await self._set_to(self._clean_and_discard, directory)
         self._forget(name)
         self._children.pop(name, None)
 
     def _clean_and_discard(self, directory: ContainerDirectory) -> None:
         self._clean(directory.name)
-        directory.discard()
+        if not self._spares.give(directory.path):
+            directory.discard()
 
     async def _end(self, directory: ContainerDirectory) -> None:
         """By its supervisor; without it, should it not obey."""
@@ -316,15 +331,18 @@ class SupervisedRuntime(ABC):
         async with trio.open_nursery() as nursery:
             for directory in all_directories(self._root):
                 nursery.start_soon(self.remove, directory.name)
+        self._spares.remove_all()
         self._root.rmdir()
 
     def _directory(self, name: str) -> ContainerDirectory:
+        if name in self._directories:
+            return self._directories[name]
         if not NAME_PATTERN.fullmatch(name):
             raise SpecError(f"name is {name!r}; it should be 1 to 63 of a-z 0-9 . -, a letter or digit first")
         return ContainerDirectory(self._root / name)
 
     def _known(self, name: str) -> ContainerDirectory:
         directory = self._directory(name)
-        if not directory.exists():
+        if name not in self._directories and not directory.exists():
             raise UnknownContainerError(f"no container {name} on this node")
         return directory

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from node.host import cgroups
 from node.host.staging import scratch_obstacle
+from node.runtime.spares import PREFIX
 from tests.end_to_end.command_line import CommandLine, eventually, files_below, remains_of
 
 SMALL = ("--image", "busybox", "--cpu", "10m", "--memory", "16M", "--attempts", "1")
@@ -89,14 +90,15 @@ class Node:
             yield f"interface {each['ifname']}"
 
     def files(self) -> Iterator[str]:
-        """Without the kept output, which is bounded by itself, and the ledger's own."""
+        """Without the kept output and the spare directories, which are bounded by themselves, and the ledger's own."""
         for path in files_below(self.data):
             name = str(path.relative_to(self.data))
-            if not name.startswith(("output/", "ledger.db", "network/rest-")):
+            if not name.startswith(("output/", "ledger.db", "network/rest-", f"containers/{PREFIX}")):
                 yield f"file {name}"
         for top in ("containers", "staging", "mounts", "secrets"):
             root = Path(f"/proc/{self.keeper}/root{self.data}") / top
-            yield from (f"folder {top}/{entry.name}" for entry in (root.iterdir() if root.is_dir() else ()))
+            entries = [entry.name for entry in root.iterdir()] if root.is_dir() else []
+            yield from (f"folder {top}/{name}" for name in entries if not name.startswith(PREFIX))
         yield from (f"lock {path}" for path in files_below(Path(f"/run/lxc/lock/{self.data}".replace("//", "/"))))
 
     def loop_devices(self) -> Iterator[str]:

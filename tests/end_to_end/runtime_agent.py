@@ -26,6 +26,7 @@ from node.runtime import ContainerSpec, NetworkSpec, StartError, supervisor
 from node.runtime.lxc.lxc import LxcRuntime
 from node.runtime.parts import FileMounts, VolumeMount
 from node.runtime.process import ProcessRuntime
+from node.runtime.spares import PREFIX
 from scheduler.spec.files import Scratch
 
 BRIDGE, POOL = "ffcensus", Range.parse("10.213.9.0/24")
@@ -124,7 +125,7 @@ class Census:
         interfaces = set(os.listdir("/sys/class/net")) - {"lo", BRIDGE}
         left = [f"interface {name}" for name in interfaces]
         left += [f"group {name}" for name in self.runtime._cgroups.names()]
-        left += [f"file {entry}" for entry in self.runtime._root.iterdir()]
+        left += [f"file {entry}" for entry in self.runtime._root.iterdir() if not entry.name.startswith(PREFIX)]
         left += [f"mount of {name}" for name in self.runtime._staging.names()]
         for path in Path("/sys/block").glob("loop*/loop/backing_file"):
             with suppress(OSError):  # another test's, just gone

@@ -15,6 +15,7 @@ from node.host import cgroups
 from node.host.boot import boot_id
 from node.host.staging import scratch_obstacle
 from node.runtime import lxc_obstacles
+from node.runtime.spares import PREFIX
 from tests.end_to_end.command_line import CommandLine, eventually
 
 pytestmark = [
@@ -89,7 +90,7 @@ def in_another_boot(data: Path) -> None:
 
 def left_of(fofoca: CommandLine, data: Path) -> set[str]:
     """Names of containers of which there is a file, a control group, a mount's place or a record of addresses."""
-    found = {entry.name for entry in (data / "containers").iterdir()}
+    found = {entry.name for entry in (data / "containers").iterdir() if not entry.name.startswith(PREFIX)}
     found |= {entry.name for entry in (data / "staging").glob("*")}
     found |= {entry.stem for entry in (data / "network").glob("*.json")}
     found |= {entry.name for entry in (data / "secrets").glob("*")}

@@ -42,19 +42,16 @@ def write_text(path: str, text: str) -> bool:
         os.close(descriptor)
 
 
-def note(name: str, text: str) -> None:
-    """On a full disk the agent does without it."""
-    with contextlib.suppress(OSError), open(name, "w") as file:
-        file.write(text)
-
-
-def record_exit(text: str) -> None:
-    """Whole; the agent has reserved its place on the disk."""
-    descriptor = os.open(".exit", os.O_WRONLY | os.O_CREAT, 0o600)
-    os.write(descriptor, text.encode())
-    os.ftruncate(descriptor, len(text.encode()))
-    os.close(descriptor)
-    os.rename(".exit", "exit")
+def record(name: str, text: str) -> None:
+    """Whole, and over what is there; on a full disk the agent does without it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(f".{name}", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, text.encode())
+            os.ftruncate(descriptor, len(text.encode()))
+        finally:
+            os.close(descriptor)
+        os.rename(f".{name}", name)
 
 
 def given_environment() -> dict[bytes, bytes]:

@@ -11,10 +11,9 @@ from node.runtime.twin.accounts import Accounts, WatchError, of_children
 from node.runtime.twin.files import (
     boottime_ms,
     given_environment,
-    note,
     read_number,
     read_text,
-    record_exit,
+    record,
     unix_ms,
     write_text,
 )
@@ -55,7 +54,7 @@ class Supervisor:
             signal.signal(number, lambda *_: None)
         self.libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         boot = read_text("/proc/sys/kernel/random/boot_id")
-        note("supervisor", f"pid {os.getpid()}\nboot {boot}")
+        record("supervisor", f"pid {os.getpid()}\nboot {boot}")
         self.orders = Orders()
         self.inside = Inside(self.orders)
         self.accounts = Accounts(self.orders)
@@ -176,7 +175,7 @@ class Supervisor:
             self.limit_at = boottime_ms() + self.orders.time_limit_ms
         if self.limit_at and self.orders.warn_signal:
             self.warn_at = max(boottime_ms(), self.limit_at - self.orders.warn_ms)
-        note("running", f"started_unix_ms {self.started_unix_ms}\nchild {self.inside.child}\n")
+        record("running", f"started_unix_ms {self.started_unix_ms}\nchild {self.inside.child}\n")
         with contextlib.suppress(OSError):
             os.write(STATUS_FD, b"started\n")
         os.close(STATUS_FD)
@@ -335,7 +334,7 @@ class Supervisor:
             "ended_unix_ms": ended_unix_ms,
             "error": self.error,
         }
-        record_exit("".join(f"{key} {value}\n" for key, value in fields.items()))
+        record("exit", "".join(f"{key} {value}\n" for key, value in fields.items()))
 
     def exit_code(self) -> int:
         status = self.inside.status or 0
