@@ -12,9 +12,10 @@ from dataclasses import replace
 from scheduler.model import NODE_NUMBER_MAX
 from sim.errors import BadValue
 from sim.many_homes import BEGINS_S, ManyHomes, Setting
-from sim.replay import Schedule, Watch
+from sim.replay import Ran, Schedule, Watch
 from sim.workload import Workload
 
+FASTER_MAX = 1_000_000
 POLICIES = ("easy", "fcfs", "conservative")
 
 
@@ -40,13 +41,18 @@ class _Watched(ManyHomes):
 
 
 def replay_homes(workload: Workload, processors: int, setting: Setting, watch: Watch | None = None) -> Schedule:
-    """Play the workload on so many one-processor nodes; raises BadValue for what no such cluster can be."""
+    """Play the workload on so many one-processor nodes; raises BadValue for what no such cluster can be.
+
+    With `setting.faster` the agents see the trace compressed; the times that come out are the trace's again.
+    """
     if not 1 <= processors <= NODE_NUMBER_MAX:
         raise BadValue(
             "processors", processors, f"with homes every processor is a node, so from 1 to {NODE_NUMBER_MAX}"
         )
     if not 1 <= setting.homes <= processors:
         raise BadValue("homes", setting.homes, f"from 1 to the {processors} processors")
+    if not 0 < setting.faster <= FASTER_MAX:
+        raise BadValue("faster", setting.faster, f"above 0, at most {FASTER_MAX:,}")
     if setting.queue_policy not in POLICIES:
         raise BadValue("policy", setting.queue_policy, f"the agents' queue has {', '.join(POLICIES)}")
     if workload.needs and max(workload.needs) > processors:
@@ -58,11 +64,14 @@ def replay_homes(workload: Workload, processors: int, setting: Setting, watch: W
         starts = run.run().starts_s
     except Interrupted:
         starts, complete = [None if at_s is None else at_s - BEGINS_S for at_s in run.starts], False
-    until_s = run.kernel.now - BEGINS_S
-    name = f"{setting.queue_policy}, {setting.homes} homes"
+    faster = setting.faster
+    until_s = (run.kernel.now - BEGINS_S) * faster
+    name = f"{setting.queue_policy}, {setting.homes} homes{', real gossip' if setting.real_gossip else ''}"
     if setting.outages:
         name += f", {run.figures['failed']} failure{'s'[: run.figures['failed'] != 1]}"
     exact = [
-        None if at_s is None else max(at_s, submit_s) for at_s, submit_s in zip(starts, workload.submit_s, strict=True)
+        None if at_s is None else max(at_s * faster, submit_s)
+        for at_s, submit_s in zip(starts, workload.submit_s, strict=True)
     ]
-    return Schedule(workload, processors, name, False, exact, until_s, complete, run.figures["events"], run.ran)
+    ran = [Ran(each.start_s * faster, each.end_s * faster, each.node) for each in run.ran]
+    return Schedule(workload, processors, name, False, exact, until_s, complete, run.figures["events"], ran)

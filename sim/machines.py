@@ -105,6 +105,10 @@ class Machines:
         """Start every agent and let them know each other."""
         for host in self.hosts.values():
             self.start(host)
+        self.meet_all()
+
+    def meet_all(self) -> None:
+        """Let the agents know each other."""
         for listener in self.listeners:
             for other in self.hosts.values():
                 if other is not listener:
@@ -197,7 +201,7 @@ class Machines:
                 host.ended.pop(id_, None)
             case Publish(key, value):
                 host.published[key] = value
-                self.kernel.after(self.links.gossip_s, self._gossip, host, key, value)
+                self.publish(host, key, value)
 
     def _send(self, host: Host, to: str, message: bytes) -> None:
         if to == host.name:
@@ -208,6 +212,10 @@ class Machines:
             self.figures["lost"] += 1
             return
         self.kernel.after(self.links.latency_s, self.give, self.hosts[to], Received(host.name, message))
+
+    def publish(self, host: Host, key: str, value: bytes) -> None:
+        """Let the listeners hear some time later what a host says of itself."""
+        self.kernel.after(self.links.gossip_s, self._gossip, host, key, value)
 
     def _gossip(self, host: Host, key: str, value: bytes) -> None:
         for listener in self.listeners:

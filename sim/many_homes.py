@@ -20,6 +20,7 @@ from scheduler.events import Event, MemberDown, MemberFailed, MemberUp, Submit
 from scheduler.messages import decode
 from scheduler.model import AllocationId, JobSpec, Resources, Result
 from scheduler.spec.gang import Gang
+from sim.homes_gossip import HomesGossip
 from sim.machines import Host, Links, Machines
 from sim.outages import Outage
 from sim.replay import Ran
@@ -39,7 +40,8 @@ class Setting:
 
     `homes`: how many nodes take jobs, the first one being number `home_first`. `kill_every`: after so many submissions
     the leader's agent dies; its death is known after `notice_s`, and it is started again after `down_s`. `outages`, in
-    the trace's time: which host is lost when, and back when; that is known after `notice_s`, too.
+    the trace's time: which host is lost when, and back when; that is known after `notice_s`, too. With `real_gossip`
+    all nodes gossip as agents do, and neither `gossip_s` nor `notice_s` counts.
     """
 
     nodes: int = 100
@@ -55,6 +57,7 @@ class Setting:
     queue_policy: str = "easy"
     seed: int = 1
     outages: tuple[Outage, ...] = ()
+    real_gossip: bool = False
 
 
 @dataclass(slots=True)
@@ -82,6 +85,7 @@ class ManyHomes(Machines):
         listeners = dict.fromkeys([*homes, *(host.name for host in hosts[:3])])
         links = Links(setting.latency_s, setting.gossip_s, setting.loss, setting.seed)
         super().__init__(hosts, list(listeners), links)
+        self._real = HomesGossip(self) if setting.real_gossip else None
         self._homes = [self.hosts[name] for name in homes]
         self._waits_for: dict[int, int] = {}
         self._numbers: dict[int, int] = {}
@@ -153,7 +157,7 @@ class ManyHomes(Machines):
         leader = next(host for host in self.hosts.values() if host.agent is not None)
         self.stop_agent(leader)
         self.figures["killed"] += 1
-        self.kernel.after(self.setting.notice_s, self.tell_all, leader, MemberDown(leader.name))
+        self._notice(leader, MemberDown(leader.name))
         self.kernel.after(self.setting.down_s, self._restart, leader)
 
     def _fail(self, host: Host) -> None:
@@ -163,15 +167,51 @@ class ManyHomes(Machines):
             self._note_ran(host, id_)
         self.lose(host)
         self.figures["failed"] += 1
-        self.kernel.after(self.setting.notice_s, self.tell_all, host, MemberFailed(host.name))
+        if self._real is not None:
+            self._real.lost(host)
+        self._notice(host, MemberFailed(host.name))
 
     def _restart(self, host: Host) -> None:
         if host.agent is not None:
             return
         self.start(host)
-        self.tell(host)
-        event: Event = MemberUp(host.name, host.number, host.boot_epoch)
-        self.kernel.after(self.setting.notice_s, self.tell_all, host, event)
+        if self._real is None:
+            self.tell(host)
+        self._notice(host, MemberUp(host.name, host.number, host.boot_epoch))
+
+    # --- gossip
+
+    def _notice(self, host: Host, event: Event) -> None:
+        """All others come to know of a host's coming or going; real gossip finds out by itself."""
+        if self._real is None:
+            self.kernel.after(self.setting.notice_s, self.tell_all, host, event)
+
+    def start(self, host: Host) -> None:
+        """Start an agent, and its gossip."""
+        host.published.clear()
+        super().start(host)
+        if self._real is not None:
+            self._real.started(host)
+
+    def stop_agent(self, host: Host) -> None:
+        """End an agent, and its gossip."""
+        super().stop_agent(host)
+        if self._real is not None:
+            self._real.stopped(host)
+
+    def meet_all(self) -> None:
+        """Let the agents know each other."""
+        if self._real is not None:
+            self._real.meet_all()
+        else:
+            super().meet_all()
+
+    def publish(self, host: Host, key: str, value: bytes) -> None:
+        """Let others hear of it, by gossip."""
+        if self._real is not None:
+            self._real.published(host, key, value)
+        else:
+            super().publish(host, key, value)
 
     # --- containers
 

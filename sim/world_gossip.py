@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster import MemberChanged, NameConflict, StateChanged, Status
-from scheduler.events import Heard, MemberDown, MemberFailed, MemberForgotten, MemberLeft, MemberUp
+from scheduler.events import Event, Heard, MemberDown, MemberFailed, MemberForgotten, MemberLeft, MemberUp
 from sim.gossip_world import GossipWorld, SimNode
 
 if TYPE_CHECKING:
@@ -62,17 +62,25 @@ class GossipMembers:
 
     def _changed(self, host: Host, change: MemberChanged) -> None:
         name = change.member.name
-        match change.new:
-            case Status.ALIVE:
-                host.post(MemberUp(name, self._world.hosts[name].number, change.member.boot_epoch))
-            case Status.DOWN:
-                host.post(MemberDown(name))
-            case Status.FAILED:
-                host.post(MemberFailed(name))
-            case Status.LEFT:
-                host.post(MemberLeft(name))
-            case None:
-                host.post(MemberForgotten(name))
-            case _:
-                return
-        self._world.note(host.name, f"hears that {name} is {change.new}: {change.why}")
+        event = event_of(change, self._world.hosts[name].number)
+        if event is not None:
+            host.post(event)
+            self._world.note(host.name, f"hears that {name} is {change.new}: {change.why}")
+
+
+def event_of(change: MemberChanged, number: int) -> Event | None:
+    """Return what a change of membership is to the scheduling machine; None for what it need not know."""
+    name = change.member.name
+    match change.new:
+        case Status.ALIVE:
+            return MemberUp(name, number, change.member.boot_epoch)
+        case Status.DOWN:
+            return MemberDown(name)
+        case Status.FAILED:
+            return MemberFailed(name)
+        case Status.LEFT:
+            return MemberLeft(name)
+        case None:
+            return MemberForgotten(name)
+        case _:
+            return None

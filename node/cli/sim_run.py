@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 
 # What belongs to one of the two kinds of trace only.
-BATCH_OPTIONS = ("processors", "clairvoyant", "strong", "schedule", "homes", "gossip", "loss")
+BATCH_OPTIONS = ("processors", "clairvoyant", "strong", "schedule", "homes", "gossip", "loss", "faster")
+HOMES_OPTIONS = ("gossip", "loss", "faster")
 NODE_OPTIONS = ("arrivals", "seed", "seeds", "overcommit", "usage", "failures")
+GOSSIP_S_MAX = 3600.0
 HOMES_TOO = ("seed", "failures")
 
 
@@ -39,10 +41,13 @@ HOMES_TOO = ("seed", "failures")
 @filter_option
 @click.option("--homes", type=click.IntRange(1, 999), metavar="N", help="Play the trace through the agents' own "
               "machines, submitted to N homes in turn, instead of one planner that knows everything.")  # fmt: skip
-@click.option("--gossip", default=1.0, show_default=True, type=click.FloatRange(0.0, 3600.0), metavar="SECONDS",
-              help="With --homes: how old what is gossiped is when it is heard.")  # fmt: skip
+@click.option("--gossip", default="1", show_default=True, metavar="SECONDS|real",
+              help="With --homes: how old what is gossiped is when it is heard; `real`: the agents' own gossip runs on "
+              "every node, which is for hours of a trace, not for years.")  # fmt: skip
 @click.option("--loss", default=0.0, show_default=True, type=click.FloatRange(0.0, 0.9), metavar="SHARE",
               help="With --homes: how many messages are lost.")  # fmt: skip
+@click.option("--faster", default=1.0, show_default=True, type=float, metavar="N",
+              help="With --homes: the agents see the trace with its times divided by N.")  # fmt: skip
 @click.option("--nodes", metavar="NODES.csv", help="Replay on a list of nodes: sn,cpu_milli,memory_mib,gpu,model.")
 @click.option("--pods", metavar="PODS.csv", help="What arrives there: cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec.")
 @click.option("--cluster", metavar="CLUSTER.toml", help="The nodes as node types with counts, instead of --nodes.")
@@ -98,6 +103,9 @@ def _run(context: click.Context, trace: str | None, policies: tuple[str, ...], o
             place = "--nodes and --pods, or with --homes," if name in HOMES_TOO else "--nodes and --pods"
             raise Failure(f"--{option}: goes with {'TRACE' if node_wise else place} only")
         options.pop(name)
+    for name in HOMES_OPTIONS if not node_wise and options["homes"] is None else ():
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise Failure(f"--{name}: goes with --homes only")
     policies = tuple(dict.fromkeys(policies))
     if not node_wise:
         return _batch(trace, policies or ("easy",), **options)
@@ -110,7 +118,7 @@ def _run(context: click.Context, trace: str | None, policies: tuple[str, ...], o
 
 def _batch(
     trace: str | None, policies: Sequence[str], processors: int | None, clairvoyant: bool, strong: str, strict: bool,
-    as_json: bool, mapping: str | None, homes: int | None, gossip: float, loss: float, seed: int = 0,
+    as_json: bool, mapping: str | None, homes: int | None, gossip: str, loss: float, faster: float, seed: int = 0,
     failures: str | None = None, **files: str | None,
 ) -> bool:  # fmt: skip
     from sim.replay import check_policy, replay_jobs
@@ -129,7 +137,8 @@ def _batch(
     source = read_batch(trace, processors or 0, strong == "strong", strict, mapping)
     play: Callable[..., Schedule] = partial(replay_jobs, source.workload, source.processors, clairvoyant=clairvoyant)
     if homes is not None:
-        play = _through_agents(source, failures, homes=homes, gossip_s=gossip, loss=loss, seed=seed)
+        heard = {"real_gossip": True} if gossip == "real" else {"gossip_s": _gossip_s(gossip)}
+        play = _through_agents(source, failures, homes=homes, loss=loss, seed=seed, faster=faster, **heard)
     schedules: list[Schedule] = []
     for policy in policies:
         with watching(policy, len(source.workload)) as watch:
@@ -139,6 +148,16 @@ def _batch(
     _write_files(schedules, source, files)
     _print(schedules, source, as_json, strong)
     return schedules[-1].complete
+
+
+def _gossip_s(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= GOSSIP_S_MAX:
+        raise Failure(f"--gossip: {text!r} is not valid; seconds from 0 to {GOSSIP_S_MAX:g}, or real")
+    return seconds
 
 
 def _through_agents(source: BatchTrace, failures: str | None, seed: int, **setting: Any) -> Callable[..., Schedule]:

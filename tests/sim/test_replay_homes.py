@@ -66,3 +66,46 @@ def test_failures_of_a_trace_come_by_list_and_need_homes(tmp_path: Path) -> None
     refused = CliRunner().invoke(run, words)
     assert refused.exit_code != 0
     assert "--failures: goes with --nodes and --pods, or with --homes, only" in str(refused.exception)
+
+
+def test_real_gossip_finds_out_by_itself_who_is_lost_and_back() -> None:
+    """The same jobs start as with modelled gossip, and n4, lost at 100 s, is used again once it is back at 400 s."""
+    outages = (Outage(3, 100.0, 400.0),)
+    modelled = replay_homes(small(), 4, Setting(homes=2, home_first=1))
+    real = replay_homes(small(), 4, Setting(homes=2, home_first=1, real_gossip=True))
+    assert [round(at_s or 0) for at_s in real.starts_s] == [round(at_s or 0) for at_s in modelled.starts_s]
+    assert real.policy == "easy, 2 homes, real gossip"
+    hit = replay_homes(small(), 4, Setting(homes=2, home_first=1, real_gossip=True, outages=outages))
+    assert None not in hit.starts_s
+    lost = max(each.end_s for each in hit.ran if each.node == 3 and each.start_s < 100)
+    back = min(each.start_s for each in hit.ran if each.node == 3 and each.start_s > 100)
+    assert lost == 100
+    assert 400 < back < 420
+    assert (
+        replay_homes(small(), 4, Setting(homes=2, home_first=1, real_gossip=True, outages=outages)).starts_s
+        == hit.starts_s
+    ), "same seed, same run"
+
+
+def test_a_compressed_trace_comes_out_in_its_own_times() -> None:
+    calm = replay_homes(small(), 4, Setting(homes=2, home_first=1))
+    pressed = replay_homes(small(), 4, Setting(homes=2, home_first=1, faster=10.0))
+    assert pressed.starts_s == pytest.approx(calm.starts_s, abs=10)
+    assert max(each.end_s for each in pressed.ran) == pytest.approx(1010, abs=20)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gossip", "2"], "--gossip: goes with --homes only"),
+        (["--loss", "0.1"], "--loss: goes with --homes only"),
+        (["--homes", "1", "--gossip", "soon"], "--gossip: 'soon' is not valid; seconds from 0 to 3600, or real"),
+        (["--homes", "1", "--gossip", "-1"], "--gossip: '-1' is not valid"),
+        (["--homes", "1", "--faster", "0"], "faster: 0.0 is not valid"),
+    ],
+)
+def test_what_belongs_to_homes_is_not_ignored_without_them(tmp_path: Path, words: list[str], message: str) -> None:
+    trace = tmp_path / "trace.swf"
+    trace.write_text("; MaxProcs: 2\n1 0 -1 50 1 -1 -1 1 60 -1 1 1 1 1 1 1 -1 -1\n")
+    refused = CliRunner().invoke(run, [str(trace), *words])
+    assert message in str(refused.exception)
