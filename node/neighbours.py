@@ -9,7 +9,7 @@ long as it is a member. Digests may clash: then a question too many is asked, an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
@@ -21,7 +21,7 @@ from cluster.errors import InvalidState
 from node import logs
 from node.errors import Busy, InvalidValue, PeerError
 from node.host.network import NetworkError
-from node.host.network_routes import apply, changes, current, usable
+from node.host.network_routes import apply, changes, current, leads_to, usable
 from node.host.network_rules import Remote
 from node.network import Network, addresses_of
 from node.peers import Peers
@@ -65,6 +65,8 @@ class _Node:
     card: Card
     asked: tuple[int, frozenset[str]] | None = None
     tasks: tuple[Resident, ...] = field(default=())
+    named: tuple[Resident, ...] = field(default=())
+    """The same with such addresses alone as there is a way to: programs try the first that they are told."""
 
 
 class Neighbours:
@@ -96,7 +98,7 @@ class Neighbours:
         """Yield the tasks with a network that run here, and those elsewhere whose owners have some here."""
         yield from self._own()
         for node in self._nodes.values():
-            yield from node.tasks
+            yield from node.named
 
     def changed(self) -> None:
         """A container of this node came or went: tell the others soon."""
@@ -195,7 +197,7 @@ class Neighbours:
             for name, node in list(self._nodes.items()):
                 common = self._common(owners, node.card)
                 if not common:
-                    node.asked, node.tasks = None, ()
+                    node.asked, node.tasks, node.named = None, (), ()
                 elif node.asked != (node.card.version, common):
                     nursery.start_soon(ask, name, node, common)
         return all(answered)
@@ -214,6 +216,8 @@ class Neighbours:
         except (PeerError, Busy, msgspec.MsgspecError) as error:
             log.debug("a node does not tell its tasks", node=name, why=str(error))
             return False
+        reached = [pool for pool in node.card.pools[:POOLS_MAX] if leads_to(pool)]
+        node.named = node.tasks if len(reached) == len(node.card.pools) else tuple(_reached(node.tasks, reached))
         node.asked = (version, owners)
         return True
 
@@ -240,6 +244,12 @@ def _remotes(nodes: Mapping[str, _Node], marks: Mapping[str, int]) -> Iterable[R
             six = [each for each in task.addresses if ":" in each and _within(each, node.card.pools)]
             if task.owner in marks and four:
                 yield Remote(marks[task.owner], four[0], six[0] if six else "")
+
+
+def _reached(tasks: Iterable[Resident], pools: Sequence[str]) -> Iterator[Resident]:
+    for task in tasks:
+        reached = tuple(each for each in task.addresses if _within(each, pools))
+        yield msgspec.structs.replace(task, addresses=reached or task.addresses)
 
 
 def _within(address: str, pools: Iterable[str]) -> bool:

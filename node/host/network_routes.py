@@ -7,6 +7,7 @@ others are left alone.
 from __future__ import annotations
 
 import ipaddress
+import socket
 import subprocess
 from collections.abc import Mapping
 
@@ -49,6 +50,18 @@ def current() -> dict[str, str]:
             if "via" in words:
                 found[words[0]] = words[words.index("via") + 1]
     return found
+
+
+def leads_to(pool: str) -> bool:
+    """Whether the host has a route into the pool, an agent's or another. Sends nothing."""
+    network = ipaddress.ip_network(pool)
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as asked:
+            asked.connect((str(network[1]), 9))
+    except OSError:
+        return False
+    return True
 
 
 def apply(lines: list[str]) -> None:
