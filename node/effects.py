@@ -21,7 +21,7 @@ from node import logs
 from node.errors import NodeError
 from node.ledger.protocol import Ledger
 from scheduler import Scheduler
-from scheduler.errors import SchedulerError
+from scheduler.errors import BadMessage, SchedulerError
 from scheduler.events import Action, Change, Event, Outcome, Put, Received, Timer
 
 OUTCOMES_PER_COMMIT_MAX = 256
@@ -78,9 +78,19 @@ class Effects:
         else:
             self.enqueue(outcome)
 
-    def received(self, sender: str, message: bytes) -> None:
-        """Pass on a message of another node's machine, or of our own."""
-        self.post(Received(sender, message))
+    def received(self, sender: str, *messages: bytes) -> None:
+        """Pass on what another node's machine, or our own, has said at once: as one event, for one answer to all.
+
+        A message that can't be read keeps none of the others from being heard.
+        """
+        try:
+            self.enqueue(self._handle(Received(sender, messages[0], messages[1:])))
+        except SchedulerError as error:
+            if len(messages) == 1 or not isinstance(error, BadMessage):
+                log.warning("refused what a node said", sender=sender, why=str(error))
+                return
+            for message in messages:
+                self.received(sender, message)
 
     async def ask(self, event: Event) -> object:
         """Tell the machine and wait until what it decided is durable; return its answer.

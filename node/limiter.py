@@ -49,6 +49,9 @@ class Limiter:
     async def add(self, spec: ContainerSpec, asked: Limits) -> ContainerSpec:
         """Return the spec with its job's limits; cores that it owns are its own from now on. Raises NodeError,
         HostError."""
+        if self._pool is None and not asked.exclusive_cores:
+            limits = self._policy.limits(asked, self._features)
+            return spec if limits == spec.limits else replace(spec, limits=limits)
         async with self._lock:
             limits = self._policy.limits(asked, self._features)
             if asked.exclusive_cores:
@@ -59,6 +62,9 @@ class Limiter:
 
     async def started(self, spec: ContainerSpec, asked: Limits) -> None:
         """It runs (or was found running): whatever changes among the cores concerns it too."""
+        if self._pool is None:
+            self._running[spec.name] = _Running(spec, asked)
+            return
         async with self._lock:
             self._running[spec.name] = _Running(spec, asked)
             await self._spread((spec.name,))

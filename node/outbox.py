@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 import trio
@@ -55,16 +56,22 @@ class _Bag:
         return batch
 
 
+class Hearer(Protocol):
+    """Takes what a node said at once, in order."""
+
+    def __call__(self, sender: str, *messages: bytes) -> None: ...
+
+
 class Outbox:
     """What this node's machine says to others, and the entrance for what others' machines say to it.
 
-    `received` passes a message on to this node's machine; `keep_up` returns when more of them may come.
+    `received` passes messages on to this node's machine; `keep_up` returns when more of them may come.
     """
 
     def __init__(
         self,
         peers: Peers,
-        received: Callable[[str, bytes], None],
+        received: Hearer,
         keep_up: Callable[[], Awaitable[None]],
         nursery: trio.Nursery,
     ) -> None:
@@ -99,7 +106,7 @@ class Outbox:
             messages = _decode(payload)
         except msgspec.DecodeError as error:
             raise InvalidValue(METHOD, payload[:16], f"expected a list of messages ({error})") from None
-        for message in messages:
-            self._received(sender, message)
+        if messages:
+            self._received(sender, *messages)
         await self._keep_up()
         return b""

@@ -139,10 +139,14 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message of another node's (or our own) scheduling machine."""
+    """A message of another node's (or our own) scheduling machine, and `more` that came with it, in order.
+
+    BadMessage if any of them can't be read.
+    """
 
     sender: str
     message: bytes
+    more: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -363,8 +363,10 @@ class Scheduler:
     # --- messages
 
     def _received(self, fx: Effects, event: Received) -> None:
-        for item in decode(event.message, self._config.message_bytes_max):
-            self._items[type(item)](fx, event.sender, item)
+        size_max = self._config.message_bytes_max
+        for items in [decode(message, size_max) for message in (event.message, *event.more)]:
+            for item in items:
+                self._items[type(item)](fx, event.sender, item)
 
     def _item_handlers(self) -> dict[type[AnyItem], Callable[[Effects, str, Any], None]]:
         home, leader, node = self._home, self._leader, self._admission

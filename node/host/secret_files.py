@@ -40,7 +40,8 @@ class SecretFiles:
 
     def discard(self, container: str) -> None:
         """Forget a container's files; idempotent."""
-        shutil.rmtree(self._directory / container, ignore_errors=True)
+        if os.path.lexists(f"{self._directory}/{container}"):
+            shutil.rmtree(self._directory / container, ignore_errors=True)
 
     def keep_only(self, containers: Iterable[str]) -> None:
         """After a restart: forget the files of all others."""

@@ -45,7 +45,7 @@ class ContainerDirectory:
         self.name = path.name
 
     def exists(self) -> bool:
-        return self.path.is_dir()
+        return os.path.isdir(self.path)
 
     def create(self, spec: ContainerSpec, spare: Path | None = None) -> None:
         """Raises FileExistsError, OSError. `spare`: a directory to be this one from now on (spares.py)."""
@@ -57,7 +57,7 @@ class ContainerDirectory:
             raise FileExistsError(self.path)
         else:
             ContainerDirectory(spare)._begin(spec)
-            spare.rename(self.path)
+            os.rename(spare, self.path)
 
     def _begin(self, spec: ContainerSpec) -> None:
         self.write_once(".exit", b" " * EXIT_BYTES_MAX)  # reserved now, for a disk that is full by then

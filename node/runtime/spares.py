@@ -42,9 +42,9 @@ class Spares:
         """Make an ended container's directory, if it is there, a spare one; False where there are enough already."""
         if len(self._free) >= SPARES_MAX:
             return False
-        spare = Path(f"{self._root}/{PREFIX}{next(self._numbers)}")
+        spare = self._root / f"{PREFIX}{next(self._numbers)}"
         with suppress(FileNotFoundError):
-            path.rename(spare)
+            os.rename(path, spare)
             _clear(spare)
             self._free.append(spare)
         return True

@@ -26,7 +26,7 @@ from node.runtime.directory import ContainerDirectory
 
 SOURCE = Path(__file__).with_name("supervise.c")
 TWIN = Path(__file__).with_name("supervise.py")
-COMPILERS = ("cc", "gcc", "clang", "tcc")
+COMPILERS = ("musl-gcc", "cc", "gcc", "clang", "tcc")
 FLAGS: tuple[tuple[str, ...], ...] = (("-Os", "-static", "-s"), ("-O1",), ())
 COMPILE_TIMEOUT_S = 60
 STATUS_FD, LOCK_FD = 3, 4

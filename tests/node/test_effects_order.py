@@ -12,9 +12,10 @@ from node.ledger.memory import MemoryLedger
 from node.ledger.protocol import LedgerError, LedgerFull
 from scheduler import Scheduler
 from scheduler.errors import InvalidSpec
-from scheduler.events import Cancel, JobChanged, Measured, Outcome, Publish, Put, Send, StartContainer, Timer
+from scheduler.events import Cancel, JobChanged, Measured, MemberUp, Outcome, Publish, Put, Send, StartContainer, Timer
+from scheduler.messages import Admit, encode
 from scheduler.model import JobSpec, Resources
-from tests.node.shell import CountingLedger, Node, running
+from tests.node.shell import SPEC, CountingLedger, Node, running
 
 
 async def test_an_id_is_given_only_once_the_job_is_in_the_ledger(autojump_clock: trio.abc.Clock) -> None:
@@ -111,6 +112,26 @@ async def test_a_refused_event_changes_nothing(autojump_clock: trio.abc.Clock) -
         await node.effects.flush()
         assert ledger.commits == []
         assert node.done == []
+
+
+async def test_what_was_said_at_once_is_one_event_and_one_of_it_that_cannot_be_read_is_left_out(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with running(CountingLedger()) as node:
+        node.effects.post(MemberUp("n2", 2, 1))
+        await node.effects.flush()
+        admits = [
+            *encode([Admit(2, "ann", SPEC, ((0, 1),), 1)], 1 << 20),
+            *encode([Admit(1002, "ann", SPEC, ((0, 1),), 1)], 1 << 20),
+        ]
+        node.done.clear()
+        node.effects.received("n2", *admits)
+        await node.effects.flush()
+        assert len(node.of(StartContainer)) == 2
+        assert len([each for each in node.of(Send) if isinstance(each, Send) and each.to == "n2"]) == 1
+        node.effects.received("n2", b"nonsense", *encode([Admit(2002, "ann", SPEC, ((0, 1),), 1)], 1 << 20))
+        await node.effects.flush()
+        assert len(node.of(StartContainer)) == 3
 
 
 async def test_one_commit_stays_within_what_a_ledger_takes(autojump_clock: trio.abc.Clock) -> None:

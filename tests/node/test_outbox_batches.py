@@ -22,8 +22,10 @@ def pair(wire: Wire, nursery: trio.Nursery) -> tuple[Outbox, Heard]:
     """An outbox of n1, and what n2 hears."""
     heard: Heard = []
     first, second = wire.join("n1"), wire.join("n2")
-    Outbox(second, lambda sender, message: heard.append((sender, message)), nothing_behind, nursery)
-    return Outbox(first, lambda sender, message: heard.append((sender, message)), nothing_behind, nursery), heard
+    Outbox(second, lambda sender, *messages: heard.extend((sender, each) for each in messages), nothing_behind, nursery)
+    return Outbox(
+        first, lambda sender, *messages: heard.extend((sender, each) for each in messages), nothing_behind, nursery
+    ), heard
 
 
 async def test_messages_arrive_in_order_and_travel_together(
