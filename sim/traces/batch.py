@@ -43,7 +43,9 @@ def read_batch(
 
 
 def first_line(path: str | Path) -> str:
-    """Return how a file begins; raises BadTrace."""
+    """Return how a file begins; raises BadTrace, also for a pipe: what is read of it here, nobody reads again."""
+    if Path(path).is_fifo():
+        raise BadTrace(str(path), "is a pipe; its format is told from its first line, so write it to a file")
     try:
         with open_text(path) as lines:
             return lines.readline(65_536)

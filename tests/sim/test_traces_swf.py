@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 from pathlib import Path
 
 import pytest
 
 from sim.errors import BadTrace
+from sim.traces.batch import read_batch
 from sim.traces.swf import read_swf, write_swf
 from sim.workload import Job
 
@@ -165,3 +167,9 @@ def test_what_is_written_can_be_read_again(tmp_path: Path) -> None:
 def test_a_header_without_processors_may_say_nodes(tmp_path: Path) -> None:
     assert read_swf(write(tmp_path, line(1), header="; MaxProcs: -1\n; MaxNodes: 9\n")).processors == 9
     assert read_swf(write(tmp_path, line(1), header="; MaxNodes: 2\n; MaxProcs: 8\n")).processors == 8
+
+
+def test_a_pipe_is_refused_rather_than_read_without_its_beginning(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadTrace, match="is a pipe"):
+        read_batch(tmp_path / "pipe")
