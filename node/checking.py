@@ -8,14 +8,12 @@ when to look nor what an outcome means (scheduler/health.py).
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from pathlib import Path
 
 import trio
 
+from node.host.process_tree import kill_tree
 from node.runtime.protocol import USUAL_UMASK, ContainerError, Runtime
 from scheduler.condition import TEXT_MAX
 from scheduler.spec.health import Health, HttpCheck
@@ -26,8 +24,6 @@ OUTPUT_BYTES = 4 * TEXT_MAX
 """Kept of a command's output, its end; a character may have four bytes."""
 QUIET_S = 0.1
 """What a command started may hold its output open; once the command has ended this is waited for more of it."""
-TREE_MAX = 4096
-STOP_ROUNDS_MAX = 20
 
 
 async def look(runtime: Runtime, container: str, address: str, asked: Health) -> str:
@@ -123,32 +119,3 @@ async def _keep_end(process: trio.Process, output: bytearray, done: trio.CancelS
         del output[:-OUTPUT_BYTES]
     await process.wait()
     done.cancel()
-
-
-def kill_tree(pid: int) -> None:
-    """Kill a process and all below it: they are stopped first, so that none starts another one meanwhile."""
-    found: list[int] = []
-    for _ in range(STOP_ROUNDS_MAX):
-        new = [each for each in _tree(pid) if each not in found]
-        if not new:
-            break
-        for each in new:
-            _signal(each, signal.SIGSTOP)
-        found += new
-    for each in reversed(found):
-        _signal(each, signal.SIGKILL)
-
-
-def _tree(pid: int) -> list[int]:
-    found = [pid]
-    for parent in found:
-        with suppress(OSError):
-            found += [int(word) for word in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-        if len(found) > TREE_MAX:
-            break
-    return found
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.command_line import FOFOCA, CommandLine, eventually
+from tests.end_to_end.command_line import FOFOCA, CommandLine, eventually, stop
 
 pytestmark = [pytest.mark.xdist_group("lab"), pytest.mark.slow, pytest.mark.root, pytest.mark.lxc]
 
@@ -116,3 +116,18 @@ def test_ending_a_run_cancels_its_job(fofoca: CommandLine) -> None:
         process.wait()
         process.stdout.close()
     assert [job["state"] for job in fofoca.ok("jobs", "--json").json if job["name"] == "endless"] == ["cancelled"]
+
+
+def test_what_runs_inside_for_somebody_ends_with_the_agent(fofoca: CommandLine, task: int) -> None:
+    """Nobody could ever read it, or end it."""
+    number = str(700_000 + os.getpid())
+    left = ("exec", task, "--", "sh", "-c", f"ps | grep -v grep | grep -c 'sleep {number}'")
+    process = fofoca.start("exec", task, "--", "sleep", number)
+    try:
+        eventually("it runs", lambda: fofoca(*left).out.strip() != "0")
+        fofoca.ok("lab", "kill", "n2")
+        fofoca.ok("lab", "start", "n2")
+        eventually("it is gone", lambda: fofoca(*left).out.strip() == "0")
+        assert fofoca.job(task)["state"] == "running"
+    finally:
+        stop(process)

@@ -27,6 +27,7 @@ from node.host.cgroups import DEVICES, PIVOT, CgroupError, Cgroups
 from node.host.errors import HostError
 from node.host.idmap import IdmappedMounts, MountError
 from node.host.network import NetworkError, remove_interface
+from node.host.process_tree import beginning_with, kill_tree
 from node.host.staging import Staging
 from node.runtime import supervisor
 from node.runtime.directory import ContainerDirectory, all_directories
@@ -91,7 +92,7 @@ class LxcRuntime(SupervisedRuntime):
         self._supervisors = self._cgroups.supervisors()
         self._reserved: set[str] = set()
         self._joining: set[int] = set()
-        self._lxc_attach = shutil.which("lxc-attach") or "/usr/bin/lxc-attach"
+        self._attach = (shutil.which("lxc-attach") or "/usr/bin/lxc-attach", "-q", "-P", str(self._root))
         self._lxc_execute = shutil.which("lxc-execute") or "/usr/bin/lxc-execute"
 
     @property
@@ -305,7 +306,7 @@ class LxcRuntime(SupervisedRuntime):
             raise EnterError(name, "it does not run (any more)")
         if self.is_frozen(name):
             raise EnterError(name, "it is frozen; `fofoca thaw` lets it go on")
-        command = [self._lxc_attach, "-q", "-P", str(self._root), "-n", name]
+        command = [*self._attach, "-n", name]
         command += ["-f", str(directory.path / "config"), "-o", str(directory.path / "lxc.log"), "-l", "ERROR"]
         command += ["--clear-env", "-u", str(spec.user[0]), "-g", str(spec.user[1])]
         for key, value in {"PATH": config.DEFAULT_PATH, **dict(spec.env)}.items():
@@ -334,6 +335,8 @@ class LxcRuntime(SupervisedRuntime):
         (LXC_LOCKS / str(self._root).lstrip("/") / f".{name}").unlink(missing_ok=True)
 
     def _recover(self) -> list[Recovered]:
+        for pid in beginning_with(self._attach):  # whoever had them run inside is gone with the former agent
+            kill_tree(pid)
         found = super()._recover()
         for spec in filter(None, (each.spec for each in found)):
             self._shared.know(spec)
