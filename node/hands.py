@@ -31,7 +31,7 @@ class Hands:
     allocations: Allocations
     home: Home
     outbox: Outbox
-    publish: Callable[[str, bytes], None]
+    publish: Callable[[str, bytes, bool], None]
     sites: NodeSites
 
     def perform(self, action: Action) -> None:
@@ -50,7 +50,7 @@ class Hands:
             case RemoveContainer():
                 self.allocations.remove(action.id)
             case Publish():
-                self.publish(action.key, action.value)
+                self.publish(action.key, action.value, action.load)
             case JobChanged():
                 self.home.changed(action.job_id)
             case _:

@@ -416,10 +416,11 @@ class RemoveContainer:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Gossip this under the node's name (`Heard` elsewhere)."""
+    """Gossip this under the node's name (`Heard` elsewhere). `load`: only how full the node is has changed."""
 
     key: str
     value: bytes
+    load: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,7 +261,8 @@ class Reporting:
         return False
 
     def _publish(self, fx: Effects) -> None:
-        self._published = self.report()
+        former, self._published = self._published, self.report()
+        load = former is not None and _policy(former) == _policy(self._published)
         said = self._said_now(fx)
         value = encode_gossip(said)
         if len(value) > REPORT_BYTES_MAX:
@@ -270,7 +271,7 @@ class Reporting:
             value = encode_gossip(said)
         if len(value) > REPORT_BYTES_MAX:
             value = encode_gossip(msgspec.structs.replace(said, runs=""))
-        fx.act(Publish(REPORT_KEY, value))
+        fx.act(Publish(REPORT_KEY, value, load))
         self._alarms.set(("report", None), fx.now + self._config.report_interval_s)
 
 
