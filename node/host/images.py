@@ -17,7 +17,7 @@ import itertools
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -41,6 +41,8 @@ from node.host.rootfs_entry import Bounds
 IMPORTS_AT_ONCE_MAX = 2
 EXPORT_CHUNK_BYTES = 1024 * 1024
 DISK_BYTES_MAX = 64 << 30
+TAR_ENTRY_BYTES_MAX = 4 << 10
+"""What an entry of a tar takes beside its content, with long names."""
 EXPORT = "an export"
 
 T = TypeVar("T")
@@ -72,7 +74,10 @@ class ImageStore:
     def __init__(self, folder: Path, bounds: Bounds | None = None, disk_bytes_max: int = DISK_BYTES_MAX) -> None:
         self._folder = folder
         self._incoming = folder / "incoming"
-        self._bounds = bounds or Bounds()
+        bounds = bounds or Bounds()
+        # What could never be kept is not unpacked to the end, nor read: while it is, it is on the disk.
+        self._bounds = replace(bounds, total_bytes_max=min(bounds.total_bytes_max, disk_bytes_max))
+        self._packed_bytes_max = min(bounds.total_bytes_max, disk_bytes_max + bounds.entries_max * TAR_ENTRY_BYTES_MAX)
         self._stored: dict[str, ImageFacts] = {}
         self._names: dict[ImageName, str] = {}
         self._uses = Uses(lambda digest: image_folder.mark_used(self._folder / image_folder.hex_of(digest)))
@@ -82,7 +87,7 @@ class ImageStore:
         """Called in a thread before an image's files are removed."""
         self.changed: Callable[[], None] = lambda: None
         """Called when other content is here than before."""
-        self._fetches = SharedFetches(self._incoming, self._bounds.total_bytes_max)
+        self._fetches = SharedFetches(self._incoming, self._packed_bytes_max)
         self._changing = trio.Lock()
         self._builders = trio.CapacityLimiter(IMPORTS_AT_ONCE_MAX)
         self._serial = itertools.count()
@@ -169,7 +174,7 @@ class ImageStore:
         image_name = parse_image_name(name)
         archive = self._new_path("tar")
         try:
-            await download(archive, stream, self._bounds.total_bytes_max)
+            await download(archive, stream, self._packed_bytes_max)
             return await self._adopt(image_sources.from_archive(archive, self._bounds), image_name)
         finally:
             await _in_thread_to_the_end(partial(archive.unlink, missing_ok=True))

@@ -179,7 +179,8 @@ class RootfsBuilder:
     def _count_bytes(self, path: bytes, count: int) -> None:
         self._total_bytes += count
         if self._total_bytes > self._bounds.total_bytes_max:
-            raise ArchiveError(f"{shown(path)}: more than {self._bounds.total_bytes_max} bytes of files in all")
+            most = self._bounds.total_bytes_max
+            raise ArchiveError(f"{shown(path)}: more than {most} bytes of files in all (images.disk_bytes_max)")
 
     def _set_file_attributes(self, file_fd: int, node: Node) -> None:
         if self._privileged:

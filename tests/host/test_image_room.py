@@ -60,6 +60,16 @@ async def test_what_was_used_longest_ago_makes_room(shelf: Shelf) -> None:
     assert store.stored_bytes <= 5 * KIB
 
 
+async def test_what_could_never_be_kept_is_not_unpacked_to_the_end(shelf: Shelf) -> None:
+    """A terabyte of zeros in a sparse file would fill the disk first."""
+    store = await shelf.open()
+    endless = shelf.source("endless")
+    os.truncate(endless / "content", 1 << 40)
+    with trio.fail_after(30), pytest.raises(ImageError, match=r"images\.disk_bytes_max"):
+        await store.import_directory("endless", endless)
+    assert not list((shelf.folder / "images" / "incoming").iterdir())
+
+
 async def test_the_order_of_use_is_remembered_over_a_restart(shelf: Shelf) -> None:
     store = await shelf.open()
     digests = []
