@@ -21,6 +21,8 @@ CORE, MEMORY_NODE = "core", "memory-node"
 EXCLUSIVE_CORES = "exclusive-cores"
 """The extra resource that exclusively pinned cores are counted by."""
 _EVERYTHING = str(1 << 62)
+FREEZE = "freeze"
+"""The ability, among the limits, to have a container stand still; no spec asks for it, preemption does."""
 
 WORDS = {
     "swap": "no limit on swap",
@@ -34,6 +36,7 @@ WORDS = {
     "disk-weight": "no block I/O weight",
     "net-class": "no net_cls controller",
     "rlimits": "no rlimits in its runtime",
+    FREEZE: "no freezer",
 }
 """Ability to what is said of a node without it."""
 

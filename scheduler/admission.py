@@ -17,7 +17,7 @@ from scheduler.abilities import describe, requirements
 from scheduler.alarms import Alarms
 from scheduler.amendments import AmendmentsTaken
 from scheduler.company import RUNS, rules
-from scheduler.condition import ORDINARY, Condition, HealthState
+from scheduler.condition import ORDINARY, Condition, FrozenFor, HealthState
 from scheduler.config import SchedulerConfig
 from scheduler.draining import Draining
 from scheduler.effects import Effects
@@ -25,12 +25,15 @@ from scheduler.estimate import estimate_s
 from scheduler.events import (
     ContainerCondition,
     ContainerEnded,
+    ContainerFrozen,
     ContainerStarted,
+    ContainerThawed,
     RemoveContainer,
     StartContainer,
     StopContainer,
 )
 from scheduler.fit import shortage, unmet
+from scheduler.frost import Frost
 from scheduler.holds import HoldsKept
 from scheduler.index import ClusterView
 from scheduler.leases import LeasesTaken, is_single
@@ -71,6 +74,7 @@ class Held:
     reach: Reach = NOWHERE
     condition: Condition = ORDINARY
     unhealthy: str = ""
+    frozen_for: FrozenFor | None = None
     stopping: bool = False
     result: Result | None = None
 
@@ -102,9 +106,11 @@ class Admission:
         self.rooms = Rooms(config, alarms, self.reporting)
         self.holds = HoldsKept(config)
         self._ends: Repeat[AllocationId] = Repeat("ends", config, alarms, view.alive, self._say_ends)
-        self.amendments = AmendmentsTaken(self.reporting, self._running, self._replace)
+        self.amendments = AmendmentsTaken(self.reporting, self._running, self._replace, self._stands)
         self.draining = Draining(config, view, alarms, self.reporting, self._held)
-        self.yielding = Yielding(config, view, alarms, self.reporting, self._held, self.holds, rules)
+        self.frost = Frost(alarms, self.reporting, self._held, self.holds, rules, self.amendments.under_way, _write)
+        self.yielding = Yielding(config, view, alarms, self.reporting, self._held, self.holds, rules, self.frost)
+        self.reporting.before_telling = self.frost.look
         self.leases = LeasesTaken(config, view, alarms, boot_epoch)
 
     # --- what the rest of this node asks
@@ -116,7 +122,12 @@ class Admission:
     def restore(self, fx: Effects, rows: Rows) -> None:
         """Take over what the ledger remembers; what became of the containers, the shell tells next."""
         for record in read_table(rows, ALLOCATIONS, HeldRecord).values():
-            held = Held(record.allocation, unhealthy=record.unhealthy, result=record.result)
+            held = Held(
+                record.allocation,
+                unhealthy=record.unhealthy,
+                frozen_for=record.frozen_for,
+                result=record.result,
+            )
             if record.result is None:
                 self._count_in(fx, held)
             else:
@@ -196,6 +207,7 @@ class Admission:
             self.yielding.started(fx.now, event.id)
             self.reporting.ends(event.id, fx.now + estimate_s(held.allocation.spec, self._config))
         held.reach = event.reach
+        self.frost.started(fx, held)
         fx.say(held.allocation.home, Started(event.id, event.reach))
         if held.unhealthy:
             self._stop(fx, held, held.unhealthy)
@@ -206,13 +218,20 @@ class Admission:
         if held is None or held.result is not None:
             return
         held.condition = event.condition
-        fx.say(held.allocation.home, ConditionIs(event.id, event.condition))
+        self._tell_condition(fx, held)
         asked = held.allocation.spec.life.health
         unwell = event.condition.health is HealthState.UNHEALTHY
         if unwell and asked is not None and asked.unhealthy is OnUnhealthy.RESTART and not held.stopping:
             held.unhealthy = event.condition.why or "its checks failed"
-            put_held(fx, HeldRecord(held.allocation, unhealthy=held.unhealthy))
+            _write(fx, held)
             self._stop(fx, held, f"unhealthy: {held.unhealthy}")
+
+    def on_frost(self, fx: Effects, event: ContainerFrozen | ContainerThawed) -> None:
+        """It stands, or goes on: tell its home."""
+        frost = self.frost
+        held = frost.on_frozen(fx, event) if isinstance(event, ContainerFrozen) else frost.on_thawed(fx, event)
+        if held is not None:
+            self._tell_condition(fx, held)
 
     def on_ended(self, fx: Effects, event: ContainerEnded) -> None:
         """The container ended: free its space, keep the result until its home took it."""
@@ -226,9 +245,10 @@ class Admission:
             held.result = event.result
             if held.unhealthy or held.stopping:
                 held.result = replace(event.result, unhealthy=held.unhealthy, stopped=held.stopping)
-            held.running = False
+            held.running, held.unhealthy, held.frozen_for = False, "", None
+            self.frost.over(event.id)
             self._left(held.allocation)
-            put_held(fx, HeldRecord(held.allocation, held.result))
+            _write(fx, held)
             self._keep_end(fx, held.allocation)
             self._tell_report(fx, held.allocation.home)
 
@@ -285,7 +305,8 @@ class Admission:
         state.told_from = start + len(batch)
         if self._view.alive(home):
             held = [self._held[id_] for id_ in batch]
-            conditions = tuple(x.condition for x in held) if any(x.condition != ORDINARY for x in held) else ()
+            told = tuple(self.frost.condition(x) for x in held)
+            conditions = told if any(each != ORDINARY for each in told) else ()
             reaches = tuple(x.reach for x in held)
             fx.say(home, Holding(tuple(batch), tuple(x.running for x in held), reaches, conditions))
         more = state.told_from < len(ids)
@@ -294,6 +315,7 @@ class Admission:
 
     def flush(self, fx: Effects) -> None:
         """At the end of an event: say what is fresh."""
+        self.frost.look(fx)
         self._ends.flush(fx)
         self.draining.flush(fx)
         self.yielding.flush(fx)
@@ -364,7 +386,7 @@ class Admission:
         return (f"held for job {hold.job}", 0, 0) if hold is not None else None
 
     def _admit(self, fx: Effects, held: Held) -> None:
-        put_held(fx, HeldRecord(held.allocation))
+        _write(fx, held)
         self._held[held.allocation.id] = held
         self._count_in(fx, held)
         self._alarms.set_if_unset(("holding", held.allocation.home), fx.now + self._config.holding_interval_s)
@@ -379,7 +401,13 @@ class Admission:
 
     def _replace(self, fx: Effects, allocation: Allocation) -> None:
         self._held[allocation.id].allocation = allocation
-        put_held(fx, HeldRecord(allocation, unhealthy=self._held[allocation.id].unhealthy))
+        _write(fx, self._held[allocation.id])
+
+    def _stands(self, id_: AllocationId) -> bool:
+        return self._held[id_].frozen_for is not None
+
+    def _tell_condition(self, fx: Effects, held: Held) -> None:
+        fx.say(held.allocation.home, ConditionIs(held.allocation.id, self.frost.condition(held)))
 
     def _count_in(self, fx: Effects, held: Held) -> None:
         """Book a live allocation in; by the estimate it ends when it has run that long from now on."""
@@ -413,8 +441,9 @@ class Admission:
         """Stop a live one; asking again is harmless, the shell may have crashed in between."""
         held.stopping = True
         self._left(held.allocation)
-        self.reporting.ends_by(held.allocation.id, fx.now + held.allocation.spec.stop_grace_s + STOP_S)
-        fx.act(StopContainer(held.allocation.id, held.allocation.spec.stop_grace_s, why))
+        grace_s = self.frost.grace_s(held)
+        self.reporting.ends_by(held.allocation.id, fx.now + grace_s + STOP_S)
+        fx.act(StopContainer(held.allocation.id, grace_s, why))
 
     def _left(self, allocation: Allocation) -> None:
         """It has ended, or is being ended: no lease and no new place is asked for it any more."""
@@ -448,3 +477,7 @@ class Admission:
             held = self._held.get(id_)
             if held is not None and held.result is not None:
                 fx.say(home, Ended(id_, held.result))
+
+
+def _write(fx: Effects, held: Held) -> None:
+    put_held(fx, HeldRecord(held.allocation, held.result, held.unhealthy, held.frozen_for))

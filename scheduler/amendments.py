@@ -32,6 +32,7 @@ OUTCOMES_MAX = 1_000
 TASKS_MAX = 1_000
 REVISIONS_PER_BOOT = 1_000_000
 GONE = "it does not run there (any more)"
+STANDS = "it was frozen for a higher tier; try again when it goes on"
 
 
 class AmendmentView(msgspec.Struct, frozen=True):
@@ -187,17 +188,21 @@ class _Taken:
 
 
 class AmendmentsTaken:
-    """The node's part. `allocation` returns a live, running one; `replace` makes another spec its own, durably."""
+    """The node's part. `allocation` returns a live, running one; `replace` makes another spec its own, durably;
+    `stands`: whether it was frozen for a higher tier, so that less is booked for it than it asks for.
+    """
 
     def __init__(
         self,
         reporting: Reporting,
         allocation: Callable[[AllocationId], Allocation | None],
         replace: Callable[[Effects, Allocation], None],
+        stands: Callable[[AllocationId], bool],
     ) -> None:
         self._reporting = reporting
         self._allocation = allocation
         self._replace = replace
+        self._stands = stands
         self._taken: dict[AllocationId, _Taken] = {}
 
     def on_amend(self, fx: Effects, home: str, order: Amend) -> None:
@@ -220,6 +225,8 @@ class AmendmentsTaken:
         measured = self._reporting.measured
         if now is None or now.home != home:
             return GONE, 0, 0
+        if self._stands(now.id):
+            return STANDS, 0, 0
         if under_way is not None:
             return "another change of it is under way", 0, 0
         if measured is None:
@@ -250,6 +257,10 @@ class AmendmentsTaken:
             self._replace(fx, taken.changed)
         self._reporting.rebook(event.id, (now if event.why else taken.changed).spec.request)
         self._say(fx, taken, event.why)
+
+    def under_way(self, id_: AllocationId) -> bool:
+        """Whether the runtime works on a change of it."""
+        return id_ in self._taken
 
     def ended(self, fx: Effects, id_: AllocationId) -> None:
         """It ended meanwhile."""

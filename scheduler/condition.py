@@ -10,6 +10,8 @@ from typing import Annotated
 
 import msgspec
 
+from scheduler.wall import date
+
 TEXT_MAX = 400
 
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
@@ -24,16 +26,35 @@ class HealthState(enum.StrEnum):
     UNHEALTHY = "unhealthy"
 
 
+class FrozenFor(msgspec.Struct, frozen=True, array_like=True):
+    """The job of a higher tier that has the CPU of a task that stands still, and since when."""
+
+    job: int
+    since_unix_s: float = 0.0
+
+
 class Condition(msgspec.Struct, frozen=True, array_like=True):
-    """`doing`: what its node is doing for it before it runs. `why`: what its last check that failed said."""
+    """`doing`: what its node is doing for it before it runs. `why`: what its last check that failed said.
+
+    `frozen_for`: by preemption, where it was not its owner who froze it.
+    """
 
     doing: Text = ""
     health: HealthState = HealthState.NONE
     why: Text = ""
     frozen: bool = False
+    frozen_for: FrozenFor | None = None
 
 
 ORDINARY = Condition()
+
+
+def said(condition: Condition) -> str:
+    """Return what is to be told of it in words; mostly nothing."""
+    if condition.frozen_for is not None:
+        since = date(condition.frozen_for.since_unix_s)
+        return f"frozen for job {condition.frozen_for.job} by preemption since {since}"
+    return condition.doing
 
 
 def bounded(text: str) -> str:

@@ -209,6 +209,21 @@ class ContainerChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerFrozen:
+    """The runtime: nothing of what FreezeContainer named runs any more; or, with `why`, it goes on as before."""
+
+    id: AllocationId
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerThawed:
+    """The runtime: what ThawContainer named goes on."""
+
+    id: AllocationId
+
+
+@dataclass(frozen=True, slots=True)
 class HomeUntil:
     """The shell: before this moment nobody else can be this home; told again and again as it moves on."""
 
@@ -332,6 +347,8 @@ Event = (
     | ContainerEnded
     | AmendJob
     | ContainerChanged
+    | ContainerFrozen
+    | ContainerThawed
     | Accepting
     | HomeUntil
     | Timer
@@ -396,6 +413,25 @@ class AmendContainer:
 
     allocation: Allocation
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeContainer:
+    """Have a container stand still for a job of a higher tier; answer with ContainerFrozen once the kernel says so.
+
+    `again`: a former agent may have done it, so that one which stands does so for that job.
+    """
+
+    id: AllocationId
+    job: int
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ThawContainer:
+    """Let it go on, however often that has to be tried; answer with ContainerThawed."""
+
+    id: AllocationId
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,6 +520,8 @@ Action = (
     | StartContainer
     | RenewLease
     | AmendContainer
+    | FreezeContainer
+    | ThawContainer
     | StopContainer
     | RemoveContainer
     | Publish

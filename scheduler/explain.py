@@ -12,7 +12,7 @@ from math import inf
 import msgspec
 
 from scheduler.abilities import requirements
-from scheduler.condition import ORDINARY
+from scheduler.condition import ORDINARY, said
 from scheduler.evenness import Evenness
 from scheduler.jobs import Block, Job
 from scheduler.model import State
@@ -92,7 +92,7 @@ def explain(job: Job, surveys: Surveys, position: int, waiting: int, now: float 
 
 
 def _placed(job: Job, index: int) -> Placed:
-    record, doing = job.tasks[index], job.conditions.get(index, ORDINARY).doing
+    record, doing = job.tasks[index], said(job.conditions.get(index, ORDINARY))
     return Placed(index, record.node, record.state, f"{record.reason}; {doing}" if doing else record.reason)
 
 
@@ -110,9 +110,15 @@ def _summary(job: Job, survey: Survey, pending: int, position: int, waiting: int
         return f"the job has ended: {job.state.value}{_worst(job)}"
     if pending == 0:
         where = sorted({job.tasks[index].node for index in islice(job.live, TASKS_SHOWN)})
-        return f"every task has its place, on {', '.join(where)}" if where else "every task has ended"
+        return f"every task has its place, on {', '.join(where)}{_frozen(job)}" if where else "every task has ended"
     causes = [each.text for each in job.blocks] or [*_causes(job, survey), *_turn(position, waiting, leader)]
     return f"{pending} task{'s' * (pending != 1)} waiting: {'; '.join(causes)}"
+
+
+def _frozen(job: Job) -> str:
+    """Say how many have to stand still for higher tiers, and for whom one of them does."""
+    found = [each for each in job.conditions.values() if each.frozen_for is not None]
+    return f"; {len(found)} of them can't run now: {said(found[0])}" if found else ""
 
 
 def _worst(job: Job) -> str:

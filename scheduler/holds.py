@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -159,6 +160,19 @@ class HoldsKept:
     def jobs(self, now: float) -> list[int]:
         """Return the jobs for which something is held here."""
         return [job for job, kept in self._kept.items() if kept.until_s > now and kept.hold.amount != NOTHING]
+
+    def cpu_above(self, now: float, tier: int) -> int:
+        """Return how much CPU is held for jobs of higher tiers than this."""
+        return sum(
+            kept.hold.amount.cpu_milli
+            for kept in self._kept.values()
+            if kept.until_s > now and kept.hold.rank and -kept.hold.rank[0] > tier
+        )
+
+    def next_end_s(self, now: float) -> float:
+        """Return when the next hold ends, unless it is said again; infinity: there is none."""
+        ends = (kept.until_s for kept in self._kept.values() if kept.until_s > now and kept.hold.amount != NOTHING)
+        return min(ends, default=inf)
 
     def on_hold(self, now: float, hold: HoldRoom) -> None:
         """Take a leader's word, unless a newer one came before it."""

@@ -3,7 +3,8 @@
 jobs         JOB                 JobRecord: written when taken and when cancelled
 tasks        JOB.INDEX           TaskRecord: written for each attempt and each end, not for progress in between,
                                  which node and home tell each other anew after a restart
-allocations  JOB.INDEX.ATTEMPT   HeldRecord: written when admitted and when ended, removed when its home took the end
+allocations  JOB.INDEX.ATTEMPT   HeldRecord: written when admitted, frozen by preemption, thawed, and ended, removed
+                                 when its home took the end
 settings     KIND/NAME           Entry: the cluster's settings, the same on every node
 sites        KEY                 SiteRecord: written when made, woken, frozen, thawed and asleep again
 usage        DAY/ACCOUNT/USER    Used: what attempts of this home's jobs used that ended that day; also job/JOB
@@ -18,6 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
+from scheduler.condition import FrozenFor
 from scheduler.effects import Effects
 from scheduler.model import Allocation, AllocationId, JobRecord, Result, TaskRecord
 
@@ -40,12 +42,14 @@ T = TypeVar("T")
 class HeldRecord(msgspec.Struct, frozen=True):
     """What a node keeps of an allocation: the order, and the result once there is one.
 
-    `unhealthy`: why it is being ended, if its checks are the reason.
+    `unhealthy`: why it is being ended, if its checks are the reason. `frozen_for`: the job of a higher tier for which
+    it was frozen, or is about to be, or thaws; written before, and forgotten after.
     """
 
     allocation: Allocation
     result: Result | None = None
     unhealthy: str = ""
+    frozen_for: FrozenFor | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -8,7 +8,7 @@ told on a change of some size or at an interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 
 import msgspec
 
@@ -60,6 +60,8 @@ class Reporting:
         self.draining = False
         self.tiers: tuple[Tier, ...] = ()
         self.epoch = 0
+        self.before_telling: Callable[[Effects], None] = lambda _fx: None
+        """What may change what is free has to do it before anybody hears of it."""
 
     @property
     def free(self) -> Resources:
@@ -68,12 +70,12 @@ class Reporting:
             return self._permitted - self._permitted
         return self._permitted - (self._committed + WHOLE if self._containers else self._committed)
 
-    def free_without(self, keys: Collection[Hashable]) -> Resources:
-        """Return what could be committed if these live allocations were gone."""
+    def free_without(self, keys: Collection[Hashable], still: Collection[Hashable] = ()) -> Resources:
+        """Return what could be committed if these live allocations were gone, and those stood `still`."""
         gone = [self._ends[key][1] for key in keys]
         if self._exclusive > sum(each.get(WHOLE_NODE) for each in gone):
             return Resources()
-        committed = self._committed - sum(gone, Resources())
+        committed = self._committed - sum(gone, Resources(sum(self._ends[key][1].cpu_milli for key in still)))
         return self._permitted - (committed + WHOLE if self._containers > len(gone) else committed)
 
     @property
@@ -149,6 +151,10 @@ class Reporting:
         self._ends[key] = (end_s, request)
         self._dirty = True
 
+    def booked(self, key: Hashable) -> Resources:
+        """Return what is counted for a live allocation now."""
+        return self._ends[key][1]
+
     def ends(self, key: Hashable, end_s: float) -> None:
         """A live allocation will end by then."""
         self._ends[key] = (end_s, self._ends[key][1])
@@ -201,6 +207,7 @@ class Reporting:
         """Send the newest report, once an event; our own home and leader see it in the view we share."""
         if self.measured is None:
             return
+        self.before_telling(fx)
         self._refresh()
         if to == self._view.me or self._told.get(to) == self._sequence:
             return

@@ -27,7 +27,9 @@ from scheduler.events import (
     ContainerChanged,
     ContainerCondition,
     ContainerEnded,
+    ContainerFrozen,
     ContainerStarted,
+    ContainerThawed,
     Drain,
     Event,
     Heard,
@@ -112,7 +114,7 @@ from scheduler.messages import (
     decode_leads,
     decode_report,
 )
-from scheduler.model import Allocation, JobRecord, JobSpec, State
+from scheduler.model import Allocation, AllocationId, JobRecord, JobSpec, State
 from scheduler.records import Rows, get_number
 from scheduler.rules import Rules
 from scheduler.score import POLICIES
@@ -215,6 +217,8 @@ class Scheduler:
                 self._wish(fx, event)
             case ContainerStarted() | ContainerCondition() | ContainerEnded() | ContainerChanged():
                 self._container(fx, event)
+            case ContainerFrozen() | ContainerThawed():
+                self._admission.on_frost(fx, event)
             case Measured():
                 self._admission.reporting.measure(event)
             case Accepting() | Drain() | SetSetting():
@@ -484,6 +488,7 @@ class Scheduler:
             "giveways": node.yielding.ring,
             "handover": home.handovers.ring,
             "ripe": lambda _fx, _: node.yielding.changed(),
+            "thaw": lambda fx, _: node.frost.look(fx),
             "preempts": self._leader.preemption.ring,
             "preempt": lambda fx, _: self._leader.ring_preempt(),
             "holding": node.ring_holding,
@@ -605,6 +610,11 @@ class Scheduler:
     def allocations(self) -> list[Allocation]:
         """Return what this node holds and has not seen end: after a restart, the shell makes it so."""
         return [held.allocation for held in self._admission.held().values() if held.result is None]
+
+    def frozen(self) -> dict[AllocationId, int]:
+        """Return what this node froze for jobs of higher tiers, or is about to, and the jobs."""
+        held = self._admission.held().items()
+        return {id_: each.frozen_for.job for id_, each in held if each.frozen_for is not None}
 
     def validate(self, spec: JobSpec) -> None:
         """Raise InvalidSpec unless the spec could be taken."""

@@ -99,6 +99,7 @@ class PreemptMode(enum.StrEnum):
 
     OFF = "off"
     REQUEUE = "requeue"
+    FREEZE = "freeze"
 
 
 class Preemption(Setting, frozen=True, tag="preemption"):

@@ -6,7 +6,7 @@ from itertools import islice
 
 import msgspec
 
-from scheduler.condition import ORDINARY, Condition, HealthState
+from scheduler.condition import ORDINARY, Condition, HealthState, said
 from scheduler.index import Membership
 from scheduler.jobs import Job
 from scheduler.lifecycle import Phase, phase_of
@@ -127,7 +127,7 @@ def _task(job: Job, index: int, record: TaskRecord, pending_reason: str) -> Task
         else:
             reason = f"{reason}; {pending_reason}" if reason else pending_reason
     condition = job.conditions.get(index, ORDINARY)
-    reason = condition.doing or reason
+    reason = said(condition) or reason
     exit_code = record.result.exit_code if record.result else None
     reach = job.reach.get(index, NOWHERE)
     return TaskView(index, state, record.node, record.attempt, exit_code, reason, record.result, reach, condition)

@@ -1,14 +1,15 @@
 """The node's part in preemption: what could give way here, and which tasks do when the leader asks for room.
 
 The node chooses among its own: the lowest tiers first, then the youngest, and none that is not needed. It asks their
-homes, who decide and stop them; it never stops one by itself. Nothing is asked unless room is held here for the
+homes, who decide and stop them; it never stops one by itself. Or, where the settings say so, it has them stand still
+without asking anybody, for they lose nothing (scheduler.frost). Nothing is done unless room is held here for the
 job it is for, so that nobody else gets it. A task that runs for less than the settings' `run_min_s`, whose home is out
-of reach, or whose home said no a short while ago, stays.
+of reach, or whose home said no a short while ago, stays; so does one that can't be frozen where others are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,7 @@ from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.fit import fits
+from scheduler.frost import Frost
 from scheduler.holds import HoldsKept
 from scheduler.index import ClusterView
 from scheduler.messages import BATCH_MAX, GiveWay, Keeps, Preempt, Preempting
@@ -62,6 +64,7 @@ class Yielding:
         held: Mapping[AllocationId, Held],
         holds: HoldsKept,
         rules: Rules,
+        frost: Frost,
     ) -> None:
         self._view = view
         self._alarms = alarms
@@ -69,6 +72,8 @@ class Yielding:
         self._held = held
         self._holds = holds
         self._rules = rules
+        self._frost = frost
+        frost.thawed = self._thawed
         self._asked: dict[AllocationId, tuple[Preempt, float]] = {}
         self._kept: dict[AllocationId, float] = {}
         self._since: dict[AllocationId, float] = {}
@@ -81,9 +86,18 @@ class Yielding:
         """Whether anything may be preempted."""
         return self._rules.settings.preemption.mode is not PreemptMode.OFF
 
+    @property
+    def _freezes(self) -> bool:
+        return self._rules.settings.preemption.mode is PreemptMode.FREEZE
+
     def started(self, now: float, id_: AllocationId) -> None:
         """It runs, as far as this agent knows since now."""
         self._since.setdefault(id_, now)
+        self.changed()
+
+    def _thawed(self, now: float, id_: AllocationId) -> None:
+        """It may run for its shortest time again before it has to stand once more."""
+        self._since[id_] = now
         self.changed()
 
     def changed(self) -> None:
@@ -106,12 +120,12 @@ class Yielding:
         if victims is None:
             fx.say(leader, Preempting(item.epoch, item.go, item.job, False, self._wait_s(fx.now, item.tier)))
             return
-        for id_ in victims:
-            self._asked[id_] = item, fx.now + ASKED_S
-            self._asks.say(self._held[id_].allocation.home, id_)
+        if self._freezes:
+            self._frost.freeze(fx, victims, leader, item)
+        else:
+            self._ask(fx, victims, item)
         self.changed()
-        leaving = [*self._leaving(), *victims]
-        grace_s = max((self._held[id_].allocation.spec.stop_grace_s for id_ in leaving), default=0.0)
+        grace_s = max((self._frost.grace_s(self._held[id_]) for id_ in self._leaving()), default=0.0)
         fx.say(leader, Preempting(item.epoch, item.go, item.job, True, grace_s))
 
     def on_keeps(self, fx: Effects, home: str, item: Keeps) -> None:
@@ -151,6 +165,11 @@ class Yielding:
 
     # --- inside
 
+    def _ask(self, fx: Effects, victims: list[AllocationId], item: Preempt) -> None:
+        for id_ in victims:
+            self._asked[id_] = item, fx.now + ASKED_S
+            self._asks.say(self._held[id_].allocation.home, id_)
+
     def _leaving(self) -> list[AllocationId]:
         """What is on its way out already, whoever it is for."""
         return [
@@ -163,10 +182,16 @@ class Yielding:
         run_min_s = self._rules.settings.preemption.run_min_s
         for id_, held in self._held.items():
             open_ = held.running and not held.stopping and held.result is None and id_ not in self._asked
-            if open_ and self._kept.get(id_, now) <= now and self._view.alive(held.allocation.home):
+            if open_ and self._kept.get(id_, now) <= now and self._may_go(held):
                 ripe_s = self._since.get(id_, now) + run_min_s
                 found.append(_Open(self._rules.tier(held.allocation.spec), -ripe_s, id_))
         return found
+
+    def _may_go(self, held: Held) -> bool:
+        """What stands already gives nothing more; to be stopped, a task needs its home."""
+        if self._freezes:
+            return self._frost.able(held)
+        return held.frozen_for is None and self._view.alive(held.allocation.home)
 
     def _wait_s(self, now: float, tier: int) -> float:
         """In how many seconds the first of those that are too young may be asked."""
@@ -180,32 +205,35 @@ class Yielding:
 
     def _victims(self, now: float, item: Preempt) -> list[AllocationId] | None:
         """Return what has to leave beside what does already; None when that is not enough."""
-        leaving = self._leaving()
         ripe = [each for each in self._lower(now) if each.tier < item.tier and each.ripe_s <= now]
         chosen: list[AllocationId] = []
         for _, _, id_ in sorted(ripe):
-            if self._fits(item.amount, [*leaving, *chosen]):
+            if self._fits(item, chosen):
                 break
             chosen.append(id_)
-        if not self._fits(item.amount, [*leaving, *chosen]):
+        if not self._fits(item, chosen):
             return None
         for id_ in reversed(chosen.copy()):
             without = [each for each in chosen if each != id_]
-            if self._fits(item.amount, [*leaving, *without]):
+            if self._fits(item, without):
                 chosen = without
         return chosen
 
-    def _fits(self, amount: Resources, gone: list[AllocationId]) -> bool:
-        return fits(amount, self._reporting.free_without(gone))
+    def _fits(self, item: Preempt, chosen: Sequence[AllocationId]) -> bool:
+        return fits(item.amount, self._free(item.tier, chosen))
+
+    def _free(self, tier: int, chosen: Sequence[AllocationId]) -> Resources:
+        """What would be free if these gave way, beside what leaves already and what stands below a tier."""
+        gone, still = self._leaving(), self._frost.lent(tier)
+        (still if self._freezes else gone).extend(chosen)
+        return self._reporting.free_without(gone, still)
 
     def _tiers(self, now: float) -> tuple[Tier, ...]:
         """What would be free if all of a tier and of those below gave way, beside what leaves already."""
-        gone = self._leaving()
         ripe = [each for each in self._lower(now) if each.ripe_s <= now]
         found = []
-        for tier in sorted({each.tier for each in ripe})[:TIERS_TOLD]:
-            gone += [each.id for each in ripe if each.tier == tier]
-            found.append(Tier(tier, self._reporting.free_without(gone)))
+        for tier in sorted({each.tier for each in ripe} | self._frost.tiers())[:TIERS_TOLD]:
+            found.append(Tier(tier, self._free(tier + 1, [each.id for each in ripe if each.tier <= tier])))
         return tuple(found)
 
     def _speak(self, fx: Effects, home: str, ids: list[AllocationId]) -> None:

@@ -17,7 +17,18 @@ from scheduler.errors import UnknownJob
 from scheduler.events import Change, Put
 from scheduler.fit import shortage
 from scheduler.messages import Admit, EndedTaken, decode, decode_leads
-from scheduler.model import Allocation, AllocationId, JobRecord, OnLost, Resources, Result, State, TaskRecord
+from scheduler.model import (
+    Allocation,
+    AllocationId,
+    JobKind,
+    JobRecord,
+    JobSpec,
+    OnLost,
+    Resources,
+    Result,
+    State,
+    TaskRecord,
+)
 from scheduler.numbers import home_number
 from scheduler.records import ALLOCATIONS, JOBS, TASKS, HeldRecord, task_key
 from scheduler.reporting import WHOLE
@@ -36,6 +47,10 @@ Disk = dict[str, dict[str, bytes]]
 _task = msgspec.msgpack.Decoder(TaskRecord)
 _job = msgspec.msgpack.Decoder(JobRecord)
 _held = msgspec.msgpack.Decoder(HeldRecord)
+
+
+def _tier(spec: JobSpec) -> int:
+    return PARTITIONS.get(spec.queueing.partition, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,7 @@ class Checkers:
         self._requests: dict[AllocationId, Resources] = {}
         self._epochs: dict[int, tuple[str, int]] = {}
         self.preempted = 0
+        self.frozen_ever = 0
         self.acknowledged: dict[int, str] = {}
         self.cancelled: dict[int, None] = {}
 
@@ -138,6 +154,8 @@ class Checkers:
     def _preempted(self, key: str, old: TaskRecord, new: TaskRecord, row: bytes | None) -> None:
         """Nobody of the highest tier gives way, nobody too often, and it costs no try."""
         self.preempted += 1
+        if self._world.plan.features.freezing:
+            self.broken("what is frozen loses nothing", f"task {key} is stopped for a higher tier")
         queueing = _job.decode(row).spec.queueing if row is not None else Queueing()
         if PARTITIONS.get(queueing.partition, 0) == max(PARTITIONS.values()):
             self.broken("only lower tiers give way", f"task {key} of the highest one does")
@@ -218,8 +236,30 @@ class Checkers:
 
     def amended(self, node: str, allocation: Allocation) -> None:
         """A running container takes another amount from now on."""
-        old, self._requests[allocation.id] = self._requests[allocation.id], allocation.spec.request
-        self._load[node] = self._load[node] - old + allocation.spec.request
+        self._count(node, allocation.id, allocation.spec.request)
+
+    def frozen(self, node: str, allocation: Allocation, job: int) -> None:
+        """A container stands still from now on, for a job: it has its memory, and no CPU."""
+        self.frozen_ever += 1
+        id_, spec = allocation.id, allocation.spec
+        row = self._world.hosts[node].disk[ALLOCATIONS].get(str(id_))
+        if row is None or _held.decode(row).frozen_for is None:
+            self.broken("nobody stands for nobody", f"{id_} stands still on {node}, and its ledger does not say so")
+        over = self._world.spec(job)
+        if over is not None and _tier(over) <= _tier(spec):
+            self.broken("only lower tiers give way", f"{id_} stands still for job {job}")
+        alone = spec.gang is None and spec.kind is JobKind.BATCH and spec.on_lost is not OnLost.SINGLE
+        if not alone or spec.time_limit_s is not None:
+            self.broken("what is frozen loses nothing", f"{id_} stands still, though it is none that may")
+        self._count(node, id_, Resources(0, spec.request.memory_bytes, spec.request.extra))
+
+    def thawed(self, node: str, allocation: Allocation) -> None:
+        """It runs again."""
+        self._count(node, allocation.id, allocation.spec.request)
+
+    def _count(self, node: str, id_: AllocationId, amount: Resources) -> None:
+        old, self._requests[id_] = self._requests[id_], amount
+        self._load[node] = self._load[node] - old + amount
         self._within(node)
 
     def _within(self, node: str) -> None:
@@ -283,6 +323,15 @@ class Checkers:
                     self.broken("one attempt counts", f"{id_} still runs on {host.name}, though it is outdated")
 
         self._check_gangs()
+        self._check_frozen()
+
+    def _check_frozen(self) -> None:
+        """What stands still does so as its node knows, which alone can let it go on."""
+        for host in self._world.hosts.values():
+            known = host.agent.frozen() if host.agent is not None else {}
+            for id_, container in host.containers.items():
+                if container.frozen and id_ not in known:
+                    self.broken("nobody stands for nobody", f"{id_} stands still on {host.name}, which does not know")
 
     def _check_gangs(self) -> None:
         """Of a gang all members run, or have run, or none: longer than a moment it is never half placed."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 
 import msgspec
 
+from scheduler.abilities import FREEZE, LIMITS
 from scheduler.config import SchedulerConfig
 from scheduler.model import ArrayRange, Constraint, JobKind, JobSpec, OnLost, Operator, Resources
 from scheduler.spec.gang import Gang
@@ -23,6 +24,9 @@ LICENCE, LICENCES = "tool", 3
 PARTITIONS = {"high": 10, "higher": 20}
 """Partitions with their tiers, in worlds with preemption."""
 PREEMPTED_MAX = 2
+LATER = ("preemption", "freezing")
+"""Features that came after others, and are drawn from sequences of their own: old seeds keep their worlds but for them.
+"""
 LOSSES = (OnLost.REQUEUE, OnLost.REQUEUE, OnLost.FAIL)
 UNIX_ZERO_S = 1_700_000_000.0
 """What the worlds' wall clocks show at their beginning, those that are right."""
@@ -73,6 +77,7 @@ class Features:
     in_order: bool = False
     conservative: bool = False
     preemption: bool = False
+    freezing: bool = False
 
     def names(self) -> list[str]:
         """Return the features that are on."""
@@ -142,10 +147,11 @@ def draw_plan(
     drawn_nodes, drawn_jobs, homes_share = rng.choice((1, 2, 3, 3, 4, 5, 5, 7)), rng.choice((3, 10, 25)), rng.random()
     count = nodes or drawn_nodes
     names = tuple(f"n{number}" for number in range(1, count + 1))
-    drawn = Features(**{each.name: rng.random() < 0.4 for each in fields(Features) if each.name != "preemption"})
-    # From a sequence of its own, so that the worlds of old seeds stay what they were but for this.
+    drawn = Features(**{each.name: rng.random() < 0.4 for each in fields(Features) if each.name not in LATER})
     tiers = random.Random(f"preemption {seed}")
-    drawn = replace(drawn, preemption=tiers.random() < 0.3)
+    preemption = tiers.random() < 0.3
+    frost = random.Random(f"freezing {seed}")
+    drawn = replace(drawn, preemption=preemption, freezing=preemption and frost.random() < 0.5)
     features = features or drawn
     chosen = names[: homes or 1 + int(homes_share * count)]
     trouble_s = rng.choice((20.0, 40.0, 60.0))
@@ -158,7 +164,7 @@ def draw_plan(
         config=_config(rng, features),
         link=_link(rng, features),
         capacities=tuple(rng.choice(CAPACITIES) if features.extras else CAPACITIES[0] for _ in names),
-        labels=tuple((("zone", rng.choice("ab")),) for _ in names),
+        labels=tuple((("zone", rng.choice("ab")), *_freezer(frost, features)) for _ in names),
         # Long runs only where few jobs are: one node may have to run everything, one after the other.
         run_mean_s=rng.choice((0.5, 3.0, 3.0, 20.0 if count_jobs <= 3 else 0.5)),
         trouble_s=trouble_s,
@@ -167,6 +173,11 @@ def draw_plan(
         wishes=_in_tiers(tiers, features, _wishes(rng, features, chosen, trouble_s, count_jobs)),
         slow=tuple(name for name in names if features.slow_nodes and rng.random() < 0.4),
     )
+
+
+def _freezer(rng: random.Random, features: Features) -> tuple[tuple[str, str], ...]:
+    """Where tasks can be frozen: on most nodes, if anywhere."""
+    return ((LIMITS, FREEZE),) if features.freezing and rng.random() < 0.8 else ()
 
 
 def _config(rng: random.Random, features: Features) -> SchedulerConfig:

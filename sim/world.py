@@ -140,6 +140,10 @@ class World:
         home = self.checks.acknowledged[job]
         return not self.hosts[home].lost and self.possible(self._specs[job])
 
+    def spec(self, job: int) -> JobSpec | None:
+        """Return what was asked of a job, if its client heard of it."""
+        return self._specs.get(job)
+
     # --- the run
 
     def run(self) -> None:
@@ -269,7 +273,8 @@ class World:
     def _set_tiers(self) -> None:
         for name, tier in PARTITIONS.items():
             self.kernel.after(0.5, self._set, f"partition/{name}", Partition(tier=tier))
-        preemption = Preemption(mode=PreemptMode.REQUEUE, run_min_s=0.2, patience_s=0.5, times_max=PREEMPTED_MAX)
+        mode = PreemptMode.FREEZE if self.plan.features.freezing else PreemptMode.REQUEUE
+        preemption = Preemption(mode=mode, run_min_s=0.2, patience_s=0.5, times_max=PREEMPTED_MAX)
         self.kernel.after(0.6, self._set, "preemption/default", preemption)
 
     def _wish(self, number: int, wish: Wish) -> None:
@@ -351,6 +356,7 @@ class World:
             "lost": self.network.counters.datagrams_lost + self.network.counters.datagrams_cut,
             "faults": len(self.plan.faults),
             "preempted": self.checks.preempted,
+            "frozen": self.checks.frozen_ever,
             "commits lost": sum(host.commits.lost for host in self.hosts.values()),
         }
 

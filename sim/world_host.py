@@ -21,8 +21,11 @@ from scheduler.events import (
     Change,
     ContainerChanged,
     ContainerEnded,
+    ContainerFrozen,
     ContainerStarted,
+    ContainerThawed,
     Event,
+    FreezeContainer,
     Measured,
     Outcome,
     Publish,
@@ -32,6 +35,7 @@ from scheduler.events import (
     Send,
     StartContainer,
     StopContainer,
+    ThawContainer,
     Timer,
 )
 from scheduler.leases import is_single
@@ -49,11 +53,20 @@ STEP_S = 1e-6
 
 @dataclass(slots=True)
 class Container:
-    """A virtual container: starting, running, or ended with a result that outlives its agent."""
+    """A virtual container: starting, running, or ended with a result that outlives its agent.
+
+    `run_out` ends it with what it did when it has run for long enough; one that is `frozen` has `left_s` of that before
+    it. `stopping`: the kernel has been asked to end it.
+    """
 
     allocation: Allocation
     since_s: float
     running: bool = False
+    frozen: bool = False
+    stopping: bool = False
+    left_s: float = 0.0
+    due_s: float = 0.0
+    outcome: Result | None = None
     result: Result | None = None
     timer: Handle | None = None
     lease: Handle | None = None
@@ -284,6 +297,16 @@ class Host:
                     kernel.after(STEP_S, self._deliver, self._life, Received(self.name, message))
                 else:
                     self.world.network.send(self.name, to, message)
+            case Publish(key, value):
+                self.world.members.published(self, key, value)
+                self.world.checks.published(self.name, self.boot_epoch, key, value)
+            case _:
+                self._to_container(action)
+
+    # --- containers
+
+    def _to_container(self, action: Action) -> None:
+        match action:
             case StartContainer(allocation, lease_until_s):
                 if lease_until_s is None or lease_until_s > self.clock():
                     self._start_container(allocation)
@@ -292,6 +315,10 @@ class Host:
                 self._lease(id_, until_s)
             case AmendContainer(allocation, revision):
                 self._amend_container(allocation, revision)
+            case FreezeContainer():
+                self._ask_to_stand(action)
+            case ThawContainer(id_):
+                self._thaw_container(id_)
             case StopContainer(id_, grace_s, why):
                 self._stop_container(id_, grace_s, why)
             case RemoveContainer(id_):
@@ -299,11 +326,6 @@ class Host:
                 if container is not None:
                     self.world.checks.removing(self.name, id_, container.result)
                     del self.containers[id_]
-            case Publish(key, value):
-                self.world.members.published(self, key, value)
-                self.world.checks.published(self.name, self.boot_epoch, key, value)
-
-    # --- containers
 
     def _start_container(self, allocation: Allocation) -> None:
         if allocation.id in self.containers:
@@ -340,8 +362,47 @@ class Host:
         result = Result(exit_code=code, ended_unix_s=self.unix() + run_s)
         if limit_s is not None and run_s > limit_s:
             run_s, result = limit_s, Result(signal=15, timed_out=True, ended_unix_s=self.unix() + limit_s)
-        container.timer = self.world.kernel.after(run_s, self._end_container, id_, result)
+        container.outcome = result
+        self._run_on(container, run_s)
         self.post(ContainerStarted(id_, self.unix()))
+
+    def _run_on(self, container: Container, left_s: float) -> None:
+        container.due_s = self.world.kernel.now + left_s
+        id_ = container.allocation.id
+        container.timer = self.world.kernel.after(left_s, self._end_container, id_, container.outcome)
+
+    def _ask_to_stand(self, action: FreezeContainer) -> None:
+        rng = self.world.kernel.random("freeze", str(action.id), self.world.count())
+        fails = self.world.plan.features.failing_starts and rng.random() < 0.2
+        self.world.kernel.after(rng.uniform(0.001, 0.1), self._freeze_container, self._life, action, fails)
+
+    def _freeze_container(self, life: int, action: FreezeContainer, fails: bool) -> None:
+        """The kernel stops it, whether the agent that asked lives on or not; one that is asked to end does not stop."""
+        container, why = self.containers.get(action.id), ""
+        if container is None or not container.running or container.stopping:
+            why = "it does not run"
+        elif not container.frozen and fails:
+            why = "it does not stop"
+        elif not container.frozen:
+            self.world.note(self.name, f"container {action.id} stands still for job {action.job}")
+            assert container.timer is not None
+            container.timer.cancel()
+            container.frozen, container.left_s = True, container.due_s - self.world.kernel.now
+            self.world.checks.frozen(self.name, container.allocation, action.job)
+        self._deliver(life, ContainerFrozen(action.id, why))
+
+    def _thaw_container(self, id_: AllocationId) -> None:
+        container = self.containers.get(id_)
+        if container is not None:
+            self._go_on(container)
+        self.world.kernel.after(STEP_S, self._deliver, self._life, ContainerThawed(id_))
+
+    def _go_on(self, container: Container) -> None:
+        if container.frozen:
+            self.world.note(self.name, f"container {container.allocation.id} goes on")
+            container.frozen = False
+            self._run_on(container, container.left_s)
+            self.world.checks.thawed(self.name, container.allocation)
 
     def _amend_container(self, allocation: Allocation, revision: int) -> None:
         """Memory below a quarter of what it had is taken to be in use."""
@@ -363,6 +424,9 @@ class Host:
             result = Result(error="there is no such container")
             self.world.kernel.after(STEP_S, self._deliver, self._life, ContainerEnded(id_, result))
         elif container.result is None:
+            container.stopping = True
+            if grace_s:
+                self._go_on(container)
             self.world.kernel.after(grace_s, self._end_container, id_, Result(signal=15, ended_unix_s=self.unix()))
 
     def _end_container(self, id_: AllocationId, result: Result) -> None:
@@ -372,7 +436,7 @@ class Host:
         for timer in (container.timer, container.lease):
             if timer is not None:
                 timer.cancel()
-        container.running = False
+        container.running = container.frozen = False
         container.result = result
         self.world.note(self.name, f"container {id_} ended: {result.error or result.exit_code or result.signal or 0}")
         self.world.checks.container_over(self.name, id_, result)
