@@ -224,26 +224,27 @@ class Agent:
             host = await trio.to_thread.run_sync(self._host, runtime, images, inventory, grants, policy, network)
             host = replace(host, address=self._reach_of_containers(gossip, network))
             home = self._home(effects, images, gossip.key_ring, runtime, room)
-            sessions = Sessions(runtime, nursery)
+            allocations = Allocations(host, effects.post, nursery)
+            sessions = Sessions(runtime, nursery, allocations.freezer)
             published = network is not None and bool(host.address)
             sites = NodeSites(
                 self._config, effects, home, peers, sessions, nursery, fetch=images.ensure, published=published
             )
             hands = Hands(
                 effects,
-                allocations=Allocations(host, effects.post, nursery),
+                allocations=allocations,
                 home=home,
                 sites=sites,
                 outbox=Outbox(peers, effects.received, effects.keep_up, nursery),
                 publish=Paced(gossip.set_state, nursery).publish,
             )
-            sessions.frozen = hands.allocations.conditions.set_frozen
             meter = self._meter(runtime, inventory, grants, policy, network, room)
             effects.enqueue(machine.restore(trio.current_time(), time.time(), rows))
             effects.enqueue(machine.handle(trio.current_time(), meter.sample()))
             if network is not None:
                 await join_cluster(network, self._config, peers, gossip, nursery)
             await sites.listen_inside(network, nursery)
+            allocations.freezer.recover(machine.frozen())
             await hands.allocations.recover(machine.allocations(), restarted=self._boot.is_former())
             nursery.start_soon(effects.run)
             nursery.start_soon(_tell_hold, opened, effects)

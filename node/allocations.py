@@ -23,6 +23,7 @@ from node.conditions import Conditions
 from node.config import Runtime as RuntimeSettings
 from node.container_spec import NoCommand, container_spec, result, usual_limits
 from node.errors import NodeError
+from node.freezer import Freezer
 from node.grants import Grants
 from node.health import LOOPBACK, HealthWatch
 from node.host.errors import HostError
@@ -111,6 +112,7 @@ class Allocations:
         self._removing: set[str] = set()
         self.conditions = Conditions(post, self._live.__contains__)
         self._health = HealthWatch(host.runtime, self.conditions)
+        self.freezer = Freezer(host.runtime, post, self._live.__contains__, self.conditions.set_frozen, nursery)
 
     async def recover(self, held: Iterable[Allocation], *, restarted: bool = False) -> None:
         """After a restart: bring every allocation the machine holds and every container found into agreement.

@@ -13,6 +13,7 @@ from node.outbox import Outbox
 from scheduler.events import (
     Action,
     AmendContainer,
+    FreezeContainer,
     JobChanged,
     Publish,
     RemoveContainer,
@@ -20,6 +21,7 @@ from scheduler.events import (
     Send,
     StartContainer,
     StopContainer,
+    ThawContainer,
 )
 
 
@@ -45,6 +47,8 @@ class Hands:
                 self.allocations.renew(action.id, action.until_s)
             case AmendContainer():
                 self.allocations.change(action.allocation, action.revision)
+            case FreezeContainer() | ThawContainer():
+                self.allocations.freezer.perform(action)
             case StopContainer():
                 self.allocations.stop(action.id, action.grace_s, action.why)
             case RemoveContainer():

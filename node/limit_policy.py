@@ -21,7 +21,7 @@ from node.limit_settings import Limits as Settings
 from node.limit_words import parse_amount, parse_bounds, parse_rates
 from node.runtime.limits import Device, FurtherLimits, hard_maximum
 from node.runtime.protocol import Feature
-from scheduler.abilities import CORE, DEVICES, DISKS, LIMITS, MAXIMUM, MEMORY_NODE
+from scheduler.abilities import CORE, DEVICES, DISKS, FREEZE, LIMITS, MAXIMUM, MEMORY_NODE
 from scheduler.spec.limits import RLIMITS, UNLIMITED, Limits, Rlimit, class_number, members
 
 log = logs.get("limits")
@@ -100,7 +100,7 @@ class LimitPolicy:
 
 ADVERTISED = frozenset(
     ("swap", "soft", "high", "swappiness", "oom-group", "cpu-period", "cpuset", "disk", "disk-weight", "net-class")
-) | {"rlimits"}
+) | {"rlimits", FREEZE}
 """What every node has, memory, CPU and process count, goes without saying."""
 
 

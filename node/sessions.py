@@ -29,6 +29,7 @@ import trio
 
 from node import logs
 from node.errors import Busy, CallerError, InvalidValue, NotFound
+from node.freezer import Freezer
 from node.runtime.protocol import USUAL_UMASK, ContainerError, Runtime, Stream, UnknownContainerError
 
 SESSIONS_MAX = 128
@@ -114,12 +115,11 @@ class _Session:
 class Sessions:
     """The sessions of one node."""
 
-    def __init__(self, runtime: Runtime, nursery: trio.Nursery) -> None:
+    def __init__(self, runtime: Runtime, nursery: trio.Nursery, freezer: Freezer) -> None:
         self._runtime = runtime
         self._nursery = nursery
+        self.set_frozen = freezer.set_frozen
         self._sessions: dict[str, _Session] = {}
-        self.frozen: Callable[[str, bool], None] = lambda container, frozen: None
-        """Told of every container that was frozen, or may go on."""
 
     async def run(self) -> None:
         """End sessions whose clients have gone, for ever."""
@@ -147,17 +147,6 @@ class Sessions:
         log.info("entered", user=user, container=container, what=what, tty=order.tty)
         self._nursery.start_soon(self._live, token, session)
         return token
-
-    async def set_frozen(self, container: str, frozen: bool) -> None:
-        """Freeze a container or let it go on. Raises NotFound, CallerError."""
-        try:
-            await (self._runtime.freeze(container) if frozen else self._runtime.thaw(container))
-        except UnknownContainerError as error:
-            raise NotFound(str(error)) from None
-        except ContainerError as error:
-            raise CallerError(str(error)) from None
-        self.frozen(container, frozen)
-        log.info("frozen" if frozen else "thawed", container=container)
 
     def _check_room(self, user: str) -> None:
         if len(self._sessions) >= SESSIONS_MAX:

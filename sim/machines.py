@@ -17,8 +17,11 @@ from scheduler import Scheduler, SchedulerConfig
 from scheduler.events import (
     Action,
     ContainerEnded,
+    ContainerFrozen,
     ContainerStarted,
+    ContainerThawed,
     Event,
+    FreezeContainer,
     Heard,
     Measured,
     MemberUp,
@@ -30,6 +33,7 @@ from scheduler.events import (
     Send,
     StartContainer,
     StopContainer,
+    ThawContainer,
     Timer,
 )
 from scheduler.model import Allocation, AllocationId, JobSpec, Resources, Result
@@ -63,6 +67,8 @@ class Host:
     boot_epoch: int = 0
     disk: dict[str, dict[str, bytes]] = field(default_factory=lambda: {table: {} for table in TABLES})
     running: dict[AllocationId, None] = field(default_factory=dict)
+    due_s: dict[AllocationId, float] = field(default_factory=dict)
+    frozen_left_s: dict[AllocationId, float] = field(default_factory=dict)
     ended: dict[AllocationId, Result] = field(default_factory=dict)
     published: dict[str, bytes] = field(default_factory=dict)
     armed_s: float = inf
@@ -139,7 +145,8 @@ class Machines:
         """Lose a host with all that runs there; its disk is as it was when it is started again."""
         self.stop_agent(host)
         host.ended.update(dict.fromkeys(host.running, LOST))
-        host.running.clear()
+        for each in (host.running, host.due_s, host.frozen_left_s):
+            each.clear()
 
     def tell(self, host: Host) -> None:
         """Tell a host that is back who is there, and what they published."""
@@ -195,6 +202,10 @@ class Machines:
                 self._send(host, to, message)
             case StartContainer(allocation):
                 self._run(host, allocation)
+            case FreezeContainer(id_):
+                self._freeze(host, id_)
+            case ThawContainer(id_):
+                self._thaw(host, id_)
             case StopContainer(id_):
                 self._end(host, id_, STOPPED)
             case RemoveContainer(id_):
@@ -233,11 +244,35 @@ class Machines:
         run_s = self.begun(host, id_, allocation.spec)
         self.kernel.after(0.0, self.give, host, ContainerStarted(id_, self.unix_s))
         if run_s < inf:
-            self.kernel.after(run_s, self._end, host, id_, Result(exit_code=0))
+            self._run_on(host, id_, run_s)
+
+    def _run_on(self, host: Host, id_: AllocationId, left_s: float) -> None:
+        host.due_s[id_] = self.kernel.now + left_s
+        self.kernel.after(left_s, self._run_out, host, id_)
+
+    def _run_out(self, host: Host, id_: AllocationId) -> None:
+        """It has run for as long as it was to, unless it stood still meanwhile."""
+        if host.due_s.get(id_, inf) <= self.kernel.now:
+            self._end(host, id_, Result(exit_code=0))
+
+    def _freeze(self, host: Host, id_: AllocationId) -> None:
+        """What has no end of its own has infinitely much left."""
+        if id_ in host.running:
+            host.frozen_left_s.setdefault(id_, host.due_s.pop(id_, inf) - self.kernel.now)
+        why = "" if id_ in host.running else "it does not run"
+        self.kernel.after(0.0, self.give, host, ContainerFrozen(id_, why))
+
+    def _thaw(self, host: Host, id_: AllocationId) -> None:
+        left_s = host.frozen_left_s.pop(id_, inf)
+        if id_ in host.running and left_s < inf:
+            self._run_on(host, id_, left_s)
+        self.kernel.after(0.0, self.give, host, ContainerThawed(id_))
 
     def _end(self, host: Host, id_: AllocationId, result: Result) -> None:
         if id_ in host.running:
             del host.running[id_]
+            host.due_s.pop(id_, None)
+            host.frozen_left_s.pop(id_, None)
             host.ended[id_] = result
             self.over(host, id_, result)
             self.give(host, ContainerEnded(id_, result))

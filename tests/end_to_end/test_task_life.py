@@ -164,3 +164,60 @@ def test_output_of_the_next_attempt_is_followed_from_its_beginning(fofoca: Comma
     id = fofoca.submit(*SMALL, *policy, "--", "sh", "-c", line)
     followed = fofoca.ok("logs", "-f", id, "--stdout")
     assert followed.out == "".join(f"attempt {attempt} of many\n" for attempt in (1, 2, 3))
+
+
+COUNTER = "n=0; while [ $n -lt 60 ]; do n=$((n+1)); echo $n; sleep 0.1; done"
+UNTIL_TOLD = "until [ -e /tmp/done ]; do sleep 0.1; done"
+
+
+@pytest.fixture
+def freezing(fofoca: CommandLine) -> Iterator[None]:
+    fofoca.ok("settings", "set", "partition/urgent", "tier=10")
+    fofoca.ok("settings", "set", "preemption/default", "mode=freeze", "run_min=0s")
+    yield
+    fofoca("settings", "remove", "preemption/default")
+
+
+def test_a_lower_tier_stands_still_for_a_higher_one_and_finishes_its_work_in_the_same_try(
+    fofoca: CommandLine, lab_name: str, freezing: None
+) -> None:
+    cpu = f"{_most_of(fofoca, 'n2')}m"
+    options = ("--cpu", cpu, "--memory", "16M", "--image", "busybox", "--constraint", "node=n2")
+    low = fofoca.submit(*options, "--", "sh", "-c", COUNTER)
+    eventually("it counts", lambda: "2\n" in fofoca("logs", low).out, 40)
+    high = fofoca.submit(*options, "--partition", "urgent", "--", "sh", "-c", UNTIL_TOLD)
+    becomes(fofoca, high, state="running", node="n2")
+    found = becomes(fofoca, low, state="running", frozen=True, attempt=1)
+    assert found["reason"].startswith(f"frozen for job {high} by preemption since ")
+    assert _stands(lab_name, low)
+    refused = fofoca("thaw", low)
+    assert refused.code == 1
+    assert f"was frozen for job {high} by preemption" in refused.err
+    assert "frozen for a higher tier" in fofoca("update", low, "--memory", "32M").err
+    fofoca.ok("lab", "kill", "n2")
+    assert _stands(lab_name, low)
+    fofoca.ok("lab", "start", "n2")
+    eventually("it answers", lambda: fofoca("exec", high, "--", "true").code == 0, 40)
+    eventually("it is known again", lambda: "by preemption" in fofoca.ok("explain", low).out, 40)
+    assert _stands(lab_name, low)
+    assert "60\n" not in fofoca.ok("logs", low).out
+    fofoca.ok("exec", high, "--", "touch", "/tmp/done")
+    becomes(fofoca, high, state="succeeded")
+    becomes(fofoca, low, state="succeeded", attempt=1)
+    assert fofoca.ok("logs", low).out.split() == [str(n) for n in range(1, 61)]
+
+
+def _most_of(fofoca: CommandLine, node: str) -> int:
+    """So much CPU that two of it don't fit on a node."""
+    (found,) = [each for each in fofoca.ok("nodes", "--json").json if each["name"] == node]
+    return int(found["free"]["cpu_milli"] * 2 // 3)
+
+
+def _stands(lab: str, job: int) -> bool:
+    """Whether the kernel says that all processes of a job's container in this lab stand still."""
+    hierarchies = [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()]
+    states = []
+    for root in (hierarchy / f"fofoca-{lab}" for hierarchy in hierarchies):
+        states += [*root.rglob(f"{job}.0.1/payload/freezer.state"), *root.rglob(f"{job}.0.1/payload/cgroup.events")]
+    assert states
+    return any(each.read_text().strip() == "FROZEN" or "frozen 1" in each.read_text() for each in states)

@@ -281,6 +281,15 @@ class Cgroups:
             return "frozen 1" in read(group / "cgroup.events")
         return read(group / "freezer.state").strip() == "FROZEN"
 
+    @property
+    def can_freeze(self) -> bool:
+        """Whether this kernel can have a container stand still; on v2 since 5.2. After `ensure`."""
+        hierarchy = self.layout.having("freezer")
+        if hierarchy is not None and not hierarchy.unified:
+            return True
+        unified = self.layout.unified
+        return unified is not None and (unified.mount / self.root / "cgroup.freeze").exists()
+
     def _freezer(self, name: str) -> tuple[Path, bool]:
         hierarchy = self.layout.having("freezer")
         if hierarchy is not None and not hierarchy.unified:

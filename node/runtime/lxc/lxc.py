@@ -52,6 +52,7 @@ from node.runtime.protocol import (
     Usage,
 )
 from node.runtime.supervised import POLL_INTERVAL_S, SupervisedRuntime, life_orders
+from scheduler.abilities import FREEZE
 
 LXC_LOCKS = Path("/run/lxc/lock")
 LXCFS = Path("/var/lib/lxcfs")
@@ -105,7 +106,8 @@ class LxcRuntime(SupervisedRuntime):
 
     @property
     def abilities(self) -> frozenset[str]:
-        return frozenset(self._cgroups.abilities() | {"rlimits"})
+        freeze = {FREEZE} if self._cgroups.can_freeze else set()
+        return frozenset(self._cgroups.abilities() | {"rlimits"} | freeze)
 
     async def reserve(self, spec: ContainerSpec) -> None:
         if self._directory(spec.name).exists():
