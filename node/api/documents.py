@@ -74,7 +74,7 @@ class TaskDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A task; `attempt` 0 and an empty `node` mean that nothing was tried yet.
 
     `health`: starting, healthy or unhealthy where it is checked, and what its last check that counted said. A `frozen`
-    task is running, but stands still.
+    task is running, but stands still; by preemption for the job `frozen_for`.
     """
 
     index: int
@@ -88,6 +88,7 @@ class TaskDocument(msgspec.Struct, frozen=True, kw_only=True):
     health: str = ""
     health_reason: str = ""
     frozen: bool = False
+    frozen_for: int | None = None
     result: ResultDocument | None = None
 
 

@@ -63,6 +63,7 @@ def job(view: JobView) -> JobDocument:
                 health=task.condition.health,
                 health_reason=task.condition.why,
                 frozen=task.condition.frozen,
+                frozen_for=task.condition.frozen_for.job if task.condition.frozen_for is not None else None,
                 result=_result(task.result),
             )
             for task in view.tasks

@@ -191,7 +191,7 @@ def test_a_lower_tier_stands_still_for_a_higher_one_and_finishes_its_work_in_the
     assert found["reason"].startswith(f"frozen for job {high} by preemption since ")
     assert _stands(lab_name, low)
     refused = fofoca("thaw", low)
-    assert refused.code == 1
+    assert refused.code == 2
     assert f"was frozen for job {high} by preemption" in refused.err
     assert "frozen for a higher tier" in fofoca("update", low, "--memory", "32M").err
     fofoca.ok("lab", "kill", "n2")
@@ -210,14 +210,14 @@ def test_a_lower_tier_stands_still_for_a_higher_one_and_finishes_its_work_in_the
 def _most_of(fofoca: CommandLine, node: str) -> int:
     """So much CPU that two of it don't fit on a node."""
     (found,) = [each for each in fofoca.ok("nodes", "--json").json if each["name"] == node]
-    return int(found["free"]["cpu_milli"] * 2 // 3)
+    return int(found["allocatable"]["cpu_milli"] * found["permitted"]["cpu"] * 2 / 3)
 
 
 def _stands(lab: str, job: int) -> bool:
     """Whether the kernel says that all processes of a job's container in this lab stand still."""
     hierarchies = [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()]
     states = []
-    for root in (hierarchy / f"fofoca-{lab}" for hierarchy in hierarchies):
+    for root in (hierarchy / f"fofoca-lab-{lab}" for hierarchy in hierarchies):
         states += [*root.rglob(f"{job}.0.1/payload/freezer.state"), *root.rglob(f"{job}.0.1/payload/cgroup.events")]
     assert states
     return any(each.read_text().strip() == "FROZEN" or "frozen 1" in each.read_text() for each in states)

@@ -30,6 +30,7 @@ def settings() -> None:
     fofoca settings set user/ana account=physics tasks_max=100
     fofoca settings set partition/urgent tier=10
     fofoca settings set preemption/default mode=requeue run_min=5m patience=30s times_max=3
+    fofoca settings set preemption/default mode=freeze run_min=1m
     """
 
 
