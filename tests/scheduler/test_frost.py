@@ -21,6 +21,7 @@ from scheduler.events import (
     StopContainer,
     ThawContainer,
 )
+from scheduler.frost import Frost
 from scheduler.messages import HoldRoom
 from scheduler.model import AllocationId, ArrayRange, JobKind, JobSpec, OnLost, Resources, State
 from scheduler.records import ALLOCATIONS, HeldRecord
@@ -343,6 +344,17 @@ def test_a_cancelled_one_has_no_grace_for_that_would_be_somebody_elses_cpu() -> 
     assert states(cluster, low, high) == ["cancelled", "running"]
     (stop,) = [each for each in cluster.asked if isinstance(each, StopContainer)]
     assert stop.grace_s == 0
+
+
+def test_a_node_that_gives_it_a_grace_all_the_same_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Frost, "grace_s", lambda _, held: held.allocation.spec.stop_grace_s)
+    cluster = Frosty()
+    low = cluster.low()
+    cluster.submit("n1", spec("high"))
+    cluster.run(5)
+    cluster.host.ask(Cancel(low, 0.0), lambda _: None)
+    cluster.world.run_until(cluster.world.kernel.now + 0.5)
+    assert [each.promise for each in cluster.world.checks.violations] == ["a node is the authority"]
 
 
 def test_its_limits_can_not_be_changed_while_it_stands() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scheduler import admission, attempts, dispatch, jobs, leader, lineup, repeat
+from scheduler import admission, attempts, dispatch, frost, jobs, leader, lineup, repeat
 from scheduler.index import ClusterView
 from scheduler.lifecycle import LIVE, phase_of
 from scheduler.messages import EndedTaken
@@ -142,3 +142,48 @@ def test_two_leaders_of_one_epoch_are_seen(monkeypatch: pytest.MonkeyPatch) -> N
 def test_tasks_that_are_not_synced_are_seen_at_a_power_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world_disk, "LOST_WITH_THE_HOST", frozenset({ALLOCATIONS, JOBS, TASKS}))
     assert broken_promises("acknowledged is durable", Features(host_crashes=True, arrays=True))
+
+
+FREEZING = Features(preemption=True, freezing=True, wide_load=True, agent_crashes=True, cancels=True)
+
+
+def test_a_node_that_lends_cpu_before_its_task_stands_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = frost.Frost.freeze
+
+    def hasty(self: frost.Frost, fx: Any, ids: Any, leader: str, item: Any) -> None:
+        honest(self, fx, ids, leader, item)
+        for id_ in ids:
+            self._book(self._frozen[id_], 0)
+
+    monkeypatch.setattr(frost.Frost, "freeze", hasty)
+    assert broken_promises("a node is the authority", FREEZING)
+
+
+def test_a_node_that_thaws_before_the_cpu_is_there_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def eager(self: frost.Frost, fx: Any) -> None:
+        for each in list(self._frozen.values()):
+            if each.stage is frost.Stage.STANDING:
+                self._thaw(fx, each)
+
+    monkeypatch.setattr(frost.Frost, "look", eager)
+    assert broken_promises("a node is the authority", FREEZING)
+
+
+def test_a_node_that_never_thaws_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frost.Frost, "look", nothing)
+    assert broken_promises("everything ends", FREEZING)
+
+
+def test_a_node_that_freezes_what_it_did_not_write_down_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = frost.Frost.__init__
+
+    def forgetful(self: frost.Frost, *arguments: Any) -> None:
+        honest(self, *arguments[:-1], nothing)
+
+    monkeypatch.setattr(frost.Frost, "__init__", forgetful)
+    assert broken_promises("nobody stands for nobody", FREEZING)
+
+
+def test_a_node_that_freezes_what_must_not_stand_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frost, "_may_stand", lambda _: True)
+    assert broken_promises("what is frozen loses nothing", replace(FREEZING, time_limits=True, gangs=True))
