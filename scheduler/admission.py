@@ -143,6 +143,7 @@ class Admission:
 
     def on_admit(self, fx: Effects, home: str, order: Admit) -> None:
         """Admit or refuse each task of the order; the answer travels with a fresh report."""
+        self.frost.look(fx)  # a word just before in the same message may have ended a hold
         admitted: list[tuple[int, int]] = []
         refused: dict[tuple[str, int, int], list[tuple[int, int]]] = {}
         for index, attempt in order.tasks:
