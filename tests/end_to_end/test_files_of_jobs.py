@@ -112,10 +112,10 @@ def test_what_no_node_allows_waits_with_its_reason(fofoca: CommandLine, words: t
 
 def test_a_mistake_in_a_wish_is_said_in_one_line(fofoca: CommandLine) -> None:
     for words, why in (
-        (("--volume", "homes:../x:/home"), "files.volumes.folder"),
-        (("--tmpfs", "/proc:1M"), "files.tmpfs.target"),
-        (("--scratch", "1M"), "files.scratch.size_bytes"),
-        (("--mask", "/etc/passwd"), "security.masked_paths"),
+        (("--volume", "homes:../x:/home"), "--volume: "),
+        (("--tmpfs", "/proc:1M"), "--tmpfs: "),
+        (("--scratch", "1M"), "--scratch: "),
+        (("--mask", "/etc/passwd"), "--mask: "),
         (("--secret", "key=hunter2"), "secret: key=..."),
     ):
         refused = fofoca("submit", *SMALL, *words, "--", "true")
