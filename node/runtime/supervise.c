@@ -244,13 +244,12 @@ static void kill_descendants(void) {               /* of a bare process: orphans
 
 static int signal_inside(int number) {
     int killed = 0, reached = 0;
-    if (number != SIGKILL) thaw();
     if (!orders.lxc && self.child > 0 && !self.ended) reached = kill(-self.child, number) == 0;
     if (!orders.lxc && number == SIGKILL) kill_descendants();
     for (int i = 0; number == SIGKILL && i < orders.cgroup_count; i++)
         killed |= write_text(orders.cgroups[i], "payload/cgroup.kill", "1");
     if (!killed) reached += signal_payload(number, ALL);
-    if (number == SIGKILL) thaw();                 /* what is killed while frozen (v1) dies when it thaws */
+    thaw();                                        /* only now: what is frozen bears no child that would miss the signal */
     return reached;
 }
 

@@ -41,15 +41,12 @@ class Inside:
         """How many processes it reached."""
         final = number == signal.SIGKILL
         reached = 0
-        if not final:
-            self.thaw()
         if not self.orders.lxc:
             reached += self.signal_session(number)
         killed = final and any(write_text(f"{path}/payload/cgroup.kill", "1") for path in self.orders.cgroups)
         if not killed:
             reached += self.signal_payload(number)
-        if final:
-            self.thaw()
+        self.thaw()  # only now: what is frozen bears no child that would miss the signal
         return reached
 
     def warn(self, number: int, alone: bool) -> int:
