@@ -17,6 +17,8 @@ SETTINGS = Path("/proc/sys/net")
 IP_TIMEOUT_S = 10
 MTU_DEFAULT = 1500
 NEIGHBOUR_RETRY_MS = 50
+ADDRESS_WAS_SET = "3"
+"""NET_ADDR_SET of the kernel's include/uapi/linux/netdevice.h."""
 """Between questions for a hardware address on a bridge, where the kernel would leave a second."""
 
 
@@ -47,12 +49,20 @@ def ensure_bridge(bridge: str, *addresses: str, mtu: int | None = None) -> bool:
             _ip("address", "replace", address, "dev", bridge, *(("nodad",) if ":" in address else ()))
         if not exists:
             _ip("link", "set", bridge, "mtu", str(mtu or MTU_DEFAULT), "up")  # set by hand it doesn't follow its ports
+        _keep_hardware_address(bridge)
         _ask_soon_again(bridge)
     except NetworkError:
         if not exists:
             remove_interface(bridge)
         raise
     return not exists
+
+
+def _keep_hardware_address(bridge: str) -> None:
+    """Let it be what it is now. A bridge has the lowest address of its ports, until it is told one: with each container
+    that comes or goes it may be another, and the others send to the former one for up to a quarter of a minute."""
+    if (INTERFACES / bridge / "addr_assign_type").read_text().strip() != ADDRESS_WAS_SET:
+        _ip("link", "set", bridge, "address", (INTERFACES / bridge / "address").read_text().strip())
 
 
 def _ask_soon_again(bridge: str) -> None:
