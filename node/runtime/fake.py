@@ -33,13 +33,13 @@ from node.runtime.protocol import (
     FreezeError,
     LogChunk,
     Recovered,
-    SpecError,
     Started,
     StartError,
     Stream,
     UnknownContainerError,
     UpdateError,
     Usage,
+    name_taken,
     with_limits,
 )
 from scheduler.abilities import WORDS
@@ -104,7 +104,7 @@ class FakeRuntime:
     async def prepare(self, spec: ContainerSpec) -> None:
         await trio.lowlevel.checkpoint()
         if spec.name in self.host.containers:
-            raise SpecError(f"name is {spec.name!r}; it should be one that no container here has")
+            raise name_taken(spec.name)
         self.host.containers[spec.name] = _Container(spec)
         self.host.log.append(("prepare", spec.name))
 

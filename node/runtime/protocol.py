@@ -325,6 +325,11 @@ class Runtime(Protocol):
         """Removes all containers and what the runtime shares among them (mounts, the cgroup root)."""
 
 
+def name_taken(name: str) -> SpecError:
+    """What to raise for a name that is in use."""
+    return SpecError(f"name is {name!r}; it should be one that no container here has")
+
+
 def unmet(spec: ContainerSpec, features: frozenset[Feature]) -> tuple[Feature, ...]:
     """What the spec asks for beyond the features, in the order of Feature."""
     asked: dict[Feature, bool] = {

@@ -39,6 +39,7 @@ from node.runtime.protocol import (
     UnsupportedError,
     UpdateError,
     Usage,
+    name_taken,
     unmet,
     with_limits,
 )
@@ -141,7 +142,7 @@ class SupervisedRuntime(ABC):
                 self._spares.give_back(spare)
             if not isinstance(error, FileExistsError):
                 raise
-            raise SpecError(f"name is {spec.name!r}; it should be one that no container here has") from None
+            raise name_taken(spec.name) from None
         self._directories[spec.name] = directory
         try:
             self._set_up(spec, directory)

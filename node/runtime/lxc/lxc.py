@@ -50,6 +50,7 @@ from node.runtime.protocol import (
     StartError,
     UpdateError,
     Usage,
+    name_taken,
 )
 from node.runtime.supervised import POLL_INTERVAL_S, SupervisedRuntime, life_orders
 from scheduler.abilities import FREEZE
@@ -111,7 +112,7 @@ class LxcRuntime(SupervisedRuntime):
 
     async def reserve(self, spec: ContainerSpec) -> None:
         if self._directory(spec.name).exists():
-            raise SpecError(f"name is {spec.name!r}; it should be one that no container here has")
+            raise name_taken(spec.name)
         joining = await trio.to_thread.run_sync(self._reserve, spec)
         self._reserved.add(spec.name)
         if joining is not None:
