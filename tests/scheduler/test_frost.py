@@ -253,7 +253,7 @@ def test_of_two_that_stand_the_higher_tier_goes_on_first() -> None:
 def test_it_goes_on_when_the_job_it_stands_for_is_cancelled_before_it_came() -> None:
     cluster = Frosty()
     low = cluster.low()
-    admission = cluster.agent("n1")._admission
+    admission = cluster.agent("n1").parts.admission
     admission._refusal = lambda *_: ("no", 0, 0)  # type: ignore[method-assign]
     high = cluster.submit("n1", spec("high"))
     cluster.run(1)
@@ -270,7 +270,7 @@ def test_it_goes_on_at_the_moment_when_a_hold_for_a_higher_tier_ends_unsaid() ->
     cluster.run(5)
     now = cluster.host.clock()
     hold = HoldRoom(99, 1, "nobody", 7, 0, (-10.0, 0.0, 0.0, 7.0), 0.0, WHOLE)
-    cluster.agent("n1")._admission.holds.on_hold(now, hold)
+    cluster.agent("n1").parts.admission.holds.on_hold(now, hold)
     cluster.end(high)
     ttl_s = SchedulerConfig().hold_ttl_s
     cluster.run(ttl_s - 0.1)
@@ -286,7 +286,7 @@ def test_a_hold_for_its_own_tier_does_not_keep_it_from_going_on() -> None:
     cluster.run(5)
     waiting = cluster.submit("n1", spec(priority=1000))
     cluster.run(5)
-    assert waiting in cluster.agent("n1")._admission.holds._kept
+    assert waiting in cluster.agent("n1").parts.admission.holds._kept
     cluster.end(high)
     cluster.run(1)
     assert (cluster.frozen(low), states(cluster, waiting)) == ([], ["pending"])

@@ -69,7 +69,7 @@ def test_a_service_runs_elsewhere_before_it_is_stopped_and_then_is_one_again() -
     task = cluster.task(cluster.service)
     assert task.node != cluster.drained
     assert (task.state, task.attempt, cluster.up()) == (State.RUNNING, 2, [AllocationId(cluster.service, 0, 2)])
-    record = cluster.agent("n2")._home.job(cluster.service).tasks[0]
+    record = cluster.agent("n2").parts.home.job(cluster.service).tasks[0]
     assert (record.tries, record.leaving) == (0, "")
 
 

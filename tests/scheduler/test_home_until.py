@@ -35,4 +35,4 @@ def test_the_shell_tells_the_home_until_when() -> None:
     machine = Scheduler(SchedulerConfig(), "n1", 1, 1, 0)
     machine.restore(0.0, 0.0, {})
     machine.handle(1.0, HomeUntil(21.0))
-    assert machine._home.leases.home_until_s == 21.0
+    assert machine.parts.home.leases.home_until_s == 21.0

@@ -130,7 +130,7 @@ def test_a_task_that_gave_way_as_often_as_is_allowed_stays() -> None:
     assert cluster.agent("n1").explain(again).making_room == 0
     cluster.run(100)
     assert running(cluster, [low, again]) == [low]
-    assert list(cluster.agent("n1")._admission.yielding._kept.values()) == [inf]
+    assert list(cluster.agent("n1").parts.admission.yielding._kept.values()) == [inf]
 
 
 def test_a_gang_gives_way_as_a_whole_and_another_takes_nodes_as_one() -> None:

@@ -102,7 +102,7 @@ def test_a_very_long_line_is_ranked_anew_without_keeping_anybody_waiting() -> No
     cluster = Cluster(run_mean_s=20.0)
     jobs = [cluster.submit("n2") for _ in range(3 * SLICE)]
     cluster.run(120)
-    leader = next(each for each in map(cluster.agent, ("n1", "n2", "n3")) if each._leader.leading)._leader
+    leader = next(each for each in map(cluster.agent, ("n1", "n2", "n3")) if each.parts.leader.leading).parts.leader
     assert not leader._shares.stale
     factor = leader._shares.factor("", "user")
     assert factor < 1
@@ -148,7 +148,7 @@ def test_what_was_used_long_ago_weighs_less() -> None:
     cluster = Cluster(run_mean_s=20.0)
     cluster.submit("n2")
     cluster.run(200)
-    usage = cluster.agent("n2")._home.usage
+    usage = cluster.agent("n2").parts.home.usage
     now = cluster.world.hosts["n2"].clock()
     (fresh,) = usage.charges_s(now, 7 * DAY_S).values()
     (old,) = usage.charges_s(now + 14 * DAY_S, 7 * DAY_S).values()
