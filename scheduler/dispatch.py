@@ -3,21 +3,19 @@
 Owns the jobs submitted to this node; nobody else writes them. A job is durable together with its first attempts before
 anything is asked of any node (write-ahead, so a crash can't forget an attempt). Attempts are numbered from 1 and never
 reused; a task's result counts only from its newest attempt, while that one is live. While nobody waits a job is placed
-at once by this node's own view (optimistic, as in Omega, Schwarzkopf 2013); what finds no place or is refused goes to
-the leader, never into a retry of our own. Does not know what other homes do, nor how a container is run.
+at once (`fast_path.py`); what finds no place or is refused goes to the leader, never into a retry of our own. Does
+not know what other homes do, nor how a container is run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import inf
+from collections.abc import Sequence
 
 import msgspec
 
 from scheduler.alarms import Alarms
 from scheduler.amendments import AmendmentsGiven
 from scheduler.attempts import NO_TERMS, Attempts, Terms
-from scheduler.choice import RUNNERS_UP, by_policy
 from scheduler.condition import ORDINARY, Condition
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
@@ -26,17 +24,16 @@ from scheduler.endings import Endings
 from scheduler.errors import InvalidSpec, Overloaded, UnknownJob
 from scheduler.evenness import Evenness
 from scheduler.events import AmendJob, Cancel, Hold, Release, Submit
+from scheduler.fast_path import FastPath
 from scheduler.gangs import Gangs, Hands
 from scheduler.handover import Handovers, Turn
 from scheduler.history import History
-from scheduler.images import wanted
 from scheduler.index import ClusterView, Membership
 from scheduler.jobs import Job
 from scheduler.leases import LeasesGiven
 from scheduler.lifecycle import Phase, Step, phase_of, take
 from scheduler.lineup import Lineup
 from scheduler.messages import (
-    BATCH_MAX,
     Admitted,
     Ended,
     EndedTaken,
@@ -56,7 +53,6 @@ from scheduler.model import (
     JOB_ID_STRIDE,
     NOWHERE,
     AllocationId,
-    Constraint,
     JobRecord,
     JobSpec,
     Reach,
@@ -98,7 +94,6 @@ class Home:
         self._number = number
         self._rules = rules
         self._sequence = 0
-        self._contended_until_s = -inf
         self._jobs: dict[int, Job] = {}
         self._submissions = Submissions()
         self._touched: dict[int, None] = {}
@@ -108,13 +103,14 @@ class Home:
         self.attempts = Attempts(config, view, alarms, self._jobs)
         self.leases = LeasesGiven(config, alarms)
         self.usage = Usage(rules.wall)
-        turn = Turn(self._step, self._wait, self._place_at)
+        turn = Turn(self._step, self._wait, lambda fx, job, node: self._fast.place_at(fx, job, node))
         self.handovers = Handovers(config, view, alarms, self._jobs, self.attempts, rules, turn)
         self.moves = Moves(self._jobs, self.attempts, self.handovers, self._outdated, rules.settings)
         self.lineup = Lineup(config, view, alarms, self._jobs, boot_epoch, rules, self.quotas)
         self.amendments = AmendmentsGiven(alarms, self._jobs, boot_epoch, self._amend)
         hands = Hands(self._ask, self._step, self._wait, self._refusal_pause_s)
         self.gangs = Gangs(config, view, alarms, self._jobs, self.attempts, hands)
+        self._fast = FastPath(config, view, rules, self.lineup, self.quotas, self.gangs, self._ask)
         self._endings = Endings(config, self.gangs, self.leases, self._step, self._wait)
 
     # --- what the rest of this node asks
@@ -204,13 +200,13 @@ class Home:
         held = OWNER if event.spec.queueing.hold else ""
         record = JobRecord(job_id, event.owner, spec, event.unix_s, key=event.key, held=held)
         job = Job(record, fx.now)
-        fast = self._fast(fx)
+        fast = self._fast.open(fx.now)
         self._remember(job)
         put_job(fx, record)
         self.gate.enter(fx, job)
         self._touched[job.id] = None
         if fast:
-            self._place_now(fx, job)
+            self._fast.place(fx, job)
             # Who finds no place is in line from now on, so that the next of the same list does not slip past.
             self.lineup.update(job)
         fx.job_changed(job.id)
@@ -259,8 +255,8 @@ class Home:
         """What keeps a job from starting may have changed: if nothing does, it may be placed at once."""
         self._touched[job.id] = None
         fx.job_changed(job.id)
-        if job.wanted and not job.told.wanted and self._fast(fx):
-            self._place_now(fx, job)
+        if job.wanted and not job.told.wanted and self._fast.open(fx.now):
+            self._fast.place(fx, job)
 
     def on_cancel(self, fx: Effects, event: Cancel) -> None:
         """End everything of a job that has not ended; untouched tasks cost nothing."""
@@ -336,7 +332,7 @@ class Home:
         job = self._jobs.get(answer.job)
         amounts = f": needs {answer.need}, free {answer.free}" if answer.need or answer.free else ""
         why = f"{node} refused: {answer.cause}{amounts}"
-        self._contended_until_s = fx.now + self._config.contended_s
+        self._fast.refused(fx.now)
         members = []
         for index, attempt in answer.tasks:
             id_ = AllocationId(answer.job, index, attempt)
@@ -506,57 +502,6 @@ class Home:
         self.lineup.flush(fx)
 
     # --- placing
-
-    def _fast(self, fx: Effects) -> bool:
-        """Whether to place by our own view: nobody waits, and it was not too old just now."""
-        return fx.now >= self._contended_until_s and not self.lineup.busy()
-
-    def _place_now(self, fx: Effects, job: Job) -> None:
-        """The fast path: nobody waits, so place by our own view."""
-        count = min(job.wanted, BATCH_MAX)
-        if not count:
-            return
-        if job.spec.gang is not None:
-            self.gangs.place_now(fx, job)
-            return
-        images = wanted(job.spec.image_digest)
-        if self.quotas.draws(job):
-            return
-        required = self._rules.constraints(job.spec, fx.now)
-        if job.spec.placement.one_by_one:
-            self._place_evenly(fx, job, required, count, images)
-            return
-        places = self._view.place(job.spec.request, required, count, job.id, images)
-        why = self._why(job, required, places, images) if count == 1 and places else ""
-        for node, times in places.items():
-            for _ in range(times):
-                self._ask(fx, job, node, f"placed on {node} by its home{why}")
-
-    def _place_at(self, fx: Effects, job: Job, node: str) -> None:
-        """Ask one node for a task, unless there are others to be asked first."""
-        alone = not job.spec.placement.one_by_one and not self.quotas.draws(job)
-        if alone and job.wanted and not job.told.wanted and self._fast(fx):
-            self._ask(fx, job, node, f"placed on {node} by its home")
-
-    def _why(
-        self, job: Job, required: tuple[Constraint, ...], places: Mapping[str, int], images: tuple[bytes, ...]
-    ) -> str:
-        """Say what spoke for the node of a single task, and which were the next best."""
-        others = self._view.best(job.spec.request, required, job.id, images, count=RUNNERS_UP, avoid=frozenset(places))
-        return by_policy(self._config.policy, others)
-
-    def _place_evenly(
-        self, fx: Effects, job: Job, required: tuple[Constraint, ...], count: int, images: tuple[bytes, ...]
-    ) -> None:
-        """One by one: where a task may go depends on where the job's others are."""
-        evenness = Evenness(job, self._view)
-        for _ in range(count):
-            places = self._view.place(job.spec.request, (*required, *evenness.rules()), 1, job.id, images)
-            for node in places:
-                self._ask(fx, job, node, f"placed on {node} by its home")
-                evenness.add(node)
-            if not places:
-                return
 
     def _allowed(self, fx: Effects, job: Job, leader: str, go: Go, count: int) -> int:
         """Return how many of the tasks ordered the job's own rules allow there, and decline the others."""
