@@ -22,7 +22,7 @@ from node.errors import NodeError
 from node.ledger.protocol import Ledger
 from scheduler import Scheduler
 from scheduler.errors import BadMessage, SchedulerError
-from scheduler.events import Action, Change, Event, Outcome, Put, Received, Timer
+from scheduler.events import Action, Change, Event, Outcome, Put, Received, Send, Timer
 
 OUTCOMES_PER_COMMIT_MAX = 256
 CHANGES_PER_COMMIT_MAX = 10_000
@@ -78,19 +78,22 @@ class Effects:
         else:
             self.enqueue(outcome)
 
-    def received(self, sender: str, *messages: bytes) -> None:
+    def received(self, sender: str, *messages: bytes) -> trio.Event | None:
         """Pass on what another node's machine, or our own, has said at once: as one event, for one answer to all.
 
-        A message that can't be read keeps none of the others from being heard.
+        A message that can't be read keeps none of the others from being heard. Returns what is set once a reply has
+        been given to the hands; None where the machine has none for the sender.
         """
         try:
-            self.enqueue(self._handle(Received(sender, messages[0], messages[1:])))
+            outcome = self._handle(Received(sender, messages[0], messages[1:]))
         except SchedulerError as error:
             if len(messages) == 1 or not isinstance(error, BadMessage):
                 log.warning("refused what a node said", sender=sender, why=str(error))
-                return
-            for message in messages:
-                self.received(sender, message)
+                return None
+            replies = [self.received(sender, message) for message in messages]
+            return next((reply for reply in reversed(replies) if reply is not None), None)
+        replies_here = any(isinstance(action, Send) and action.to == sender for action in outcome.actions)
+        return self.enqueue(outcome, trio.Event() if replies_here else None).done
 
     async def ask(self, event: Event) -> object:
         """Tell the machine and wait until what it decided is durable; return its answer.

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from node.errors import PeerRefused
-from node.outbox import BATCH_BYTES_MAX, METHOD, WAITING_BYTES_MAX, WAITING_MAX, Outbox
+from node.outbox import BATCH_BYTES_MAX, METHOD, REPLY_WAIT_S, WAITING_BYTES_MAX, WAITING_MAX, Outbox
 from tests.node.shell import Wire
 
 Heard = list[tuple[str, bytes]]
@@ -102,3 +102,85 @@ async def test_what_is_no_batch_is_refused_and_harms_nobody(nursery: trio.Nurser
         await wire.nodes["n1"].call("n2", METHOD, b"\xc1", 1.0)
     await wire.nodes["n1"].call("n2", METHOD, msgspec.msgpack.encode([b"sound"]), 1.0)
     assert heard == [("n1", b"sound")]
+
+
+class Replying:
+    """A machine that says each message back, as soon as its disk has it: after `commit_s`."""
+
+    def __init__(self, nursery: trio.Nursery, commit_s: float) -> None:
+        self.nursery, self.commit_s = nursery, commit_s
+        self.outbox: Outbox | None = None
+
+    def received(self, sender: str, *messages: bytes) -> trio.Event:
+        done = trio.Event()
+        self.nursery.start_soon(self._reply, sender, messages, done)
+        return done
+
+    async def _reply(self, sender: str, messages: tuple[bytes, ...], done: trio.Event) -> None:
+        await trio.sleep(self.commit_s)
+        assert self.outbox is not None
+        for message in messages:
+            self.outbox.send(sender, b"re: " + message)
+        done.set()
+
+
+def replying_pair(wire: Wire, nursery: trio.Nursery, commit_s: float) -> tuple[Outbox, Replying, list[bytes]]:
+    """An outbox of n1, the machine of n2, and what n1 hears."""
+    heard: list[bytes] = []
+    first, second = wire.join("n1"), wire.join("n2")
+    machine = Replying(nursery, commit_s)
+    machine.outbox = Outbox(second, machine.received, nothing_behind, nursery)
+    return Outbox(first, lambda _, *messages: heard.extend(messages), nothing_behind, nursery), machine, heard
+
+
+async def test_a_reply_travels_with_the_answer(nursery: trio.Nursery, autojump_clock: trio.abc.Clock) -> None:
+    wire = Wire(delay_s=0.01)
+    outbox, machine, heard = replying_pair(wire, nursery, REPLY_WAIT_S / 2)
+    outbox.send("n2", b"a")
+    await trio.sleep(10)
+    assert (heard, wire.posts) == ([b"re: a"], 1)
+    assert machine.outbox is not None
+    assert (outbox._waiting, machine.outbox._waiting) == ({}, {})
+
+
+async def test_a_reply_that_the_disk_holds_up_travels_by_itself_and_delays_no_answer(
+    nursery: trio.Nursery, autojump_clock: trio.abc.Clock
+) -> None:
+    wire = Wire(delay_s=0.01)
+    outbox, _, heard = replying_pair(wire, nursery, REPLY_WAIT_S * 20)
+    outbox.send("n2", b"a")
+    await trio.sleep(REPLY_WAIT_S * 2)
+    assert outbox._waiting == {}, "it has its answer"
+    await trio.sleep(10)
+    assert (heard, wire.posts) == ([b"re: a"], 2)
+
+
+async def test_a_reply_waits_behind_what_is_on_its_way_already(
+    nursery: trio.Nursery, autojump_clock: trio.abc.Clock
+) -> None:
+    wire = Wire(delay_s=1.0)
+    outbox, machine, heard = replying_pair(wire, nursery, 0.0)
+    assert machine.outbox is not None
+    outbox.send("n2", b"a")
+    await trio.sleep(0.95)
+    machine.outbox.send("n1", b"first")
+    await trio.sleep(20)
+    assert heard == [b"first", b"re: a"]
+
+
+async def test_an_answer_that_is_no_list_of_messages_is_dropped(
+    nursery: trio.Nursery, autojump_clock: trio.abc.Clock
+) -> None:
+    wire = Wire()
+    first, second = wire.join("n1"), wire.join("n2")
+
+    async def nonsense(sender: str, payload: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b"\xff nonsense"
+
+    second.register(METHOD, nonsense)
+    heard: list[bytes] = []
+    outbox = Outbox(first, lambda _, *messages: heard.extend(messages), nothing_behind, nursery)
+    outbox.send("n2", b"a")
+    await trio.sleep(1)
+    assert (heard, outbox._waiting) == ([], {})
