@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from math import inf
 from typing import cast
 
@@ -73,6 +72,7 @@ from node.runtime.opening import RuntimeKind, lxc_obstacles, open_runtime
 from node.runtime.protocol import ContainerError, Runtime
 from node.sessions import Sessions
 from node.stand_ins import StandIns
+from node.versions import version
 from scheduler import Scheduler, SchedulerConfig
 from scheduler.errors import SchedulerError
 from scheduler.events import Heard, HomeUntil, Put
@@ -504,7 +504,7 @@ class Agent:
             node=self._name,
             number=lambda: number,
             cluster=self._config.cluster.name,
-            version=version("fofoca"),
+            version=version(),
             gate=Gate(gossip.key_ring),
             jobs=hands.home,
             logs=hands.allocations,

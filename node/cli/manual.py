@@ -17,7 +17,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
 INTRODUCTION = """# The command line
 
-`fofoca COMMAND --help` says what this page says. The page is written from the commands by `python -m node.cli.manual`.
+`fofoca COMMAND --help` says what this page says, `fofoca --version` which version it is.
+The page is written from the commands by `python -m node.cli.manual`.
 
 ## Which cluster
 

@@ -85,7 +85,18 @@ class LazyGroup(click.Group):
                 formatter.write_dl(rows, col_max=12)
 
 
+def _print_version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        from node.versions import version
+
+        print(f"fofoca {version()}")
+        context.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print the version."
+)
 def program() -> None:
     """A cluster scheduler without a master: submit to any node, run in LXC containers on the node that fits best.
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import tomllib
 from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +14,7 @@ import pytest
 
 from node.cli.program import COMMANDS, program
 from node.errors import AgentUnreachable, ApiProblem
+from node.versions import UNKNOWN, version
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
@@ -121,7 +125,20 @@ def test_completion_is_a_script_of_that_shell(fofoca: Callable[..., Any], shell:
     assert f"_FOFOCA_COMPLETE={shell}_complete" in result.out
 
 
-def test_version_is_the_distributions(fofoca: Callable[..., Any]) -> None:
-    from importlib.metadata import version
+@pytest.mark.parametrize("asked", ["version", "--version"])
+def test_version_is_the_distributions(fofoca: Callable[..., Any], asked: str) -> None:
+    result = fofoca(asked)
+    assert (result.code, result.out) == (0, f"fofoca {metadata.version('fofoca')}\n")
 
-    assert fofoca("version").out == f"fofoca {version('fofoca')}\n"
+
+def test_a_checkout_that_is_not_installed_says_its_version(
+    fofoca: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unknown(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", unknown)
+    checkout = Path(__file__).parents[2] / "pyproject.toml"
+    assert fofoca("--version").out == f"fofoca {tomllib.loads(checkout.read_text())['project']['version']}\n"
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\nversion = "7"\n')
+    assert version(tmp_path / "pyproject.toml") == version(tmp_path / "missing") == UNKNOWN

@@ -8,9 +8,9 @@ import click
 @click.command(short_help="Print the version.")
 def version() -> None:
     """Print the version."""
-    from importlib.metadata import version as version_of
+    from node import versions
 
-    print(f"fofoca {version_of('fofoca')}")
+    print(f"fofoca {versions.version()}")
 
 
 @click.command(short_help="Print a shell's completion script.")
