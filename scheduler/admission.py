@@ -17,7 +17,7 @@ from scheduler.abilities import describe, requirements
 from scheduler.alarms import Alarms
 from scheduler.amendments import AmendmentsTaken
 from scheduler.company import RUNS, rules
-from scheduler.condition import ORDINARY, Condition, FrozenFor, HealthState
+from scheduler.condition import ORDINARY, Condition, FrozenFor, HealthState, Stood
 from scheduler.config import SchedulerConfig
 from scheduler.draining import Draining
 from scheduler.effects import Effects
@@ -75,6 +75,7 @@ class Held:
     condition: Condition = ORDINARY
     unhealthy: str = ""
     frozen_for: FrozenFor | None = None
+    stood: Stood | None = None
     stopping: bool = False
     result: Result | None = None
 
@@ -126,6 +127,7 @@ class Admission:
                 record.allocation,
                 unhealthy=record.unhealthy,
                 frozen_for=record.frozen_for,
+                stood=record.stood,
                 result=record.result,
             )
             if record.result is None:
@@ -243,11 +245,12 @@ class Admission:
         if held.result is None:
             self.amendments.ended(fx, event.id)
             self._count_out(held)
+            self.frost.over(fx, held)
             held.result = event.result
-            if held.unhealthy or held.stopping:
-                held.result = replace(event.result, unhealthy=held.unhealthy, stopped=held.stopping)
-            held.running, held.unhealthy, held.frozen_for = False, "", None
-            self.frost.over(event.id)
+            if held.unhealthy or held.stopping or held.stood:
+                told = {"unhealthy": held.unhealthy, "stopped": held.stopping, "stood": held.stood}
+                held.result = replace(event.result, **told)
+            held.running, held.unhealthy = False, ""
             self._left(held.allocation)
             _write(fx, held)
             self._keep_end(fx, held.allocation)
@@ -481,4 +484,4 @@ class Admission:
 
 
 def _write(fx: Effects, held: Held) -> None:
-    put_held(fx, HeldRecord(held.allocation, held.result, held.unhealthy, held.frozen_for))
+    put_held(fx, HeldRecord(held.allocation, held.result, held.unhealthy, held.frozen_for, held.stood))

@@ -33,10 +33,17 @@ class FrozenFor(msgspec.Struct, frozen=True, array_like=True):
     since_unix_s: float = 0.0
 
 
+class Stood(msgspec.Struct, frozen=True, array_like=True):
+    """How often an attempt stood still for higher tiers so far, and for how long in sum; without what goes on now."""
+
+    times: int = 0
+    sum_s: float = 0.0
+
+
 class Condition(msgspec.Struct, frozen=True, array_like=True):
     """`doing`: what its node is doing for it before it runs. `why`: what its last check that failed said.
 
-    `frozen_for`: by preemption, where it was not its owner who froze it.
+    `frozen_for`: by preemption, where it was not its owner who froze it; `stood`: what is over of that, None: nothing.
     """
 
     doing: Text = ""
@@ -44,6 +51,7 @@ class Condition(msgspec.Struct, frozen=True, array_like=True):
     why: Text = ""
     frozen: bool = False
     frozen_for: FrozenFor | None = None
+    stood: Stood | None = None
 
 
 ORDINARY = Condition()
@@ -53,8 +61,16 @@ def said(condition: Condition) -> str:
     """Return what is to be told of it in words; mostly nothing."""
     if condition.frozen_for is not None:
         since = date(condition.frozen_for.since_unix_s)
-        return f"frozen for job {condition.frozen_for.job} by preemption since {since}"
-    return condition.doing
+        now = f"frozen for job {condition.frozen_for.job} by preemption since {since}"
+        return "; before, ".join(filter(None, (now, said_of(condition.stood))))
+    return condition.doing or said_of(condition.stood)
+
+
+def said_of(stood: Stood | None) -> str:
+    """Return in words how often and how long something stood still; nothing where it never did."""
+    if stood is None:
+        return ""
+    return f"it stood still for higher tiers {stood.times} time{'s' * (stood.times != 1)}, {stood.sum_s:.0f} s in all"
 
 
 def bounded(text: str) -> str:

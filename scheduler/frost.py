@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from scheduler.abilities import FREEZE, LIMITS
 from scheduler.alarms import Alarms
-from scheduler.condition import Condition, FrozenFor
+from scheduler.condition import Condition, FrozenFor, Stood
 from scheduler.effects import Effects
 from scheduler.events import ContainerFrozen, ContainerThawed, FreezeContainer, ThawContainer
 from scheduler.holds import HoldsKept
@@ -116,11 +116,12 @@ class Frost:
         return 0.0 if lent else held.allocation.spec.stop_grace_s
 
     def condition(self, held: Held) -> Condition:
-        """Return what it is doing, with for whom it stands."""
+        """Return what it is doing, with for whom it stands, and how often it did."""
+        told = replace(held.condition, stood=held.stood) if held.stood is not None else held.condition
         each = self._frozen.get(held.allocation.id)
         if each is None or each.stage is Stage.MARKED:
-            return held.condition
-        return replace(held.condition, frozen=True, frozen_for=held.frozen_for)
+            return told
+        return replace(told, frozen=True, frozen_for=held.frozen_for)
 
     # --- what happens to them
 
@@ -147,6 +148,7 @@ class Frost:
             return None
         if event.why:
             self._barred.add(event.id)
+            each.held.frozen_for = None
             self._forget(fx, each)
             if each.asked is not None:
                 leader, item = each.asked
@@ -164,14 +166,16 @@ class Frost:
         each = self._frozen.get(event.id)
         if each is None or each.stage is not Stage.THAWING:
             return None
+        self._count(fx, each.held)
         self._forget(fx, each)
         self.thawed(fx.now, event.id)
         return each.held
 
-    def over(self, id_: AllocationId) -> None:
-        """It has ended."""
-        self._frozen.pop(id_, None)
-        self._barred.discard(id_)
+    def over(self, fx: Effects, held: Held) -> None:
+        """It has ended, and stands no more."""
+        self._count(fx, held)
+        self._frozen.pop(held.allocation.id, None)
+        self._barred.discard(held.allocation.id)
 
     def look(self, fx: Effects) -> None:
         """Give back what is free, beside what is held for higher tiers: to the highest first, then to the eldest.
@@ -224,9 +228,15 @@ class Frost:
         self._reporting.ends(each.held.allocation.id, fx.now + each.left_s)
         fx.act(ThawContainer(each.held.allocation.id))
 
+    def _count(self, fx: Effects, held: Held) -> None:
+        """It stands no more: of all the times that it did, their number and their sum are kept."""
+        if held.frozen_for is not None:
+            before = held.stood or Stood()
+            lasted_s = max(0.0, self._rules.wall.unix_s(fx.now) - held.frozen_for.since_unix_s)
+            held.stood, held.frozen_for = Stood(before.times + 1, before.sum_s + lasted_s), None
+
     def _forget(self, fx: Effects, each: _Frozen) -> None:
         del self._frozen[each.held.allocation.id]
-        each.held.frozen_for = None
         self._write(fx, each.held)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import msgspec
 
+from scheduler.condition import Stood
 from scheduler.spec.files import Files
 from scheduler.spec.gang import Gang
 from scheduler.spec.life import Life
@@ -243,6 +244,7 @@ class Result(msgspec.Struct, frozen=True):
     """How an attempt ended, as its node measured it. `error` is set when it never ran, in an operator's words.
 
     `unhealthy`: why its node ended it, where its checks were the reason. `stopped`: its node had been told to end it.
+    `stood`: how often and how long it stood still for higher tiers; None: never.
     """
 
     exit_code: int | None = None
@@ -256,6 +258,7 @@ class Result(msgspec.Struct, frozen=True):
     ended_unix_s: float = 0.0
     unhealthy: str = ""
     stopped: bool = False
+    stood: Stood | None = None
 
     @property
     def success(self) -> bool:

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
-from scheduler.condition import FrozenFor
+from scheduler.condition import FrozenFor, Stood
 from scheduler.effects import Effects
 from scheduler.model import Allocation, AllocationId, JobRecord, Result, TaskRecord
 
@@ -43,13 +43,14 @@ class HeldRecord(msgspec.Struct, frozen=True):
     """What a node keeps of an allocation: the order, and the result once there is one.
 
     `unhealthy`: why it is being ended, if its checks are the reason. `frozen_for`: the job of a higher tier for which
-    it was frozen, or is about to be, or thaws; written before, and forgotten after.
+    it was frozen, or is about to be, or thaws; written before, and forgotten after, when it counts as `stood`.
     """
 
     allocation: Allocation
     result: Result | None = None
     unhealthy: str = ""
     frozen_for: FrozenFor | None = None
+    stood: Stood | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -6,7 +6,7 @@ from itertools import islice
 
 import msgspec
 
-from scheduler.condition import ORDINARY, Condition, HealthState, said
+from scheduler.condition import ORDINARY, Condition, HealthState, Stood, said, said_of
 from scheduler.index import Membership
 from scheduler.jobs import Job
 from scheduler.lifecycle import Phase, phase_of
@@ -25,6 +25,11 @@ class TaskView(msgspec.Struct, frozen=True):
     result: Result | None = None
     reach: Reach = NOWHERE
     condition: Condition = ORDINARY
+
+    @property
+    def stood(self) -> Stood:
+        """How often and how long its newest attempt stood still for higher tiers, without what goes on now."""
+        return (self.result.stood if self.result is not None else self.condition.stood) or Stood()
 
 
 class JobSummary(msgspec.Struct, frozen=True):
@@ -127,6 +132,8 @@ def _task(job: Job, index: int, record: TaskRecord, pending_reason: str) -> Task
         else:
             reason = f"{reason}; {pending_reason}" if reason else pending_reason
     condition = job.conditions.get(index, ORDINARY)
+    if record.result is not None:
+        reason = "; ".join(filter(None, (reason, said_of(record.result.stood))))
     reason = said(condition) or reason
     exit_code = record.result.exit_code if record.result else None
     reach = job.reach.get(index, NOWHERE)

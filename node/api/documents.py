@@ -74,7 +74,8 @@ class TaskDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A task; `attempt` 0 and an empty `node` mean that nothing was tried yet.
 
     `health`: starting, healthy or unhealthy where it is checked, and what its last check that counted said. A `frozen`
-    task is running, but stands still; by preemption for the job `frozen_for`.
+    task is running, but stands still; by preemption for the job `frozen_for`. Before, and until it ended, preemption
+    froze it `frozen_times` and for `frozen_s` in all.
     """
 
     index: int
@@ -89,6 +90,8 @@ class TaskDocument(msgspec.Struct, frozen=True, kw_only=True):
     health_reason: str = ""
     frozen: bool = False
     frozen_for: int | None = None
+    frozen_times: int = 0
+    frozen_s: float = 0.0
     result: ResultDocument | None = None
 
 

@@ -64,6 +64,8 @@ def job(view: JobView) -> JobDocument:
                 health_reason=task.condition.why,
                 frozen=task.condition.frozen,
                 frozen_for=task.condition.frozen_for.job if task.condition.frozen_for is not None else None,
+                frozen_times=task.stood.times,
+                frozen_s=round(task.stood.sum_s, 3),
                 result=_result(task.result),
             )
             for task in view.tasks

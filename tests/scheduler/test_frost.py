@@ -9,7 +9,7 @@ import pytest
 
 from scheduler.abilities import FREEZE, LIMITS
 from scheduler.amendments import STANDS
-from scheduler.condition import Condition
+from scheduler.condition import Condition, Stood
 from scheduler.config import SchedulerConfig
 from scheduler.events import (
     AmendJob,
@@ -128,8 +128,53 @@ def test_its_view_says_for_whom_it_stands_and_since_when_and_stops_saying_so() -
     assert [each.frozen for each in cluster.agent("n1").jobs() if each.id == low] == [1]
     cluster.end(high)
     cluster.run(2)
-    assert task(cluster, low).condition == Condition()
+    assert msgspec.structs.replace(task(cluster, low).condition, stood=None) == Condition()
     assert "frozen" not in task(cluster, low).reason
+
+
+def test_how_often_and_how_long_it_stood_is_remembered_over_restarts_and_its_end() -> None:
+    cluster = Frosty()
+    low = cluster.low()
+    for lasted_s in (20, 40):
+        high = cluster.submit("n1", spec("high"))
+        cluster.run(5)
+        cluster.run(lasted_s - 5)
+        cluster.end(high)
+        cluster.run(2)
+    words = "it stood still for higher tiers 2 times, 6"
+    assert words in task(cluster, low).reason
+    assert words in cluster.agent("n1").explain(low).placed[0].reason
+    third = cluster.submit("n1", spec("high"))
+    cluster.run(5)
+    assert task(cluster, low).stood.times == 2
+    assert task(cluster, low).reason.startswith(f"frozen for job {third} by preemption since ")
+    assert f"; before, {words}" in task(cluster, low).reason
+    cluster.host.crash()
+    cluster.run(1)
+    cluster.host.start()
+    cluster.run(14)
+    cluster.end(third)
+    cluster.run(2)
+    cluster.end(low)
+    cluster.run(5)
+    assert "it stood still for higher tiers 3 times, 8" in task(cluster, low).reason
+    assert task(cluster, low).stood.times == 3
+    assert task(cluster, low).stood.sum_s == pytest.approx(80, abs=6)
+
+
+def test_one_that_is_ended_where_it_stands_counts_that_and_one_that_never_stood_says_nothing() -> None:
+    cluster = Frosty()
+    low = cluster.low()
+    high = cluster.submit("n1", spec("high"))
+    cluster.run(10)
+    cluster.end(low)
+    cluster.run(5)
+    assert (task(cluster, low).stood.times, round(task(cluster, low).stood.sum_s, -1)) == (1, 10)
+    assert "it stood still for higher tiers 1 time," in task(cluster, low).reason
+    cluster.end(high)
+    cluster.run(5)
+    assert task(cluster, high).stood == Stood()
+    assert "stood" not in task(cluster, high).reason
 
 
 def test_its_memory_stays_booked_and_its_cpu_does_not() -> None:
@@ -304,6 +349,7 @@ def test_one_that_can_not_be_frozen_is_not_asked_again_and_the_room_is_refused()
     high = cluster.submit("n1", spec("high"))
     cluster.run(30)
     assert states(cluster, low, high) == ["running", "pending"]
+    assert task(cluster, low).stood == Stood()
     assert [type(each) for each in cluster.asked] == [FreezeContainer]
     assert cluster.agent("n1").frozen() == {}
     assert _record(cluster, low).frozen_for is None
