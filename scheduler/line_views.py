@@ -19,9 +19,9 @@ def views(leader: Leader, now: float) -> list[WaitingView]:
             owner=entry.wait.owner,
             account=entry.wait.account,
             waiting_s=max(0.0, now - entry.wish.rank.since_s),
-            quota=leader.quota_of(job_id),
+            quota=leader.waitlist.quota_of(job_id),
             start_in_s=max(0.0, starts_s[job_id] - now) if job_id in starts_s else None,
             making_room=leader.preemption.nodes(job_id),
         )
-        for job_id, entry in leader.entries()
+        for job_id, entry in leader.waitlist.in_order()
     ]

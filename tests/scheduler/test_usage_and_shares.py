@@ -103,13 +103,15 @@ def test_a_very_long_line_is_ranked_anew_without_keeping_anybody_waiting() -> No
     jobs = [cluster.submit("n2") for _ in range(3 * SLICE)]
     cluster.run(120)
     leader = next(each for each in map(cluster.agent, ("n1", "n2", "n3")) if each.parts.leader.leading).parts.leader
-    assert not leader._shares.stale
-    factor = leader._shares.factor("", "user")
+    assert not leader.waitlist.shares.stale
+    factor = leader.waitlist.shares.factor("", "user")
     assert factor < 1
     assert leader.waiting > SLICE
-    for job, entry in leader.entries():
+    for job, entry in leader.waitlist.in_order():
         assert job in jobs
-        assert entry.wish.rank.score == pytest.approx(leader._rank(entry.wait, entry.wish.rank.since_s).score, abs=40)
+        assert entry.wish.rank.score == pytest.approx(
+            leader.waitlist._rank(entry.wait, entry.wish.rank.since_s).score, abs=40
+        )
 
 
 @pytest.mark.parametrize("seed", range(8))
