@@ -6,8 +6,7 @@ their sites. Orders for one container are carried out one after the other. Decid
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -15,6 +14,7 @@ from node import logs
 from node.errors import CallerError, NotFound
 from node.host.cgroups import CgroupError
 from node.runtime.protocol import ContainerError, Runtime, UnknownContainerError
+from node.turns import Turns
 from scheduler.events import ContainerFrozen, ContainerThawed, Event, FreezeContainer, ThawContainer
 from scheduler.model import AllocationId
 
@@ -41,7 +41,7 @@ class Freezer:
         self._frozen = frozen
         self._nursery = nursery
         self._preempted: dict[AllocationId, int] = {}
-        self._locks: dict[str, trio.Lock] = {}
+        self._turns = Turns()
 
     def recover(self, preempted: Mapping[AllocationId, int]) -> None:
         """After a restart, before anybody can ask for anything: these are preemption's, for those jobs."""
@@ -49,7 +49,7 @@ class Freezer:
 
     async def set_frozen(self, container: str, frozen: bool) -> None:
         """Freeze a container for its owner, or let it go on. Raises NotFound, CallerError."""
-        async with self._alone(container):
+        async with self._turns.take(container):
             job = self._preempted.get(AllocationId.parse(container))
             if job is not None:
                 raise CallerError(
@@ -74,7 +74,7 @@ class Freezer:
     async def _freeze(self, action: FreezeContainer) -> None:
         name = str(action.id)
         self._preempted = {id: job for id, job in self._preempted.items() if self._live(id)}
-        async with self._alone(name):
+        async with self._turns.take(name):
             why = await self._why_not(name, action)
             if why:
                 log.warning("can't be frozen by preemption", container=name, job=action.job, why=why)
@@ -98,7 +98,7 @@ class Freezer:
     async def _thaw(self, id: AllocationId) -> None:
         """However often that has to be tried, for as long as there is something to be thawed."""
         name = str(id)
-        async with self._alone(name):
+        async with self._turns.take(name):
             while self._live(id):
                 try:
                     await self._runtime.thaw(name)
@@ -110,13 +110,3 @@ class Freezer:
             self._frozen(name, False)
         log.info("goes on after preemption", container=name)
         self._post(ContainerThawed(id))
-
-    @asynccontextmanager
-    async def _alone(self, name: str) -> AsyncIterator[None]:
-        lock = self._locks.setdefault(name, trio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.locked() and self._locks.get(name) is lock:
-                del self._locks[name]

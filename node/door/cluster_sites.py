@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 import trio
@@ -21,6 +20,7 @@ from node.door import calls
 from node.door.calls import Answer, Change, Named, Use, Wanted, encode
 from node.errors import Busy, NodeError, PeerError, PeerUnreachable, UnknownSite
 from node.peers import Peers
+from node.turns import Turns
 from scheduler.sites.hashing import keeper_of
 from scheduler.sites.site import Site, SitePhase, SiteView
 from scheduler.spec.networking import Publish
@@ -66,14 +66,6 @@ class _Used:
     told_s: float = -math.inf
 
 
-@dataclass(slots=True)
-class _Lock:
-    """One request at a time asks a keeper for a site; the others find what it found."""
-
-    lock: trio.Lock = field(default_factory=trio.Lock)
-    users: int = 0
-
-
 class ClusterSites:
     """Implements node.door.sites.Sites, and what the API asks besides. `keepers`: the nodes that may keep sites by now.
 
@@ -90,7 +82,7 @@ class ClusterSites:
         self._published = published
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._found: OrderedDict[str, _Found] = OrderedDict()
-        self._locks: dict[str, _Lock] = {}
+        self._turns = Turns()
         self._asking: dict[str, set[trio.CancelScope]] = defaultdict(set)
         self._waiting: dict[str, trio.CapacityLimiter] = {}
         self._finding = trio.CapacityLimiter(FINDING_MAX)
@@ -116,7 +108,7 @@ class ClusterSites:
         if (known := self._as_wished(site)) is not None:
             return known
         deadline_s = trio.current_time() + wait_s
-        async with self._one_by_one(site.key, deadline_s):
+        async with self._turns.take(site.key, deadline_s):
             if (known := self._as_wished(site)) is not None:
                 return known
             view = await self._until_settled(site.key, deadline_s, lambda s: (calls.WANT, encode(Wanted(site, s))))
@@ -126,7 +118,7 @@ class ClusterSites:
     async def wake(self, key: str, wait_s: float) -> SiteView:
         """Wake a site that is known already; UnknownSite."""
         deadline_s = trio.current_time() + wait_s
-        async with self._one_by_one(key, deadline_s):
+        async with self._turns.take(key, deadline_s):
             known = self._fresh(key)
             if known is not None and known.view.phase is SitePhase.AWAKE:
                 return known.view
@@ -136,7 +128,7 @@ class ClusterSites:
         """Return every site that answers for a host name."""
         found = self._found.get(host)
         if found is None or found.until_s <= trio.current_time():
-            async with self._finding, self._one_by_one(f"host {host}"):
+            async with self._finding, self._turns.take(f"host {host}"):
                 found = self._found.get(host)
                 if found is None or found.until_s <= trio.current_time():
                     found = await self._find(host)
@@ -330,24 +322,6 @@ class ClusterSites:
             raise calls.raised(answer)
         return self._learn(answer.view)
 
-    @asynccontextmanager
-    async def _one_by_one(self, name: str, deadline_s: float = math.inf) -> AsyncIterator[None]:
-        """Have one task at a time ask for something; who waits longer than they may goes on all the same."""
-        lock = self._locks.setdefault(name, _Lock())
-        lock.users += 1
-        held = False
-        try:
-            with trio.move_on_at(deadline_s):
-                await lock.lock.acquire()
-                held = True
-            yield
-        finally:
-            if held:
-                lock.lock.release()
-            lock.users -= 1
-            if not lock.users:
-                self._locks.pop(name, None)
-
     def _room_at(self, keeper: str) -> trio.CapacityLimiter:
         """Bound the long polls at one keeper, so that they don't use up what a node may call another with."""
         return self._waiting.setdefault(keeper, trio.CapacityLimiter(WAITING_AT_ONE_KEEPER_MAX))
@@ -418,8 +392,8 @@ class ClusterSites:
 
     def _awaited(self, view: SiteView) -> bool:
         """Whether this door asks, or will answer from memory, for a site it has not known."""
-        hosts = any(host in self._found or f"host {host}" in self._locks for host in view.hosts)
-        return hosts or view.key in self._locks
+        hosts = any(host in self._found or f"host {host}" in self._turns for host in view.hosts)
+        return hosts or view.key in self._turns
 
     async def _wake_again(self, key: str) -> None:
         try:
