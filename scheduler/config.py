@@ -94,7 +94,7 @@ class SchedulerConfig:
         "the lowest node takes the leader's role after being lowest this long: less starts more short reigns",
     )
     sites_max: int = setting(10_000, 1, 1_000_000, "most sites this node keeps, asleep ones included")
-    sites_per_owner_max: int = setting(1000, 1, 1_000_000, "most sites of one user that this node keeps")
+    sites_per_owner_max: int = setting(1000, 1, 1_000_000, "most sites of one user")
     sites_up_per_owner_max: int = setting(1000, 1, 1_000_000, "most sites of one user that this node keeps up at once")
     site_tries_max: int = setting(5, 1, 1000, "a site whose container ends this often before it was used is given up")
     site_tries_told: int = setting(2, 1, 1000, "after this many such ends nobody is kept waiting for it any more")

@@ -57,10 +57,11 @@ def until_phase(key: str, phase: str) -> None:
 def cold(rounds: int) -> list[float]:
     times = []
     for number in range(1, rounds + 1):
-        status, took_ms, headers = ask(f"b:u:cold:{number}")
+        key = f"b:u:cold{number % USERS}:{number}"
+        status, took_ms, headers = ask(key)
         assert (status, headers.get("x-fofoca-cold-start")) == (200, "1"), (status, headers)
         times.append(took_ms)
-        api("DELETE", f"/v1/sites/b:u:cold:{number}")
+        api("DELETE", f"/v1/sites/{key}")
         time.sleep(SETTLE_S)  # what the one before leaves is being removed
     return times
 

@@ -13,6 +13,7 @@ from scheduler.spec.files import Files, Volume
 from scheduler.spec.health import Health, HttpCheck
 from scheduler.spec.life import Life
 from scheduler.spec.networking import Networking
+from scheduler.spec.placement import Placement
 
 MIB = 1 << 20
 ATTEMPTS_MAX = 1000
@@ -29,7 +30,7 @@ def build(wish: Wish, catalogue: Catalogue, *, host: str = "", field: str = "app
     chosen = catalogue.choose(wish.application, field)
     app = chosen.app
     declared = tuple(dict.fromkeys((*wish.domains, *([wish.realhost] if wish.realhost else []))))
-    min_instances = app.min_instances if wish.min_instances is None else wish.min_instances
+    min_instances = _min_instances(wish, chosen)
     idle_s = parse_duration(app.idle) if wish.idle_minutes is None else wish.idle_minutes * 60
     return Site(
         key=wish.backend,
@@ -77,7 +78,21 @@ def _spec(wish: Wish, chosen: Chosen) -> JobSpec:
         files=_files(wish, chosen),
         networking=Networking(hostname=host_name(wish.backend)),
         life=_life(chosen),
+        placement=_placement(wish, chosen),
     )
+
+
+def _min_instances(wish: Wish, chosen: Chosen) -> int:
+    return chosen.app.min_instances if wish.min_instances is None else wish.min_instances
+
+
+def _placement(wish: Wish, chosen: Chosen) -> Placement:
+    """Have several instances run on different nodes where that is possible. Not for one alone: what nodes tell each
+    other of what they run has little room."""
+    if max(wish.number, _min_instances(wish, chosen)) < 2:
+        return Placement()
+    label = f"site={wish.user}"
+    return Placement(labels=(label,), prefer_apart=(f"label:{label}",))
 
 
 def host_name(key: str) -> str:

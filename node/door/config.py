@@ -57,7 +57,10 @@ class Door(Section, name="door", about="The request door: HTTP requests that sta
         10_000, "How many sites this node keeps, sleeping ones included; about 10 KB each.", low=1, high=1_000_000
     )
     sites_per_user_max: int = setting(
-        100, "How many sites of one user this node keeps, sleeping ones included.", low=1, high=1_000_000
+        100,
+        "How many sites one user has, sleeping ones included. One node keeps them all and counts them.",
+        low=1,
+        high=1_000_000,
     )
     sites_up_per_user_max: int = setting(
         100, "How many of them are up at once, frozen ones included: those hold memory.", low=1, high=1_000_000

@@ -18,7 +18,7 @@ from node.errors import InvalidValue, NodeError
 from node.host.errors import ImageError
 from node.host.image_name import split_stack
 from node.peers import Peers
-from scheduler.sites.hashing import keeper_of
+from scheduler.sites.hashing import preferred
 
 CALL_TIMEOUT_S = 5.0
 SEEN_MAX = 1_000
@@ -53,7 +53,7 @@ class SecondCopies:
         others = [each for each in self._keepers() if each != node]
         if not image or not others:
             return
-        which = image, keeper_of(image, others)
+        which = image, preferred(image, others)
         if which in self._seen:
             return
         self._seen[which] = None

@@ -1,4 +1,4 @@
-"""Which node keeps a site: the same answer on every node that knows the same members.
+"""Which node keeps a user's sites: the same answer on every node that knows the same members.
 
 Rendezvous hashing (Thaler and Ravishankar, IEEE/ACM Transactions on Networking 6, 1998): every member draws a number
 for the key, the highest keeps it. When a member goes, only its own sites move.
@@ -11,7 +11,13 @@ from collections.abc import Iterable
 
 
 def keeper_of(key: str, members: Iterable[str]) -> str:
-    """Return the member that keeps the key; ValueError without members."""
+    """Return the member that keeps the site of this key, and the user's others, b:u:USER:1, b:u:USER:2 and so on;
+    ValueError without members."""
+    return preferred(key.rpartition(":")[0], members)
+
+
+def preferred(key: str, members: Iterable[str]) -> str:
+    """Return the member that draws the highest number for the key; ValueError without members."""
     return max(members, key=lambda member: (_draw(key, member), member))
 
 

@@ -47,6 +47,9 @@ OTHER_WISHES_MAX = 3
 
 _encode = msgspec.msgpack.Encoder().encode
 
+BOUND = (Phase.ASKED, Phase.ADMITTED, Phase.RUNNING)
+"""After a restart of its home a task that runs is one of these, until its node has said so anew."""
+
 
 class Keeper:
     """All sites kept by one node."""
@@ -150,8 +153,9 @@ class Keeper:
         self._by_job[job.id] = kept.site.key
         kept.attempt, kept.forgiven = job.task(0).attempt, job.task(0).tries
         kept.phase = SitePhase.LEAVING if job.record.cancelled else SitePhase.STARTING
-        if phase_of(job.task(0)) is Phase.RUNNING and record.frozen and kept.phase is SitePhase.STARTING:
-            # It may not have heard the order to freeze: thawing one that runs does nothing.
+        if phase_of(job.task(0)) is not Phase.WAITING and record.frozen and kept.phase is SitePhase.STARTING:
+            # That it ran need not have been written. It may not have heard the order to freeze: thawing one that runs
+            # does nothing, while probing one that stands would find a port that takes connections, and no answer.
             kept.phase = SitePhase.FROZEN
         elif kept.phase is SitePhase.STARTING:
             self._probe(fx, kept, job.id)
@@ -318,7 +322,7 @@ class Keeper:
             kept.attempt = job.task(0).attempt
             if kept.phase is SitePhase.STARTING:
                 self._probe(fx, kept, job_id)
-        elif job.task(0).attempt != kept.attempt or phase_of(job.task(0)) is not Phase.RUNNING:
+        elif job.task(0).attempt != kept.attempt or phase_of(job.task(0)) not in BOUND:
             self._restarted(fx, kept, job)
 
     def on_evict(self, fx: Effects, job_id: int) -> bool:

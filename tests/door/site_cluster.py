@@ -155,6 +155,7 @@ class Cluster:
     nodes: dict[str, Node] = field(default_factory=dict)
     starts: int = 0
     detect_s: float = 2.0
+    said: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
     async def add(self, name: str) -> Node:
         old = self.nodes.get(name)
@@ -170,12 +171,15 @@ class Cluster:
                 if one is not two:
                     one.effects.post(MemberUp(two.name, two.number, two.boot_epoch))
                     one.nursery.start_soon(one.keeping.compare, two.name)
+        for (sayer, key), value in [each for each in self.said.items() if each[0][0] != name]:
+            node.effects.post(Heard(sayer, key, value))
         return node
 
     def alive(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.name in self.wire.peers]
 
     def published(self, name: str, key: str, value: bytes) -> None:
+        self.said[name, key] = value
         for node in self.alive():
             if node.name != name:
                 node.effects.post(Heard(name, key, value))

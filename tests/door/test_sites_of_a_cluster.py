@@ -13,7 +13,8 @@ from scheduler.model import Resources
 from scheduler.sites.hashing import keeper_of
 from scheduler.sites.site import SitePhase, SiteView
 from scheduler.spec.networking import Publish
-from tests.door.site_cluster import KEY, Cluster, Node, cluster_of, site
+from scheduler.spec.placement import Placement
+from tests.door.site_cluster import KEY, SPEC, Cluster, Node, cluster_of, site
 
 SEEDS = range(6)
 
@@ -116,6 +117,20 @@ async def test_a_door_is_told_what_a_site_is_by_now_and_asks_nobody_meanwhile(au
         assert not any(node.frozen for node in cluster.alive())
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_a_keeper_with_a_new_life_knows_which_sites_stand_still(seed: int, autojump_clock: MockClock) -> None:
+    async with cluster_of(3, seed) as cluster:
+        old = await cluster.nodes["n1"].sites.want(site(idle_s=5.0), 10.0)
+        await trio.sleep(7)
+        cluster.kill(old.keeper)
+        await cluster.add(old.keeper)
+        await trio.sleep(1)
+        door = next(node for name, node in cluster.nodes.items() if name != old.keeper).sites
+        assert (await door.show(KEY)).phase is SitePhase.FROZEN
+        assert (await door.wake(KEY, 10.0)).phase is SitePhase.AWAKE
+        assert not any(node.frozen for node in cluster.alive())
+
+
 async def test_an_answer_that_a_change_has_overtaken_is_not_believed(autojump_clock: MockClock) -> None:
     async with cluster_of(3, 9) as cluster:
         door = next(node for node in cluster.alive() if not node.machine.keeps(KEY)).sites
@@ -183,16 +198,32 @@ async def test_a_new_site_for_a_host_that_a_door_knows_is_found_at_once(autojump
 async def test_refusals_come_at_once_and_as_what_they_are(autojump_clock: MockClock) -> None:
     async with cluster_of(3, 5, sites_per_owner_max=1) as cluster:
         door = cluster.nodes["n2"].sites
-        keys = [f"b:u:shimoo:{number}" for number in range(1, 50)]
-        mine = [key for key in keys if keeper_of(key, cluster.nodes) == "n1"]
-        await door.want(site(mine[0]), 10.0)
+        one, other = "b:u:shimoo:1", "b:u:shimoo:2"
+        await door.want(site(one), 10.0)
         before_s = trio.current_time()
         with pytest.raises(Busy, match="sites_per_owner_max"):
-            await door.want(site(mine[1]), 30.0)
+            await door.want(site(other), 30.0)
         assert trio.current_time() - before_s < 1.0
-        await door.want(site(mine[0], always_on=True), 10.0)
+        await door.want(site(one, always_on=True), 10.0)
         with pytest.raises(NotNow, match="always on"):
-            await door.sleep(mine[0])
+            await door.sleep(one)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_instances_asked_for_in_the_same_moment_go_to_different_nodes(
+    seed: int, autojump_clock: MockClock
+) -> None:
+    async with cluster_of(4, seed) as cluster:
+        placement = Placement(labels=("site=shimoo",), prefer_apart=("label:site=shimoo",))
+        spec, views = msgspec.structs.replace(SPEC, placement=placement), list[SiteView]()
+
+        async def want(node: Node, key: str) -> None:
+            views.append(await node.sites.want(msgspec.structs.replace(site(key), spec=spec), 30.0))
+
+        async with trio.open_nursery() as nursery:
+            for number, node in enumerate(cluster.alive(), start=1):
+                nursery.start_soon(want, node, f"b:u:shimoo:{number}")
+        assert len({view.node for view in views}) == 4
 
 
 async def test_one_site_asked_for_by_two_names_costs_no_calls_once_both_are_known(autojump_clock: MockClock) -> None:
@@ -241,7 +272,7 @@ async def test_a_site_that_fits_nowhere_is_told_at_once_and_mended_by_the_next_w
 
 async def test_a_sleeping_site_moves_to_a_node_that_joins_and_wakes_there(autojump_clock: MockClock) -> None:
     async with cluster_of(2, 6) as cluster:
-        keys = [f"b:u:shimoo:{number}" for number in range(1, 100)]
+        keys = [f"b:u:user{number}:1" for number in range(1, 100)]
         key = next(key for key in keys if keeper_of(key, ["n1", "n2", "n3"]) == "n3")
         door = cluster.nodes["n1"].sites
         await door.want(site(key), 10.0)

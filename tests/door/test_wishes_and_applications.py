@@ -11,6 +11,7 @@ from node.door.catalogue import Catalogue, read_catalogue
 from node.door.wish import Wish, check, from_headers, has_wish, host_of
 from node.errors import InvalidConfig, InvalidValue, NotFound
 from scheduler.spec.files import Volume
+from scheduler.spec.placement import Placement
 from scheduler.validate import validate
 
 SLIDE = {
@@ -87,6 +88,19 @@ def test_the_first_instances_are_always_on_as_many_as_are_wished_or_the_applicat
     assert [always_on(number) for number in (1, 2)] == [True, False]
     assert [always_on(number, **{"x-min-instances": "2"}) for number in (1, 2, 3)] == [True, True, False]
     assert not always_on(1, **{"x-min-instances": "0"})
+
+
+def test_instances_keep_apart_and_one_alone_costs_no_word_about_it(tmp_path: Path) -> None:
+    def placement(number: int, **more: str) -> Placement:
+        headers = {**SLIDE, "x-backend": f"b:u:shimoo:{number}", "x-instance": str(number), **more}
+        spec = build(from_headers(headers), catalogue(tmp_path)).spec
+        validate(spec)
+        return spec.placement
+
+    apart = Placement(labels=("site=shimoo",), prefer_apart=("label:site=shimoo",))
+    assert placement(1) == Placement()
+    assert placement(2) == apart
+    assert placement(1, **{"x-min-instances": "2"}) == apart
 
 
 def test_the_home_of_a_site_is_the_applications_home(tmp_path: Path) -> None:

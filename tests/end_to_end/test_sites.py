@@ -134,7 +134,7 @@ def test_a_killed_agent_takes_its_sites_over_again(lab: CommandLine) -> None:
 
 
 def test_no_request_fails_when_the_host_of_a_site_is_lost(lab: CommandLine, tmp_path: Path) -> None:
-    made = next(made for number in range(1, 20) if (made := wish(lab, f"b:u:host:{number}"))["keeper"] != made["node"])
+    made = next(made for number in range(1, 20) if (made := wish(lab, f"b:u:host{number}:1"))["keeper"] != made["node"])
     key, lost, done = made["key"], made["node"], tmp_path / "done"
     eventually("a second copy of its image", lambda: len(lab.ok("image", "ls", "--json").json[0]["nodes"]) > 1)
     door = next(door for number, door in enumerate(DOORS, start=1) if f"n{number}" not in (lost, made["keeper"]))

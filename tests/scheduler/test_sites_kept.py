@@ -323,7 +323,7 @@ def test_a_container_that_does_not_stay_up_opens_the_breaker_for_longer_each_tim
 def test_a_lost_container_is_waited_for_and_not_frozen() -> None:
     house = House()
     job = awake(house)
-    house.jobs[job].put(0, TaskRecord(State.PENDING, 1, "n2", reason="n2 is lost", tries=1))
+    house.jobs[job].put(0, TaskRecord(State.PENDING, 1, reason="n2 is lost", tries=1))
     house.do("on_job", job)
     assert house.want().phase is SitePhase.STARTING
     house.runs(job, attempt=2, tries=1)
