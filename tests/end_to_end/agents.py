@@ -24,6 +24,8 @@ from tests.end_to_end.command_line import eventually
 
 CPU_MILLI = 1000
 START_TIMEOUT_S = 40.0
+SAID_MAX = 3000
+"""Characters of each answer and log that are shown."""
 
 
 class AgentProcess:
@@ -62,6 +64,10 @@ class AgentProcess:
         except OSError:
             return False
         return True
+
+    def log(self) -> str:
+        """The end of what the agent said."""
+        return self.config.with_suffix(".log").read_text()[-SAID_MAX:]
 
     def get(self, path: str) -> Any:
         return self._ask(urllib.request.Request(self.url + path))
@@ -147,6 +153,22 @@ class Agents:
 
         eventually("all agents see each other", seen, START_TIMEOUT_S)
 
+    def describe(self) -> str:
+        """What each node says of its cluster and its jobs, and the end of its log."""
+
+        def said(node: AgentProcess, path: str, *keys: str) -> str:
+            try:
+                answer = node.get(path)
+                return json.dumps([{key: each[key] for key in keys} for each in answer] if keys else answer)[:SAID_MAX]
+            except OSError as error:
+                return str(error)
+
+        return "\n".join(
+            f"--- {name}\nnodes {said(node, '/v1/nodes', 'name', 'number', 'state', 'allocatable', 'committed')}\n"
+            f"jobs {said(node, '/v1/jobs')}\n{node.log()}"
+            for name, node in self.nodes.items()
+        )
+
     def end(self) -> None:
         """Kill every agent, and with them every container they left."""
         for node in self.nodes.values():
@@ -154,7 +176,7 @@ class Agents:
                 node.signal(signal.SIGCONT)
             node.kill()
         for node in self.nodes.values():
-            print(f"--- {node.config.stem}", node.config.with_suffix(".log").read_text()[-3000:], sep="\n")
+            print(f"--- {node.config.stem}", node.log(), sep="\n")
             if (node.data / "containers").exists():
                 trio.run(_purge, node.data)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.agents import Agents
 from tests.end_to_end.command_line import CommandLine, remains_of
 
 HERE = Path(__file__).parent
@@ -19,6 +20,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents and item.get_closest_marker("guest") is None:
             item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """With a failure goes what each agent saw and said: it may come once in a hundred runs, and elsewhere."""
+    report = yield
+    agents = getattr(item, "funcargs", {}).get("agents")
+    if report.failed and report.when == "call" and isinstance(agents, Agents):
+        report.sections.append(("the agents", agents.describe()))
+    return report
 
 
 @pytest.fixture(scope="module")
