@@ -30,6 +30,16 @@ settings.register_profile(
 settings.register_profile("search", settings.get_profile("same"), derandomize=False)
 settings.load_profile("same")
 
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show why a test was run once more, too: what passes the second time is still a fault somewhere."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"run once more: {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
+        for title, text in report.sections:
+            terminalreporter.write_line(f"--- {title}\n{text}")
+
+
 # fmt: off
 APPLETS = (
     "sh", "cat", "chmod", "dd", "echo", "env", "false", "grep", "head", "id", "ip", "kill", "ls", "mkdir", "mknod",

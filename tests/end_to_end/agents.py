@@ -153,6 +153,17 @@ class Agents:
 
         eventually("all agents see each other", seen, START_TIMEOUT_S)
 
+    def cancel_all(self) -> None:
+        """Cancel what has not ended, and wait until it has."""
+        node = next(iter(self.nodes.values()))
+
+        def left() -> list[int]:
+            return [job["id"] for job in node.get("/v1/jobs") if job["state"] in ("pending", "running")]
+
+        for job_id in left():
+            node.cancel(job_id)
+        eventually("all jobs end", lambda: not left())
+
     def describe(self) -> str:
         """What each node says of its cluster and its jobs, and the end of its log."""
 

@@ -29,6 +29,13 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents]:
         agents.end()
 
 
+@pytest.fixture(autouse=True)
+def nothing_left(agents: Agents) -> Iterator[None]:
+    """The two nodes have room for two jobs: what a failed test leaves would fail the next one, too."""
+    yield
+    agents.cancel_all()
+
+
 def picture(browser: Browser, name: str) -> None:
     if PICTURES:
         browser.screenshot(Path(PICTURES) / f"{name}.png")
