@@ -47,6 +47,7 @@ from scheduler.messages import (
     EndedTaken,
     Gone,
     Holding,
+    Parting,
     Refused,
     Reserved,
     Started,
@@ -168,6 +169,7 @@ class Admission:
         if held is None:
             if self.rooms.give_back(home, order.id):
                 self._tell_report(fx, home)
+                self.reporting.pushing.parted(fx, Parting(order.id.job, order.id.index, 0))
             self._raise_fence(order.id)
             fx.say(home, Gone((order.id,)))
         elif held.allocation.home != home:
@@ -255,6 +257,9 @@ class Admission:
             _write(fx, held)
             self._keep_end(fx, held.allocation)
             self._tell_report(fx, held.allocation.home)
+            gang = held.allocation.spec.gang
+            if gang is not None and gang.size > 1:
+                self.reporting.pushing.parted(fx, Parting(event.id.job, event.id.index, gang.size))
 
     # --- members and alarms
 

@@ -129,7 +129,7 @@ class SchedulerConfig:
         0.002,
         0,
         1,
-        "the leader waits this long after room came before it places: the nodes of a gang that ended tell one by one",
+        "while a gang is ending, the leader waits at most this long for the word of all its nodes before it places",
     )
     contended_s: float = setting(
         2.0,

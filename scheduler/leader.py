@@ -26,6 +26,7 @@ from scheduler.messages import (
     HoldNoted,
     Leads,
     Muster,
+    Parting,
     Preempting,
     Settled,
     Spent,
@@ -79,6 +80,7 @@ class Leader:
         self._tells: Repeat[int] = Repeat("tells", config, alarms, view.alive, self._speak_tells)
         self._dirty = False
         self._pass_set = self._pass_due = False
+        self._parting: dict[int, set[int]] = {}
         self._served = -1
         self._published: tuple[int, int] | None = None
         self.leading = False
@@ -170,6 +172,7 @@ class Leader:
     def _clear(self) -> None:
         self._alarms.cancel(("pass", None))
         self._pass_set = self._pass_due = False
+        self._parting.clear()
         self._orders.clear()
         self.waitlist.clear()
         self.preemption.clear()
@@ -247,6 +250,18 @@ class Leader:
             self._orders.answered(settled.go, node, settled.count)
             self._dirty = True
 
+    def on_parting(self, parting: Parting) -> None:
+        """A gang is leaving: until all its members have said so, what came free is only a part."""
+        if not self.leading or not self.waitlist.line:
+            return
+        left = self._parting.setdefault(parting.job, set())
+        left.add(parting.index)
+        if len(left) == parting.members:
+            del self._parting[parting.job]
+            if not self._parting and self._pass_set:
+                self._alarms.cancel(("pass", None))
+                self.ring_pass()
+
     def ring_order(self, fx: Effects, go: int) -> None:
         """An order had no effect for too long; its tasks and its space are offered again."""
         order = self._orders.drop(go)
@@ -287,9 +302,9 @@ class Leader:
         self._publish(fx)
 
     def _serve_or_wait(self, fx: Effects) -> None:
-        """Serve if anything changed; room that came is waited with for a moment, until all of it is known."""
+        """Serve if anything changed; while a gang is leaving, wait a moment until all its room is known."""
         changed = self._served != self._view.version
-        if changed and self.waitlist.line and self._config.gather_s > 0 and not self._pass_due:
+        if changed and self.waitlist.line and self._parting and self._config.gather_s > 0 and not self._pass_due:
             self._set_pass(fx.now + self._config.gather_s)
         elif changed or self._dirty:
             self._dirty = False
@@ -484,6 +499,7 @@ class Leader:
         """Go on with a line that was too long for one pass, or that waited for more room."""
         self._dirty = self._pass_due = True
         self._pass_set = False
+        self._parting.clear()
 
     def ring_preempt(self) -> None:
         """A job of a higher tier still waits: look again whether room can be made."""

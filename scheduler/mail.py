@@ -38,6 +38,7 @@ from scheduler.messages import (
     Muster,
     News,
     Noted,
+    Parting,
     Preempt,
     Preempting,
     Refused,
@@ -116,6 +117,7 @@ class Mail:
             Wait: leader.on_wait,
             Told: lambda fx, sender, item: leader.on_told(sender, item.epoch),
             Settled: lambda fx, sender, item: leader.on_settled(sender, item),
+            Parting: lambda fx, sender, item: leader.on_parting(item),
             Declined: lambda fx, sender, item: leader.on_declined(item),
         }
 

@@ -162,6 +162,17 @@ class Settled(Item, frozen=True, tag="settled"):
     count: int
 
 
+class Parting(Item, frozen=True, tag="parting"):
+    """Node to leader: a member of a gang of `members` (0: who knows) ended here, and others elsewhere at this moment.
+
+    Said with the report that shows the room: who is tried before all is known would slip past the first in line.
+    """
+
+    job: int
+    index: int
+    members: int
+
+
 class Wait(Item, frozen=True, tag="wait"):
     """Home to leader: `wanted` tasks of this job wait for a place (0: none any more).
 
@@ -467,6 +478,7 @@ AnyItem = (
     | Fresh
     | Noted
     | Settled
+    | Parting
     | Wait
     | WaitHeard
     | Tell

@@ -13,16 +13,17 @@ from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
 from scheduler.effects import Effects
 from scheduler.index import ClusterView
-from scheduler.messages import Settled
+from scheduler.messages import Parting, Settled
 from scheduler.repeat import Repeat
 
 
 class _News(NamedTuple):
-    """The report (all zero), or so many tasks of an order that it covers."""
+    """The report (all zero), or so many tasks of an order that it covers, or the end of a gang's member."""
 
     epoch: int = 0
     go: int = 0
     tasks: int = 0
+    parting: Parting | None = None
 
 
 _REPORT = _News()
@@ -56,6 +57,13 @@ class Pushing:
             fx.say(self._view.me, Settled(epoch, go, count))
         else:
             self._say(_News(epoch, go, count))
+
+    def parted(self, fx: Effects, parting: Parting) -> None:
+        """The leader is to know that the newest report shows a part of the room that a gang leaves."""
+        if self._view.leader == self._view.me:
+            fx.say(self._view.me, parting)
+        else:
+            self._say(_News(parting=parting))
 
     def on_noted(self, leader: str, sequence: int) -> None:
         """The leader knows the report of that sequence, and what was said with it or before."""
@@ -94,3 +102,5 @@ class Pushing:
             self._said[news] = sequence
             if news.go:
                 fx.say(leader, Settled(news.epoch, news.go, news.tasks))
+            elif news.parting is not None:
+                fx.say(leader, news.parting)

@@ -23,6 +23,7 @@ from scheduler.line import Line, Shape
 from scheduler.messages import Fresh, Tell, Told, Wait, decode, encode
 from scheduler.model import AllocationId, ArrayRange, JobSpec, Report, Resources, Result
 from scheduler.queue import rank
+from scheduler.spec.gang import Gang
 
 MIB = 1 << 20
 NODE = Resources(1000, 1 << 30)
@@ -30,21 +31,23 @@ TASK = Resources(1000, MIB)
 
 
 class Relay:
-    """n1 leads, n2 is a home, n3 runs tasks, one at a time. Messages travel in rounds, so they can be counted."""
+    """n1 leads, n2 is a home, the others run a task at a time. Messages travel in rounds, so they can be counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: int = 3) -> None:
         self.now = 0.0
         self.started: list[AllocationId] = []
+        self.at: dict[AllocationId, str] = {}
         self.changes: list[object] = []
         self.mail: list[tuple[str, str, bytes]] = []
-        config = SchedulerConfig(gather_s=0)
-        self.machines = {f"n{number}": Scheduler(config, f"n{number}", number, 1, 0) for number in (1, 2, 3)}
+        config = SchedulerConfig()
+        self.machines = {f"n{n}": Scheduler(config, f"n{n}", n, 1, 0) for n in range(1, nodes + 1)}
         for name, machine in self.machines.items():
             self.take(name, machine.restore(0.0, 0.0, {}))
             for other in self.machines:
                 if other != name:
                     self.give(name, MemberUp(other, int(other[1:]), 1))
-        self.give("n3", Measured(NODE, NODE, Resources()))
+        for number in range(3, nodes + 1):
+            self.give(f"n{number}", Measured(NODE, NODE, Resources()))
         for _ in range(30):
             self.now += 0.1
             for name in self.machines:
@@ -61,6 +64,7 @@ class Relay:
                 self.mail.append((name, action.to, action.message))
             elif isinstance(action, StartContainer):
                 self.started.append(action.allocation.id)
+                self.at[action.allocation.id] = name
         return outcome
 
     def round(self) -> None:
@@ -88,6 +92,42 @@ def test_freed_space_is_used_again_within_three_messages():
         rounds += 1
         assert rounds <= 3
     assert rounds == 3
+
+
+def gang_and_two_who_wait() -> tuple[Relay, list[AllocationId]]:
+    """A gang runs on both nodes; another waits for both, and behind it a short task that fits where one of them was."""
+    relay = Relay(nodes=4)
+    for name, nodes, limit_s in (("leaves", 2, 3600.0), ("wide", 2, 3600.0), ("short", 0, 60.0)):
+        spec = JobSpec(name, ("true",), TASK, time_limit_s=limit_s, gang=Gang(nodes=nodes) if nodes else None)
+        relay.give("n2", Submit("user", spec, 0.0))
+        relay.settle()
+    members = sorted(relay.started)
+    assert len(members) == 2
+    for id_ in members:
+        relay.give(relay.at[id_], ContainerStarted(id_, 0.0))
+    relay.settle()
+    relay.started.clear()
+    return relay, members
+
+
+def test_nobody_slips_past_while_a_gang_is_leaving():
+    relay, members = gang_and_two_who_wait()
+    relay.give(relay.at[members[0]], ContainerEnded(members[0], Result(exit_code=0)))
+    relay.settle()
+    assert relay.started == []
+    relay.give(relay.at[members[1]], ContainerEnded(members[1], Result(exit_code=0)))
+    relay.settle()
+    assert [id_.job for id_ in relay.started] == [2002, 2002]
+
+
+def test_who_leaves_a_gang_alone_is_not_waited_for_long():
+    relay, members = gang_and_two_who_wait()
+    relay.give(relay.at[members[0]], ContainerEnded(members[0], Result(exit_code=0)))
+    relay.settle()
+    relay.now += SchedulerConfig().gather_s
+    relay.give("n1", Timer())
+    relay.settle()
+    assert [id_.job for id_ in relay.started] == [3002]
 
 
 def test_an_array_of_100_000_is_one_record_until_its_tasks_start():
