@@ -169,7 +169,6 @@ class Admission:
         if held is None:
             if self.rooms.give_back(home, order.id):
                 self._tell_report(fx, home)
-                self.reporting.pushing.parted(fx, Parting(order.id.job, order.id.index, 0))
             self._raise_fence(order.id)
             fx.say(home, Gone((order.id,)))
         elif held.allocation.home != home:

@@ -126,7 +126,7 @@ class SchedulerConfig:
         1000, 10, 1_000_000, "most sizes of waiting jobs tried in one pass: bounds how long an agent is busy with it"
     )
     gather_s: float = setting(
-        0.002,
+        0.12,
         0,
         1,
         "while a gang is ending, the leader waits at most this long for the word of all its nodes before it places",

@@ -20,6 +20,7 @@ from scheduler.events import Publish
 from scheduler.holds import HoldsSaid
 from scheduler.horizon import Horizon
 from scheduler.index import ClusterView, Node
+from scheduler.leaving import Leaving
 from scheduler.messages import (
     Declined,
     Go,
@@ -79,8 +80,8 @@ class Leader:
         self._unsynced: dict[str, None] = {}
         self._tells: Repeat[int] = Repeat("tells", config, alarms, view.alive, self._speak_tells)
         self._dirty = False
-        self._pass_set = self._pass_due = False
-        self._parting: dict[int, set[int]] = {}
+        self._pass_set = False
+        self._leaving = Leaving(config.gather_s)
         self._served = -1
         self._published: tuple[int, int] | None = None
         self.leading = False
@@ -171,8 +172,8 @@ class Leader:
 
     def _clear(self) -> None:
         self._alarms.cancel(("pass", None))
-        self._pass_set = self._pass_due = False
-        self._parting.clear()
+        self._pass_set = False
+        self._leaving.clear()
         self._orders.clear()
         self.waitlist.clear()
         self.preemption.clear()
@@ -250,17 +251,14 @@ class Leader:
             self._orders.answered(settled.go, node, settled.count)
             self._dirty = True
 
-    def on_parting(self, parting: Parting) -> None:
+    def on_parting(self, fx: Effects, parting: Parting) -> None:
         """A gang is leaving: until all its members have said so, what came free is only a part."""
         if not self.leading or not self.waitlist.line:
             return
-        left = self._parting.setdefault(parting.job, set())
-        left.add(parting.index)
-        if len(left) == parting.members:
-            del self._parting[parting.job]
-            if not self._parting and self._pass_set:
-                self._alarms.cancel(("pass", None))
-                self.ring_pass()
+        self._leaving.hear(fx.now, parting)
+        if self._pass_set and not self._leaving.waits(fx.now):
+            self._alarms.cancel(("pass", None))
+            self.ring_pass()
 
     def ring_order(self, fx: Effects, go: int) -> None:
         """An order had no effect for too long; its tasks and its space are offered again."""
@@ -304,13 +302,12 @@ class Leader:
     def _serve_or_wait(self, fx: Effects) -> None:
         """Serve if anything changed; while a gang is leaving, wait a moment until all its room is known."""
         changed = self._served != self._view.version
-        if changed and self.waitlist.line and self._parting and self._config.gather_s > 0 and not self._pass_due:
-            self._set_pass(fx.now + self._config.gather_s)
+        if changed and self.waitlist.line and self._leaving.waits(fx.now):
+            self._set_pass(self._leaving.until_s)
         elif changed or self._dirty:
             self._dirty = False
             self._serve(fx)
             self._served = self._view.version
-        self._pass_due = False
 
     def _set_pass(self, at_s: float) -> None:
         self._pass_set = True
@@ -497,9 +494,8 @@ class Leader:
 
     def ring_pass(self) -> None:
         """Go on with a line that was too long for one pass, or that waited for more room."""
-        self._dirty = self._pass_due = True
+        self._dirty = True
         self._pass_set = False
-        self._parting.clear()
 
     def ring_preempt(self) -> None:
         """A job of a higher tier still waits: look again whether room can be made."""

@@ -117,7 +117,7 @@ class Mail:
             Wait: leader.on_wait,
             Told: lambda fx, sender, item: leader.on_told(sender, item.epoch),
             Settled: lambda fx, sender, item: leader.on_settled(sender, item),
-            Parting: lambda fx, sender, item: leader.on_parting(item),
+            Parting: lambda fx, sender, item: leader.on_parting(fx, item),
             Declined: lambda fx, sender, item: leader.on_declined(item),
         }
 

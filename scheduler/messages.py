@@ -163,7 +163,7 @@ class Settled(Item, frozen=True, tag="settled"):
 
 
 class Parting(Item, frozen=True, tag="parting"):
-    """Node to leader: a member of a gang of `members` (0: who knows) ended here, and others elsewhere at this moment.
+    """Node to leader: a member of a gang of `members` ended here, and others elsewhere at this moment.
 
     Said with the report that shows the room: who is tried before all is known would slip past the first in line.
     """

@@ -53,6 +53,7 @@ class Browser:
     ) -> None:
         self._process.kill()
         self._process.wait(timeout=20)
+        self._selector.close()
         os.close(self._to)
         os.close(self._from)
         shutil.rmtree(self._profile, ignore_errors=True)
