@@ -66,6 +66,7 @@ def assembled(config: SchedulerConfig, node: str, number: int, boot_epoch: int) 
     jobs = Jobs(home.on_submit, home.on_cancel, home.jobs.get, _explaining(home, leader, surveys))
     keeper = Keeper(config, alarms, jobs, node, lambda: _alive(view), wall.unix_s)
     home.moves.replaced = keeper.on_evict
+    admission.reporting.pushing.parted_here = leader.on_parting
     return Parts(
         node, config, alarms, view, surveys, wall, shared, rules, home, horizon, leader, admission, keeper
     )  # fmt: skip

@@ -43,6 +43,8 @@ class Pushing:
         self._say_report = say_report
         self._said: dict[_News, int] = {}
         self._leader = view.leader
+        self.parted_here: Callable[[Effects, Parting], None] = lambda _fx, _parting: None
+        """Our own leader has to hear of it before it serves, in the same event: it sees the room already."""
         self._news: Repeat[_News] = Repeat(
             "pushes", config, alarms, view.alive, self._speak, wait_s=config.quick_retry_s
         )
@@ -61,7 +63,7 @@ class Pushing:
     def parted(self, fx: Effects, parting: Parting) -> None:
         """The leader is to know that the newest report shows a part of the room that a gang leaves."""
         if self._view.leader == self._view.me:
-            fx.say(self._view.me, parting)
+            self.parted_here(fx, parting)
         else:
             self._say(_News(parting=parting))
 
