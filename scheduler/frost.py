@@ -30,7 +30,7 @@ from scheduler.holds import HoldsKept
 from scheduler.leases import is_single
 from scheduler.messages import Preempt, Preempting
 from scheduler.model import AllocationId, JobKind, JobSpec, Resources
-from scheduler.reporting import WHOLE_NODE, Reporting
+from scheduler.reporting import WHOLE_NODE, Owed, Reporting
 from scheduler.rules import Rules
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Frost:
         self._barred: set[AllocationId] = set()
         self.thawed: Callable[[float, AllocationId], None] = lambda _now, _id: None
         """Told of each that goes on."""
+        reporting.owed = self.owed
 
     # --- what others ask
 
@@ -104,6 +105,15 @@ class Frost:
             for id_, each in self._frozen.items()
             if each.stage is not Stage.THAWING and _alive(each) and self._tier(each) < tier
         ]
+
+    def owed(self) -> list[Owed]:
+        """Return those that stand still and wait for CPU, the next to go on first."""
+        found = []
+        for each in sorted(self._standing(), key=self._order):
+            request = each.held.allocation.spec.request
+            missing = request.cpu_milli - self._reporting.booked(each.held.allocation.id).cpu_milli
+            found.append(Owed(missing, each.left_s, request))
+        return [each for each in found if each.cpu_milli]
 
     def tiers(self) -> set[int]:
         """Return the tiers of those that have taken back some of their CPU, so that there is something to be had."""
@@ -182,7 +192,7 @@ class Frost:
 
         Before anybody is told what is free, and whenever that, or what is held, may have changed.
         """
-        standing = [each for each in self._frozen.values() if each.stage is Stage.STANDING and _alive(each)]
+        standing = self._standing()
         if not standing:
             self._alarms.cancel(("thaw", None))
             return
@@ -200,6 +210,9 @@ class Frost:
             self._alarms.cancel(("thaw", None))
 
     # --- inside
+
+    def _standing(self) -> list[_Frozen]:
+        return [each for each in self._frozen.values() if each.stage is Stage.STANDING and _alive(each)]
 
     @property
     def _can(self) -> bool:

@@ -7,8 +7,11 @@ told on a change of some size or at an interval.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 from collections.abc import Callable, Collection, Hashable
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,8 +29,17 @@ from scheduler.pushing import Pushing
 WHOLE_NODE = "whole-node"
 """An extra resource that every node has one of while nothing runs there: who asks for it has the node for itself."""
 WHOLE = Resources(0, 0, ((WHOLE_NODE, 1),))
+_End = tuple[float, Resources]
 ENDS_MAX = 16
 """Most times at which a report tells that something ends; it has to stay small enough to be gossiped."""
+
+
+class Owed(NamedTuple):
+    """One that stands still: the CPU it waits for, how long it runs from then on, and what it has then in all."""
+
+    cpu_milli: int
+    left_s: float
+    amount: Resources
 
 
 class Reporting:
@@ -62,6 +74,8 @@ class Reporting:
         self.epoch = 0
         self.before_telling: Callable[[Effects], None] = lambda _fx: None
         """What may change what is free has to do it before anybody hears of it."""
+        self.owed: Callable[[], list[Owed]] = list
+        """Those that stand still, in the order in which they go on: they take their CPU back as it comes free."""
 
     @property
     def free(self) -> Resources:
@@ -116,6 +130,8 @@ class Reporting:
     def _coarse_ends(self) -> tuple[End, ...]:
         """When what is committed comes free; of many, neighbours are joined at the later time, so nothing is early."""
         ends = sorted((end for end in self._ends.values() if end[0] < math.inf), key=lambda end: end[0])
+        if owed := self.owed():
+            ends = _after_those_owed(ends, owed)
         size = -(-len(ends) // ENDS_MAX) or 1
         found = []
         for start in range(0, len(ends), size):
@@ -280,6 +296,25 @@ class Reporting:
             value = encode_gossip(msgspec.structs.replace(said, runs=""))
         fx.act(Publish(REPORT_KEY, value, load))
         self._alarms.set(("report", None), fx.now + self._config.report_interval_s)
+
+
+def _after_those_owed(ends: list[_End], owed: list[Owed]) -> list[_End]:
+    """What comes free for others: not what is taken back, but all that those have once they have run to their end."""
+    found, numbers = [], itertools.count()
+    coming = [(at_s, next(numbers), amount) for at_s, amount in ends]
+    heapq.heapify(coming)
+    left = iter(owed)
+    first = next(left, None)
+    while coming:
+        at_s, _, amount = heapq.heappop(coming)
+        while first is not None and amount.cpu_milli:
+            taken = min(first.cpu_milli, amount.cpu_milli)
+            amount, first = amount - Resources(taken), first._replace(cpu_milli=first.cpu_milli - taken)
+            if not first.cpu_milli:
+                heapq.heappush(coming, (at_s + first.left_s, next(numbers), first.amount))
+                first = next(left, None)
+        found.append((at_s, amount))
+    return found
 
 
 def _policy(report: Report) -> tuple[object, ...]:

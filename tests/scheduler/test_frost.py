@@ -268,6 +268,20 @@ def test_nobody_of_its_own_tier_slips_into_the_cpu_it_waits_for() -> None:
     assert (cluster.frozen(low), states(cluster, other)) == ([], ["pending"])
 
 
+def test_nobody_is_told_a_start_on_cpu_that_what_stands_takes_back() -> None:
+    cluster = Frosty()
+    low = cluster.low()
+    high = cluster.submit("n1", spec("high", time_limit_s=100.0))
+    cluster.run(5)
+    assert cluster.frozen(low, high) == [low]
+    behind = cluster.submit("n1", spec())
+    cluster.run(5)
+    leader = cluster.agent("n1").parts.leader
+    told_s = leader.starts_s()[behind]
+    low_runs_s = cluster.agent("n1").parts.config.estimate_s
+    assert 90 + 0.99 * low_runs_s < told_s - cluster.world.kernel.now < 100 + low_runs_s
+
+
 def test_a_higher_tier_may_have_what_was_taken_back_and_freezes_nobody_for_it() -> None:
     cluster = Frosty()
     low = cluster.low()
