@@ -129,7 +129,8 @@ class SchedulerConfig:
         0.12,
         0,
         1,
-        "while a gang is ending, the leader waits at most this long for the word of all its nodes before it places",
+        "while a gang is ending, the leader waits so long for the word of all its nodes before it places; four "
+        "times as long where most have told by then",
     )
     contended_s: float = setting(
         2.0,

@@ -7,19 +7,32 @@ forgotten.
 from __future__ import annotations
 
 from math import inf
+from typing import NamedTuple
 
 from scheduler.messages import Parting
 
 GIVEN_UP_MAX = 1000
+MOST_LONGER = 4
+"""Gangs of which most members were heard in time are waited for so many times longer."""
+
+
+class _Gang(NamedTuple):
+    members: int
+    ended: set[int]
 
 
 class Leaving:
-    """Of which gangs some members' ends were heard, and others' not yet; none is waited for longer than `gather_s`."""
+    """Of which gangs some members' ends were heard, and others' not yet.
+
+    None is waited for longer than `gather_s`, but for those of which most were heard by then: they do leave as one, and
+    a word was lost, or lost again when it was repeated.
+    """
 
     def __init__(self, gather_s: float) -> None:
         self._gather_s = gather_s
-        self._heard: dict[int, set[int]] = {}
+        self._heard: dict[int, _Gang] = {}
         self._given_up: dict[int, None] = {}
+        self._since_s = -inf
         self.until_s = -inf
 
     def hear(self, now: float, parting: Parting) -> None:
@@ -27,16 +40,16 @@ class Leaving:
         if parting.job in self._given_up:
             return
         if not self._heard:
-            self.until_s = now + self._gather_s
-        ended = self._heard.setdefault(parting.job, set())
-        ended.add(parting.index)
-        if len(ended) == parting.members:
+            self._since_s, self.until_s = now, now + self._gather_s
+        gang = self._heard.setdefault(parting.job, _Gang(parting.members, set()))
+        gang.ended.add(parting.index)
+        if len(gang.ended) == gang.members:
             del self._heard[parting.job]
 
     def waits(self, now: float) -> bool:
         """Whether somebody is to be waited for; who has not left in time is not, and never again."""
-        if now >= self.until_s:
-            self._give_up()
+        if self._heard and now >= self.until_s:
+            self._give_up(now)
         return bool(self._heard)
 
     def clear(self) -> None:
@@ -44,8 +57,11 @@ class Leaving:
         self._heard.clear()
         self._given_up.clear()
 
-    def _give_up(self) -> None:
-        self._given_up.update(dict.fromkeys(self._heard))
-        self._heard.clear()
+    def _give_up(self, now: float) -> None:
+        self.until_s = self._since_s + MOST_LONGER * self._gather_s
+        for job, gang in list(self._heard.items()):
+            if now >= self.until_s or 2 * len(gang.ended) <= gang.members:
+                del self._heard[job]
+                self._given_up[job] = None
         while len(self._given_up) > GIVEN_UP_MAX:
             del self._given_up[next(iter(self._given_up))]
