@@ -32,8 +32,8 @@ from scheduler.rooms import PATIENCE_MAX
 from scheduler.spec.gang import Gang
 
 TOP_UPS_MAX = 2
-GATHER_SHARE = 0.7
-"""All have to agree within this share of the nodes' reservations, so that the word to start comes in time."""
+GATHER_SHARE = 0.5
+"""All have to agree within this share of the nodes' reservations; the rest is for words to start that are lost."""
 
 
 @dataclass(slots=True)
