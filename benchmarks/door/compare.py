@@ -46,7 +46,9 @@ from node.runtime.lxc.lxc import LxcRuntime
 from node.runtime.supervisor import build
 
 Times = dict[str, list[float]]
-BRIDGE, GATEWAY, ADDRESS, PORT = "ffdoor0", "10.213.9.1/24", "10.213.9.9", 8080
+BRIDGE, GATEWAY, PORT = "ffdoor0", "10.213.9.1/24", 8080
+ADDRESSES = [f"10.213.9.{last}" for last in range(2, 255)]
+"""Each start has the next: the host remembers for a while which hardware address the former holder had."""
 COMMAND = tuple(word.replace("{port}", str(PORT)) for word in DEMO.command)
 WARM_UP = 50
 POLL_S = 0.001
@@ -138,7 +140,7 @@ def front_end(verb: str, number: int) -> Any:
     return json.loads(done.stdout)
 
 
-def demo(name: str, image: Path) -> ContainerSpec:
+def demo(name: str, image: Path, address: str) -> ContainerSpec:
     """Return what the door's demo application is as a container."""
     return ContainerSpec(
         name=name,
@@ -149,22 +151,23 @@ def demo(name: str, image: Path) -> ContainerSpec:
         cpu_milli=50,
         pids_max=16,
         tmpfs_bytes=16 << 20,
-        network=NetworkSpec(BRIDGE, f"{ADDRESS}/24"),
+        network=NetworkSpec(BRIDGE, f"{address}/24"),
     )
 
 
 async def raw(runtime: LxcRuntime, image: Path, number: int) -> float:
     """Time `lxc-execute` alone, and its application: control groups, layer and bridge are there before the clock."""
-    container = demo(f"r.{number}", image)
+    address = ADDRESSES[number % len(ADDRESSES)]
+    container = demo(f"r.{number}", image, address)
     await runtime.prepare(container)
     directory = runtime._directory(container.name)
     command, env = runtime._command(container, directory)
     with (directory.path / "ready").open("rb+", buffering=0):  # the hook tells somebody that it is set up
         began = time.perf_counter()
         process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        while not answered():
+        while not answered(address):
             if process.poll() is not None or time.perf_counter() - began > RAW_TIMEOUT_S:
-                raise SystemExit(f"raw lxc-execute: nothing answers at {ADDRESS}:{PORT}")
+                raise SystemExit(f"raw lxc-execute: nothing answers at {address}:{PORT}")
             time.sleep(POLL_S)
         took_ms = (time.perf_counter() - began) * 1000
     for child in psutil.Process(process.pid).children(recursive=True):
@@ -177,10 +180,10 @@ async def raw(runtime: LxcRuntime, image: Path, number: int) -> float:
     return took_ms
 
 
-def answered() -> bool:
+def answered(address: str) -> bool:
     """Whether the application answers by now."""
     try:
-        with socket.create_connection((ADDRESS, PORT), timeout=0.02) as connection:
+        with socket.create_connection((address, PORT), timeout=0.02) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
             return b"200" in connection.recv(4096)
     except OSError:
