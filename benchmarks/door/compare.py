@@ -211,8 +211,8 @@ def judged(times: Times, lost: dict[str, Any], rest: tuple[Rest, Rest] | None, s
         yield Target("thaw to answer, p50", f"{thaw:.0f} ms", "<= 100 ms", thaw <= THAW_MS_MAX)
         ratio = p50["cold, fofoca"] / p50["cold, raw lxc-execute"]
         yield Target("cold to answer, p50, in raw ones", f"{ratio:.2f} x", "<= 1.30 x", ratio <= COLD_RATIO_MAX)
-        said = ", ".join(f"{count} of {status}" for status, count in lost.items())
-        yield Target(f"{sum(lost.values())} cold at once: answers", said, "all 200", set(lost) == {"200"})
+        said = ", ".join(f"{count} with status {status}" for status, count in lost.items())
+        yield Target(f"{sum(lost.values())} cold at once: answers", said, "all with 200", set(lost) == {"200"})
     if rest is not None:
         before, after = rest
         each_kb = (after.memory_mib - before.memory_mib) * 1024 / sites
