@@ -16,6 +16,8 @@ from typing import Any
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 TIMEOUT_S = 40.0
+NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
+"""An address came or went on this machine: no fault of the page's."""
 KEYS = {"Tab": 9, "Enter": 13, "Escape": 27}
 
 
@@ -43,6 +45,7 @@ class Browser:
         self._count = 0
         self._session: str | None = None
         self.complaints: list[str] = []
+        self._dropped = 0
         self._attach()
 
     def __enter__(self) -> Browser:
@@ -94,11 +97,23 @@ class Browser:
         told = event.get("params", {})
         if event.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(told["exceptionDetails"]))
-        if event.get("method") == "Log.entryAdded" and told["entry"]["level"] == "error":
+        if event.get("method") == "Log.entryAdded" and NETWORK_CHANGED in told["entry"]["text"]:
+            self._dropped += 1
+        elif event.get("method") == "Log.entryAdded" and told["entry"]["level"] == "error":
             self.complaints.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
 
     def open(self, url: str) -> None:
-        self.call("Page.navigate", url=url)
+        """Load a page whole: what was on its way while another test made a bridge is dropped by the browser."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            before = self._dropped
+            failure = self.call("Page.navigate", url=url).get("errorText", "")
+            if failure != NETWORK_CHANGED:
+                self.until("document.readyState === 'complete'")
+                if self._dropped == before:
+                    return
+            assert time.monotonic() < deadline, f"{url} never came whole: {failure}"
+            self.call("Page.navigate", url="about:blank")  # to the same address would only be a jump within the page
 
     def run(self, script: str) -> Any:
         """The value of a piece of JavaScript; run by the debugger, so the page's policy does not bind it."""
