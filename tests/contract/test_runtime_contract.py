@@ -673,7 +673,8 @@ async def test_containers_of_a_group_are_in_one_network_as_long_as_one_of_them_l
     """The first one ends, the agent dies in between, and the network stays as it was; the last one takes it along."""
     bridge = f"ffg{os.getpid()}"
     network = NetworkSpec(bridge=bridge, address="10.93.9.2/24", rate_in=1_000_000, group="1.0.1.net")
-    serve, ask = (f"echo heard | nc -l -p 9{each}" for each in (1, 2)), "nc -w 5 127.0.0.1 9{} </dev/null"
+    serve = (f"echo heard | nc -l -p 9{each}" for each in (1, 2))
+    ask = "n=0; until nc -w 5 127.0.0.1 9{} </dev/null 2>/dev/null || [ $((n += 1)) -gt 100 ]; do sleep 0.1; done"
     first, second = (
         backend.spec(
             f"1.{index}.1", backend._words(("sleep", "60"), f"{line} & sleep 60"), network=network, user_base=300_000

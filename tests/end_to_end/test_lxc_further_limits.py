@@ -344,7 +344,7 @@ async def test_a_raised_quota_is_felt(lxc_runtime: LxcRuntime, busybox_image: Pa
         used_ns, began_s = lxc_runtime.usage()["1.1.1"].cpu_ns, trio.current_time()
         await trio.sleep(0.8)
         rates.append((lxc_runtime.usage()["1.1.1"].cpu_ns - used_ns) / 1e9 / (trio.current_time() - began_s))
-    assert rates[0] < 0.25 < rates[1], rates
+    assert rates[0] < 0.17 < rates[1], rates  # a busy machine gives less than the quota
 
 
 async def test_what_has_ended_has_no_limits_to_change(lxc_runtime: LxcRuntime, busybox_image: Path) -> None:
