@@ -7,6 +7,7 @@ import json
 import os
 import selectors
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -36,6 +37,7 @@ class Browser:
         self._process = subprocess.Popen(
             ["bash", "-c", script, "bash", BROWSER, *words, "about:blank"],
             pass_fds=(commands, answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )  # fmt: skip
         os.close(commands)
         os.close(answers)
@@ -54,12 +56,15 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(timeout=20)
         self._selector.close()
         os.close(self._to)
         os.close(self._from)
-        shutil.rmtree(self._profile, ignore_errors=True)
+        deadline = time.monotonic() + TIMEOUT_S
+        while os.path.exists(self._profile):  # its helpers may write there until they have died, too
+            shutil.rmtree(self._profile, ignore_errors=True)
+            assert time.monotonic() < deadline, f"{self._profile} can't be removed"
 
     def _attach(self) -> None:
         targets = self.call("Target.getTargets")["targetInfos"]
@@ -124,8 +129,8 @@ class Browser:
     def text(self, selector: str = "body") -> str:
         return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
 
-    def until(self, condition: str) -> Any:
-        deadline = time.monotonic() + TIMEOUT_S
+    def until(self, condition: str, timeout_s: float = TIMEOUT_S) -> Any:
+        deadline = time.monotonic() + timeout_s
         while not (value := self.run(condition)):
             assert time.monotonic() < deadline, f"never true: {condition}; the page says: {self.text()}"
             time.sleep(0.05)

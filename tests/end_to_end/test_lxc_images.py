@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,13 +39,15 @@ def spec(line: str | tuple[str, ...], rootfs: Path, *bases: Path, **changes: obj
 
 
 @pytest.fixture
-def layer(tmp_path: Path, busybox_image: Path) -> Path:
+def layer(busybox_image: Path) -> Iterator[Path]:
     """An image with nothing but an application and a changed file; on a path that mapped users may pass."""
     top = busybox_image.parent / f"{busybox_image.name}.app"
     for folder in ("opt/app", "dev", "proc", "sys", "tmp", "etc"):
         (top / folder).mkdir(parents=True, exist_ok=True)
     (top / "opt/app/name").write_text("app")
-    return top
+    yield top
+    for folder in (top, top.with_suffix(".runtime")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def test_the_command_runs_as_the_images_user_in_its_directory(
