@@ -113,6 +113,7 @@ class Admission:
         self.frost = Frost(alarms, self.reporting, self._held, self.holds, rules, self.amendments.under_way, _write)
         self.yielding = Yielding(config, view, alarms, self.reporting, self._held, self.holds, rules, self.frost)
         self.reporting.before_telling = self.frost.look
+        self.reporting.owed = self.frost.owed
         self.leases = LeasesTaken(config, view, alarms, boot_epoch)
 
     # --- what the rest of this node asks

@@ -81,7 +81,6 @@ class Frost:
         self._barred: set[AllocationId] = set()
         self.thawed: Callable[[float, AllocationId], None] = lambda _now, _id: None
         """Told of each that goes on."""
-        reporting.owed = self.owed
 
     # --- what others ask
 

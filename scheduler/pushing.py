@@ -7,7 +7,6 @@ wait; gossip is the backstop. Owns what was not answered yet, not what a report 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from scheduler.alarms import Alarms
 from scheduler.config import SchedulerConfig
@@ -16,17 +15,8 @@ from scheduler.index import ClusterView
 from scheduler.messages import Parting, Settled
 from scheduler.repeat import Repeat
 
-
-class _News(NamedTuple):
-    """The report (all zero), or so many tasks of an order that it covers, or the end of a gang's member."""
-
-    epoch: int = 0
-    go: int = 0
-    tasks: int = 0
-    parting: Parting | None = None
-
-
-_REPORT = _News()
+_News = Settled | Parting | None
+"""What an order has come to, or a gang's member, as the newest report shows; None: the report alone."""
 
 
 class Pushing:
@@ -51,21 +41,22 @@ class Pushing:
 
     def report(self) -> None:
         """The leader is to know the newest report."""
-        self._say(_REPORT)
+        self._say(None)
 
     def settled(self, fx: Effects, epoch: int, go: int, count: int) -> None:
         """The leader is to know that so many tasks of its order are answered for, by the newest report."""
+        settled = Settled(epoch, go, count)
         if self._view.leader == self._view.me:
-            fx.say(self._view.me, Settled(epoch, go, count))
+            fx.say(self._view.me, settled)
         else:
-            self._say(_News(epoch, go, count))
+            self._say(settled)
 
     def parted(self, fx: Effects, parting: Parting) -> None:
         """The leader is to know that the newest report shows a part of the room that a gang leaves."""
         if self._view.leader == self._view.me:
             self.parted_here(fx, parting)
         else:
-            self._say(_News(parting=parting))
+            self._say(parting)
 
     def on_noted(self, leader: str, sequence: int) -> None:
         """The leader knows the report of that sequence, and what was said with it or before."""
@@ -102,7 +93,5 @@ class Pushing:
         sequence = self._say_report(fx, leader)
         for news in found:
             self._said[news] = sequence
-            if news.go:
-                fx.say(leader, Settled(news.epoch, news.go, news.tasks))
-            elif news.parting is not None:
-                fx.say(leader, news.parting)
+            if news is not None:
+                fx.say(leader, news)
